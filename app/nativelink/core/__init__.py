@@ -1,0 +1,1 @@
+"""Our vocabulary: digests, errors, clocks, byte streams, calls. Imports nothing of ours."""

@@ -1,0 +1,177 @@
+"""The one error of this program, its codes, and context that reads as a path.
+
+Every failure that may reach a client is a `NativeLinkError` with a gRPC status code; the
+transport turns it into `grpc-status`, `grpc-message` and `grpc-status-details-bin` in one place.
+Foreign exceptions become ours in the module that calls the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from nativelink.core.digest import Digest
+
+__all__ = [
+    "Code",
+    "Detail",
+    "MissingBlob",
+    "NativeLinkError",
+    "already_exists",
+    "context",
+    "failed_precondition",
+    "internal",
+    "invalid_argument",
+    "missing_blob",
+    "not_found",
+    "out_of_range",
+    "permission_denied",
+    "resource_exhausted",
+    "unavailable",
+    "unimplemented",
+]
+
+
+class Code(IntEnum):
+    """gRPC status codes (google.rpc.Code)."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+_TEMPORARY: Final = frozenset({Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBlob:
+    """A blob that a call needs and the CAS lacks.
+
+    Becomes a `google.rpc.PreconditionFailure` violation of type MISSING with the subject
+    `blobs/{hash}/{size}` (REAPI v2, Execution.Execute) where the code is FAILED_PRECONDITION.
+    """
+
+    digest: Digest
+
+
+#: Typed details; a union so that the transport's `match` is checked to be complete.
+Detail: TypeAlias = MissingBlob
+
+
+class NativeLinkError(Exception):
+    """A failure with a gRPC code.
+
+    Args:
+        code: what the client is told.
+        message: what failed, the value got, what is allowed; never parsed by anyone.
+        details: typed facts for `grpc-status-details-bin`.
+        retryable: whether the same call may succeed later; by default decided by the code.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        details: Sequence[Detail] = (),
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details: tuple[Detail, ...] = tuple(details)
+        self.retryable = code in _TEMPORARY if retryable is None else retryable
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"NativeLinkError({self.code.name}, {self.message!r})"
+
+
+@contextmanager
+def context(what: str) -> Iterator[None]:
+    """Prefix the message of an error that passes through; the code stays.
+
+    Not for hot paths: there, catch `NativeLinkError` where it is to be named.
+    """
+    try:
+        yield
+    except NativeLinkError as error:
+        error.message = f"{what}: {error.message}"
+        raise
+
+
+def invalid_argument(message: str) -> NativeLinkError:
+    """The request is wrong whatever the server's state."""
+    return NativeLinkError(Code.INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> NativeLinkError:
+    """The named thing does not exist."""
+    return NativeLinkError(Code.NOT_FOUND, message)
+
+
+def missing_blob(digest: Digest) -> NativeLinkError:
+    """NOT_FOUND of a blob, with the digest as a typed detail."""
+    return NativeLinkError(
+        Code.NOT_FOUND, f"blob {digest} not found", details=(MissingBlob(digest),)
+    )
+
+
+def already_exists(message: str) -> NativeLinkError:
+    """A name is taken."""
+    return NativeLinkError(Code.ALREADY_EXISTS, message)
+
+
+def permission_denied(message: str) -> NativeLinkError:
+    """The caller may not do this."""
+    return NativeLinkError(Code.PERMISSION_DENIED, message)
+
+
+def resource_exhausted(message: str) -> NativeLinkError:
+    """A quota or the disk is used up."""
+    return NativeLinkError(Code.RESOURCE_EXHAUSTED, message)
+
+
+def failed_precondition(message: str, *, details: Sequence[Detail] = ()) -> NativeLinkError:
+    """The system is not in the state that the call needs."""
+    return NativeLinkError(Code.FAILED_PRECONDITION, message, details=details)
+
+
+def out_of_range(message: str) -> NativeLinkError:
+    """A position beyond the end of a blob."""
+    return NativeLinkError(Code.OUT_OF_RANGE, message)
+
+
+def unimplemented(message: str) -> NativeLinkError:
+    """A method or option that this server does not have."""
+    return NativeLinkError(Code.UNIMPLEMENTED, message)
+
+
+def internal(message: str) -> NativeLinkError:
+    """A defect of ours."""
+    return NativeLinkError(Code.INTERNAL, message)
+
+
+def unavailable(message: str) -> NativeLinkError:
+    """Try again later, perhaps elsewhere."""
+    return NativeLinkError(Code.UNAVAILABLE, message)

@@ -1,0 +1,1 @@
+"""Stores: keys to bytes, behind one three-method protocol (`stores.store.Store`)."""

@@ -1,0 +1,1 @@
+"""Stores that make one store of several."""

@@ -1,0 +1,1 @@
+"""Stores that add one behaviour to another store."""

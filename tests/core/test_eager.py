@@ -1,0 +1,153 @@
+"""Coroutines that are started at once: results, failures, cancellation, current_task."""
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from nativelink.core.eager import begin, run_all
+
+
+async def test_a_coroutine_that_never_waits_gives_its_result_without_a_task():
+    async def answer() -> int:
+        return 42
+
+    assert begin(answer(), asyncio.get_running_loop()) == (42,)
+
+
+async def test_an_exception_before_the_first_suspension_is_raised_at_once():
+    async def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        begin(fail(), asyncio.get_running_loop())
+
+
+async def test_a_coroutine_that_waits_goes_on_in_a_task():
+    loop = asyncio.get_running_loop()
+    gate = loop.create_future()
+
+    async def wait() -> str:
+        first = await gate
+        await asyncio.sleep(0)
+        return first + "!"
+
+    task = begin(wait(), loop)
+    assert isinstance(task, asyncio.Task)
+    gate.set_result("open")
+    assert await task == "open!"
+
+
+async def test_current_task_of_the_caller_is_restored():
+    mine = asyncio.current_task()
+    begin(asyncio.sleep(0, 1), asyncio.get_running_loop())
+    assert asyncio.current_task() is mine
+
+
+async def test_timeout_and_taskgroup_opened_in_the_eager_part_work():
+    async def slow() -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            pass
+        async with asyncio.TaskGroup() as group:
+            child = group.create_task(asyncio.sleep(0, "done"))
+        return child.result()
+
+    task = begin(slow(), asyncio.get_running_loop())
+    assert isinstance(task, asyncio.Task)
+    assert await task == "done"
+
+
+async def test_a_failing_child_of_an_eager_taskgroup_cancels_its_parent():
+    async def child() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("child")
+
+    async def parent() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child())
+            await asyncio.get_running_loop().create_future()
+
+    task = begin(parent(), asyncio.get_running_loop())
+    assert isinstance(task, asyncio.Task)
+    with pytest.raises(ExceptionGroup):
+        await task
+
+
+async def test_context_variables_set_by_the_coroutine_stay_in_it():
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+
+    async def change() -> int:
+        variable.set(1)
+        await asyncio.sleep(0)
+        return variable.get()
+
+    task = begin(change(), asyncio.get_running_loop())
+    assert isinstance(task, asyncio.Task)
+    assert await task == 1
+    assert variable.get() == 0
+
+
+async def test_cancelling_the_task_cancels_the_coroutine():
+    seen = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = begin(wait(), asyncio.get_running_loop())
+    assert isinstance(task, asyncio.Task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
+
+
+async def test_run_all_keeps_the_order():
+    async def value(number: int) -> int:
+        if number % 2:
+            await asyncio.sleep(0)
+        return number
+
+    assert await run_all(value(n) for n in range(5)) == [0, 1, 2, 3, 4]
+
+
+async def test_run_all_cancels_the_others_when_one_fails():
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(1)
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        await run_all([wait(), fail(), wait()])
+    assert ended == [1, 1]
+
+
+async def test_run_all_that_is_cancelled_leaves_nothing():
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(1)
+
+    task = asyncio.get_running_loop().create_task(run_all([wait(), wait()]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [1, 1]

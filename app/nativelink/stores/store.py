@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nativelink.core.digest import Digest, StoreKey
 from nativelink.core.errors import NativeLinkError, missing_blob, not_found
 from nativelink.core.streams import BytesSink, BytesSource, Chunk, Sink, Source
 
-__all__ = ["DelegatingStore", "Store", "absent", "has_one", "read_bytes", "write_bytes"]
+__all__ = [
+    "DelegatingStore",
+    "RemovalFeed",
+    "Store",
+    "absent",
+    "has_one",
+    "read_bytes",
+    "write_bytes",
+]
 
 
 class Store(Protocol):
@@ -52,6 +60,18 @@ class Store(Protocol):
 
     async def put(self, key: StoreKey, source: Source) -> int:
         """Store the whole of `source` under `key`; returns the number of bytes."""
+        ...
+
+
+class RemovalFeed(Protocol):
+    """An optional power of a store: it says which keys left it.
+
+    Passed by itself to the constructor that needs it (existence_cache); a store never asks
+    another one what it can do.
+    """
+
+    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
+        """Call `callback`, on the event loop's thread, for every key that is evicted or lost."""
         ...
 
 

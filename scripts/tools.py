@@ -208,7 +208,13 @@ def go_command() -> Path:
 def install_go_program(name: str, package: str) -> None:
     """Build one of scripts/go/tools.go's programs at the versions of its go.mod and go.sum."""
     BIN.mkdir(parents=True, exist_ok=True)
-    command = [go_command(), "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
+    command: list[str | Path] = [
+        go_command(),
+        "build",
+        "-mod=readonly",
+        "-buildvcs=false",
+        "-trimpath",
+    ]
     command += ["-o", f"{BIN / name}", package]
     run(command, cwd=ROOT / "scripts/go", GOTOOLCHAIN="local", GOFLAGS="", CGO_ENABLED="0")
 

@@ -165,6 +165,26 @@ def test_replacing_is_no_removal_and_counts_the_new_weight() -> None:
     assert removed == ["a"]
 
 
+def test_a_pinned_key_is_outside_of_all_limits() -> None:
+    entries, removed = make(EvictionPolicy(max_bytes=4, max_seconds=5, max_count=2))
+    entries.pin("empty", 0)
+    entries.insert("empty", 9, 0)
+    assert not entries.lease("empty")
+    assert entries.remove("empty") is None
+    for now, key in enumerate("abcd"):
+        entries.insert(key, 1, now * 3)
+        assert entries.get("empty", now * 3) == 0
+    assert [entry and entry.value for entry in entries.get_many(["empty", "x"], 1e9)] == [0, None]
+    assert entries.evict_bytes(100) == 2
+    assert removed == ["a", "b", "c", "d"]
+    assert (len(entries), entries.statistics().count, entries.total_bytes) == (0, 0, 0)
+    assert list(entries.keys_oldest_first()) == []
+    entries.insert("e", 1, 2e9)
+    entries.insert("f", 1, 2e9 + 6)
+    assert removed[-1] == "e"
+    assert entries.peek("empty", 3e9) == 0
+
+
 KEYS = st.sampled_from("abcdefgh")
 
 
@@ -250,6 +270,7 @@ class EvictingMapMachine(RuleBasedStateMachine):
     def start(self, max_bytes: int, evict_bytes: int, max_seconds: int, max_count: int) -> None:
         policy = EvictionPolicy(max_bytes, evict_bytes, max_seconds, max_count)
         self.map, self.removed = make(policy)
+        self.map.pin("empty", 0)
         self.model = Model(policy)
         self.now = 0.0
 
@@ -261,6 +282,10 @@ class EvictingMapMachine(RuleBasedStateMachine):
     def insert(self, key: str, weight: int) -> None:
         self.map.insert(key, weight, self.now)
         self.model.insert(key, weight, self.now)
+
+    @rule()
+    def get_what_is_pinned(self) -> None:
+        assert self.map.get("empty", self.now) == 0
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:

@@ -7,12 +7,12 @@ the documented ones of NativeLink's eviction policy (docs/configuration.md, Evic
 The order is exact but kept lazily. A look-up of a thousand keys only notes which entries it met,
 in one list; they are moved to the recent end when somebody needs the order: when something must be
 evicted, or when the notes reach `_MAX_NOTES`. A note costs a few nanoseconds, a move as much as
-the look-up itself, and an entry that is looked up a hundred times between two evictions is moved
-once. So a map without limits keeps no order at all, and one that is not full hardly any.
+the look-up itself, and an entry that is met a hundred times between two settlings is moved once.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -105,13 +105,13 @@ class EvictingMap(Generic[K, V]):
         "_expired_bytes",
         "_expired_count",
         "_leases",
-        "_limited",
         "_low_bytes",
         "_max_bytes",
         "_max_count",
         "_max_seconds",
         "_next_expiry",
         "_notes",
+        "_pinned",
         "_weigh",
     )
 
@@ -122,7 +122,6 @@ class EvictingMap(Generic[K, V]):
         self._low_bytes = max(policy.max_bytes - policy.evict_bytes, 1)
         self._max_seconds = policy.max_seconds
         self._max_count = policy.max_count
-        self._limited = bool(policy.max_bytes or policy.max_seconds or policy.max_count)
         self._weigh = weigh
         self._entries: OrderedDict[K, Entry[K, V]] = OrderedDict()
         #: Entries used since the order was last settled, in order; None stands for a miss.
@@ -130,6 +129,7 @@ class EvictingMap(Generic[K, V]):
         #: A time before which nothing expires: ages only ever get younger.
         self._next_expiry = 0.0
         self._leases: dict[K, int] = {}
+        self._pinned: dict[K, Entry[K, V]] = {}
         self._callbacks: list[Callable[[K, V], None]] = []
         self._bytes = 0
         self._evicted_count = 0
@@ -138,7 +138,7 @@ class EvictingMap(Generic[K, V]):
         self._expired_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) - len(self._pinned)
 
     def __contains__(self, key: K) -> bool:
         """Whether the key is held, expired or not; nothing is refreshed or dropped."""
@@ -148,6 +148,14 @@ class EvictingMap(Generic[K, V]):
     def total_bytes(self) -> int:
         """The sum of all entries as the store weighs them."""
         return self._bytes
+
+    def pin(self, key: K, value: V) -> None:
+        """Hold a key for ever, outside of all limits, sums and counts.
+
+        For the empty blob, which is always there: a look-up finds it like any other, so no
+        look-up pays for a second question.
+        """
+        self._pinned[key] = self._entries[key] = Entry(key, value, math.inf)
 
     def on_removed(self, callback: Callable[[K, V], None]) -> None:
         """Call `callback` for every entry that is evicted, expires or is removed.
@@ -162,28 +170,27 @@ class EvictingMap(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if self._limited:
-            if self._max_seconds:
-                if now - entry.used > self._max_seconds and self._expire(entry):
-                    return None
+        if self._max_seconds:
+            if now - entry.used > self._max_seconds and self._expire(entry):
+                return None
+            if entry.used < now:  # A pinned entry is of the far future.
                 entry.used = now
-            self._notes.append(entry)
-            if len(self._notes) >= _MAX_NOTES:
-                self._settle()
+        self._notes.append(entry)
+        if len(self._notes) >= _MAX_NOTES:
+            self._settle()
         return entry.value
 
     def get_many(self, keys: Iterable[K], now: float) -> list[Entry[K, V] | None]:
         """The entry of each key, position by position, None where it is absent; refreshes them."""
         found = list(map(self._entries.get, keys))
-        if self._limited:
-            if self._max_seconds:
-                found = [self._alive(entry, now) for entry in found]
-                for entry in found:
-                    if entry is not None:
-                        entry.used = now
-            self._notes += found
-            if len(self._notes) >= _MAX_NOTES:
-                self._settle()
+        if self._max_seconds:
+            found = [self._alive(entry, now) for entry in found]
+            for entry in found:
+                if entry is not None and entry.used < now:
+                    entry.used = now
+        self._notes += found
+        if len(self._notes) >= _MAX_NOTES:
+            self._settle()
         return found
 
     def peek(self, key: K, now: float) -> V | None:
@@ -203,20 +210,22 @@ class EvictingMap(Generic[K, V]):
     def insert(self, key: K, value: V, now: float) -> None:
         """Put or replace a value as the most recent one, then evict what is too much.
 
-        A value that alone reaches `max_bytes` is evicted at once, with everything else.
+        A value that alone reaches `max_bytes` is evicted at once, with everything else. A pinned
+        key keeps its value.
         """
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = Entry(key, value, now)
+        elif key in self._pinned:
+            return
         else:
             self._bytes -= self._weigh(entry.value)
             entry.value = value
             entry.used = now
         self._bytes += self._weigh(value)
-        if self._limited:
-            # Noted like a look-up, as it is more recent than the notes before it.
-            self._notes.append(entry)
-            self.evict(now)
+        # Noted like a look-up, as it is more recent than the notes before it.
+        self._notes.append(entry)
+        self.evict(now)
 
     def insert_oldest(self, key: K, value: V, used: float) -> None:
         """Put a value that was last used at `used` as the least recent one; evicts nothing.
@@ -234,7 +243,7 @@ class EvictingMap(Generic[K, V]):
     def remove(self, key: K) -> V | None:
         """Take a key out; its value, or None if it was not held."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or key in self._pinned:
             return None
         self._leases.pop(key, None)
         self._drop(entry)
@@ -245,7 +254,7 @@ class EvictingMap(Generic[K, V]):
 
         Leases of one key are counted. `remove` ends them all.
         """
-        if key not in self._entries:
+        if key not in self._entries or key in self._pinned:
             return False
         self._leases[key] = self._leases.get(key, 0) + 1
         return True
@@ -263,7 +272,7 @@ class EvictingMap(Generic[K, V]):
         """Evict what the policy demands now."""
         expiring = self._max_seconds and now > self._next_expiry
         over = (self._max_bytes and self._bytes >= self._max_bytes) or (
-            self._max_count and len(self._entries) > self._max_count
+            self._max_count and len(self) > self._max_count
         )
         if not (expiring or over):
             if len(self._notes) >= _MAX_NOTES:
@@ -275,8 +284,8 @@ class EvictingMap(Generic[K, V]):
         if over:
             self._evict_while(self._is_too_much)
         if self._max_seconds:
-            oldest = next(iter(self._entries.values()), None)
-            self._next_expiry = (now if oldest is None else oldest.used) + self._max_seconds
+            oldest = next(iter(self._entries.values())).used if len(self) else now
+            self._next_expiry = oldest + self._max_seconds
 
     def evict_bytes(self, wanted: int) -> int:
         """Evict the least recent entries until `wanted` bytes are free; returns how many are."""
@@ -288,7 +297,7 @@ class EvictingMap(Generic[K, V]):
     def statistics(self) -> EvictionStatistics:
         """Figures of this moment."""
         return EvictionStatistics(
-            count=len(self._entries),
+            count=len(self),
             total_bytes=self._bytes,
             leased=len(self._leases),
             evicted_count=self._evicted_count,
@@ -300,12 +309,12 @@ class EvictingMap(Generic[K, V]):
     def keys_oldest_first(self) -> Sequence[K]:
         """All keys in the order in which they would be evicted."""
         self._settle()
-        return list(self._entries)
+        return [key for key in self._entries if key not in self._pinned]
 
     def _is_too_much(self) -> bool:
         return bool(
             (self._max_bytes and self._bytes >= self._low_bytes)
-            or (self._max_count and len(self._entries) > self._max_count)
+            or (self._max_count and len(self) > self._max_count)
         )
 
     def _evict_expired(self, now: float) -> bool:
@@ -317,15 +326,15 @@ class EvictingMap(Generic[K, V]):
     def _evict_while(self, condition: Callable[[], bool], *, expired: bool = False) -> None:
         """Let go of the least recent entry again and again; leased ones are passed over."""
         entries = self._entries
+        for key in self._pinned:
+            entries.move_to_end(key)
         passed: list[K] = []
-        while entries and condition():
+        while len(self) > len(passed) and condition():
             entry = next(iter(entries.values()))
             if entry.key in self._leases:
                 # Out of the way for this pass, back in its place afterwards.
                 passed.append(entry.key)
                 entries.move_to_end(entry.key)
-                if len(passed) == len(entries):
-                    break
                 continue
             self._drop(entry)
             weight = self._weigh(entry.value)

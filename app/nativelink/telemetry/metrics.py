@@ -1,0 +1,228 @@
+"""What is measured: NativeLink's instruments under NativeLink's names, and ours beside them.
+
+Names, units, attributes and bucket bounds of the first part are those of NativeLink v1.6.6, so
+that dashboards and alerts stay as they are. An instrument stands here when something emits it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nativelink.telemetry.meter import Definition, Kind
+
+__all__ = [
+    "BUILD_INFO",
+    "CACHE_IO",
+    "CACHE_ITEM_SIZE",
+    "CACHE_OPERATIONS",
+    "CACHE_OPERATION_DURATION",
+    "CATALOGUE",
+    "CONNECTIONS",
+    "CONNECTIONS_ACCEPTED",
+    "EVENT_LOOP_LAG",
+    "HEALTH_CHECKS",
+    "PROCESS_CPU_TIME",
+    "PROCESS_FILE_DESCRIPTORS",
+    "PROCESS_MAX_FILE_DESCRIPTORS",
+    "PROCESS_MEMORY",
+    "PROCESS_START_TIME",
+    "RPC_ACTIVE",
+    "RPC_SERVER_DURATION",
+    "STORE_ENTRIES",
+    "STORE_EVICTED_BYTES",
+    "STORE_EVICTIONS",
+    "STORE_MAX_SIZE",
+    "STORE_SIZE",
+    "STORE_TIER_IO",
+    "STORE_TIER_OPERATIONS",
+]
+
+_CACHE_ATTRIBUTES: Final = ("cache.type", "cache.operation.name", "cache.operation.result")
+
+# -- NativeLink's -------------------------------------------------------------------------------
+
+CACHE_OPERATION_DURATION: Final = Definition(
+    "cache.operation.duration",
+    Kind.HISTOGRAM,
+    "ms",
+    "Time that an operation on a cache_metrics store took, in milliseconds.",
+    _CACHE_ATTRIBUTES,
+    (
+        0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0,
+        500.0, 1000.0, 2000.0, 5000.0,
+    ),
+)  # fmt: skip
+CACHE_OPERATIONS: Final = Definition(
+    "cache.operations",
+    Kind.COUNTER,
+    "{operation}",
+    "Operations on a cache_metrics store.",
+    _CACHE_ATTRIBUTES,
+)
+CACHE_IO: Final = Definition(
+    "cache.io",
+    Kind.COUNTER,
+    "By",
+    "Bytes read from and written to a cache_metrics store.",
+    _CACHE_ATTRIBUTES,
+)
+CACHE_ITEM_SIZE: Final = Definition(
+    "cache.item.size",
+    Kind.HISTOGRAM,
+    "By",
+    "Size of the items read from and written to a cache_metrics store.",
+    _CACHE_ATTRIBUTES,
+    # NativeLink leaves these to its SDK's default, which ends at 10,000 bytes; blobs need more.
+    tuple(float(1024 * 4**power) for power in range(11)),
+)
+RPC_SERVER_DURATION: Final = Definition(
+    "rpc.server.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "Time from a call's headers to the end of its answer.",
+    ("rpc.service", "rpc.method", "rpc.grpc.status_code"),
+    # A cache answers in tens of microseconds and streams for minutes.
+    (
+        0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+        1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+    ),
+)  # fmt: skip
+STORE_TIER_OPERATIONS: Final = Definition(
+    "store.tier.operations",
+    Kind.COUNTER,
+    "{operation}",
+    "Look-ups in the two sides of fast_slow stores.",
+    ("store.tier", "store.result"),
+)
+STORE_TIER_IO: Final = Definition(
+    "store.tier.io",
+    Kind.COUNTER,
+    "By",
+    "Bytes read from and written to the two sides of fast_slow stores.",
+    ("store.tier", "store.direction"),
+)
+HEALTH_CHECKS: Final = Definition(
+    "health.checks",
+    Kind.COUNTER,
+    "{check}",
+    "Results of the health checks of each component.",
+    ("health.namespace", "health.status"),
+)
+
+# -- ours ---------------------------------------------------------------------------------------
+
+RPC_ACTIVE: Final = Definition(
+    "rpc.server.active",
+    Kind.UP_DOWN_COUNTER,
+    "{call}",
+    "Calls under way.",
+    ("server",),
+)
+CONNECTIONS: Final = Definition(
+    "connection.server.open",
+    Kind.UP_DOWN_COUNTER,
+    "{connection}",
+    "Connections that clients hold open.",
+    ("server",),
+)
+CONNECTIONS_ACCEPTED: Final = Definition(
+    "connection.server.accepted",
+    Kind.COUNTER,
+    "{connection}",
+    "Connections accepted since the start.",
+    ("server",),
+)
+STORE_SIZE: Final = Definition(
+    "store.size",
+    Kind.UP_DOWN_COUNTER,
+    "By",
+    "Bytes that a store holds, counted as its eviction policy counts them.",
+    ("store.name", "store.type"),
+)
+STORE_MAX_SIZE: Final = Definition(
+    "store.max_size",
+    Kind.GAUGE,
+    "By",
+    "Bytes that a store may hold (eviction_policy.max_bytes); absent where there is no limit.",
+    ("store.name", "store.type"),
+)
+STORE_ENTRIES: Final = Definition(
+    "store.entries",
+    Kind.UP_DOWN_COUNTER,
+    "{entry}",
+    "Entries that a store holds.",
+    ("store.name", "store.type"),
+)
+STORE_EVICTIONS: Final = Definition(
+    "store.evictions",
+    Kind.COUNTER,
+    "{entry}",
+    "Entries that a store evicted.",
+    ("store.name", "store.type"),
+)
+STORE_EVICTED_BYTES: Final = Definition(
+    "store.evicted",
+    Kind.COUNTER,
+    "By",
+    "Bytes that a store evicted.",
+    ("store.name", "store.type"),
+)
+EVENT_LOOP_LAG: Final = Definition(
+    "event_loop.lag",
+    Kind.HISTOGRAM,
+    "s",
+    "How much later than asked for the event loop woke up: what every call waits at least.",
+    (),
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
+# The names of this group are those that every Prometheus client library uses, so the usual
+# dashboards fit (see `prometheus.py`: this group alone gets no `nativelink_`).
+PROCESS_MEMORY: Final = Definition(
+    "process.resident_memory", Kind.GAUGE, "By", "Resident memory of the process."
+)
+PROCESS_CPU_TIME: Final = Definition(
+    "process.cpu", Kind.COUNTER, "s", "User and system CPU time that the process used."
+)
+PROCESS_FILE_DESCRIPTORS: Final = Definition(
+    "process.open_fds", Kind.GAUGE, "", "Open file descriptors."
+)
+PROCESS_MAX_FILE_DESCRIPTORS: Final = Definition(
+    "process.max_fds", Kind.GAUGE, "", "File descriptors that the process may open."
+)
+PROCESS_START_TIME: Final = Definition(
+    "process.start_time", Kind.GAUGE, "s", "When the process started, seconds since the epoch."
+)
+BUILD_INFO: Final = Definition(
+    "build.info",
+    Kind.GAUGE,
+    "",
+    "1, with the versions in its labels.",
+    ("version", "python"),
+)
+
+#: Every instrument, for the reference page and for tests.
+CATALOGUE: Final = (
+    CACHE_OPERATION_DURATION,
+    CACHE_OPERATIONS,
+    CACHE_IO,
+    CACHE_ITEM_SIZE,
+    RPC_SERVER_DURATION,
+    STORE_TIER_OPERATIONS,
+    STORE_TIER_IO,
+    HEALTH_CHECKS,
+    RPC_ACTIVE,
+    CONNECTIONS,
+    CONNECTIONS_ACCEPTED,
+    STORE_SIZE,
+    STORE_MAX_SIZE,
+    STORE_ENTRIES,
+    STORE_EVICTIONS,
+    STORE_EVICTED_BYTES,
+    EVENT_LOOP_LAG,
+    PROCESS_MEMORY,
+    PROCESS_CPU_TIME,
+    PROCESS_FILE_DESCRIPTORS,
+    PROCESS_MAX_FILE_DESCRIPTORS,
+    PROCESS_START_TIME,
+    BUILD_INFO,
+)

@@ -1,0 +1,153 @@
+"""Value types that several parts of the configuration share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from nativelink.config.fields import (
+    Flag,
+    Fraction64,
+    Items,
+    Number,
+    PathText,
+    Seconds,
+    Size,
+    Spec,
+    Text,
+    Zero,
+)
+
+__all__ = ["ClientTlsSpec", "ErrorCode", "EvictionSpec", "GrpcEndpointSpec", "RetrySpec"]
+
+
+class ErrorCode(StrEnum):
+    """gRPC status codes as `retry_on_errors` spells them."""
+
+    CANCELLED = "Cancelled"
+    UNKNOWN = "Unknown"
+    INVALID_ARGUMENT = "InvalidArgument"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    NOT_FOUND = "NotFound"
+    ALREADY_EXISTS = "AlreadyExists"
+    PERMISSION_DENIED = "PermissionDenied"
+    RESOURCE_EXHAUSTED = "ResourceExhausted"
+    FAILED_PRECONDITION = "FailedPrecondition"
+    ABORTED = "Aborted"
+    OUT_OF_RANGE = "OutOfRange"
+    UNIMPLEMENTED = "Unimplemented"
+    INTERNAL = "Internal"
+    UNAVAILABLE = "Unavailable"
+    DATA_LOSS = "DataLoss"
+    UNAUTHENTICATED = "Unauthenticated"
+
+
+#: Failures that the same request may survive next time.
+RETRIED_BY_DEFAULT = (
+    ErrorCode.CANCELLED,
+    ErrorCode.UNKNOWN,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.RESOURCE_EXHAUSTED,
+    ErrorCode.ABORTED,
+    ErrorCode.INTERNAL,
+    ErrorCode.UNAVAILABLE,
+    ErrorCode.DATA_LOSS,
+)
+
+
+class EvictionSpec(Spec):
+    """When entries leave a store, the least recently used first. Several limits may be set."""
+
+    max_bytes: Size = Field(
+        default=0, description="Evict once the store holds more than this many bytes. 0: no limit."
+    )
+    evict_bytes: Size = Field(
+        default=0,
+        description=(
+            "When `max_bytes` is exceeded, evict this many bytes below it, so that a full store "
+            "does not evict at every write. Must be smaller than `max_bytes`. 0: down to "
+            "`max_bytes` only."
+        ),
+    )
+    max_seconds: Seconds = Field(
+        default=0,
+        description="Evict an entry that nobody used for this many seconds. 0: never for its age.",
+    )
+    max_count: Number = Field(
+        default=0, description="Evict once the store has more than this many entries. 0: no limit."
+    )
+
+
+class RetrySpec(Spec):
+    """How often and how long after each other a failing request is tried again.
+
+    The pause before retry n (1, 2, …) is `delay * 2^n` seconds, multiplied by a random factor
+    between `1 - jitter / 2` and `1 + jitter / 2`.
+    """
+
+    max_retries: Number = Field(
+        default=0, description="Tries after the first one. 0: a failure is final."
+    )
+    delay: Fraction64 = Field(
+        default=0.0, description="Base of the pauses, in seconds; the first pause is twice as long."
+    )
+    jitter: Fraction64 = Field(
+        default=0.0,
+        description="Width of the random spread of a pause as a part of it, 0.0 to 1.0. 0: none.",
+    )
+    retry_on_errors: Annotated[tuple[Annotated[ErrorCode, Items], ...], Items] = Field(
+        default=RETRIED_BY_DEFAULT,
+        description="The status codes that are worth another try; every other one is final.",
+    )
+
+
+class ClientTlsSpec(Spec):
+    """TLS of a connection that this process opens."""
+
+    ca_file: PathText | None = Field(
+        default=None,
+        description="PEM file with the authorities that may vouch for the server. Needed unless "
+        "`use_native_roots` is set.",
+    )
+    cert_file: PathText | None = Field(
+        default=None,
+        description="PEM certificate that this process shows (mutual TLS); needs `key_file`.",
+    )
+    key_file: PathText | None = Field(
+        default=None, description="PEM private key that belongs to `cert_file`."
+    )
+    use_native_roots: Flag | None = Field(
+        default=None,
+        description="Trust the authorities of the operating system instead of `ca_file`. "
+        "Unset: false.",
+    )
+
+
+class GrpcEndpointSpec(Spec):
+    """One upstream gRPC server."""
+
+    address: Text = Field(
+        description="`grpc://host:port` for plain text, `grpcs://host:port` for TLS (`http` and "
+        "`https` mean the same).",
+    )
+    tls_config: ClientTlsSpec | None = Field(
+        default=None, description="Required with a TLS address, refused with a plain one."
+    )
+    concurrency_limit: Number | None = Field(
+        default=None, description="Requests in flight on this endpoint. Unset: no limit."
+    )
+    connect_timeout_s: Annotated[Seconds, Zero(30)] = Field(
+        default=30, description="Seconds until an attempt to connect is given up."
+    )
+    tcp_keepalive_s: Annotated[Seconds, Zero(30)] = Field(
+        default=30, description="Seconds of silence until TCP probes whether the peer is there."
+    )
+    http2_keepalive_interval_s: Annotated[Seconds, Zero(30)] = Field(
+        default=30, description="Seconds between HTTP/2 pings that notice a dead connection."
+    )
+    http2_keepalive_timeout_s: Annotated[Seconds, Zero(20)] = Field(
+        default=20,
+        description="Seconds that a ping may stay unanswered before the connection is closed.",
+    )

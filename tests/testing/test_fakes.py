@@ -1,0 +1,72 @@
+"""The fakes keep the contracts of what they fake."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from nativelink.core.digest import StoreKey
+from nativelink.stores.store import Store
+from nativelink.testing.fakes import DictStore, FakeClock, wait_until
+from nativelink.testing.faults import FaultyStore, Latency
+from nativelink.testing.store_contract import RawAccess, StringKeys
+from nativelink.testing.store_machine import StoreMachine
+
+
+class TestDictStore(StringKeys, RawAccess):
+    kind = DictStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        self.store = DictStore()
+        yield self.store
+
+    def raw_put(self, key: StoreKey, data: bytes) -> None:
+        self.store.blobs[key] = data
+
+    def raw_get(self, key: StoreKey) -> bytes | None:
+        return self.store.blobs.get(key)
+
+    def raw_names(self) -> set[str]:
+        return set(map(str, self.store.blobs))
+
+
+class TestDictStoreInPieces(StringKeys):
+    kind = DictStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield DictStore(chunk_size=10_000)
+
+
+class TestFaultyStoreWithoutFaults(StringKeys):
+    kind = FaultyStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield FaultyStore(DictStore(chunk_size=10_000), latency=Latency(1, 2))
+
+
+class DictStoreMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield DictStore(chunk_size=10_000)
+
+
+TestDictStoreMachine = DictStoreMachine.TestCase
+
+
+def test_the_fake_clock_moves_only_when_told():
+    clock = FakeClock()
+    wall, mono = clock.time(), clock.monotonic()
+    clock.advance(2.5)
+    assert (clock.time(), clock.monotonic()) == (wall + 2.5, mono + 2.5)
+    clock.set_time(7.0)
+    assert (clock.time(), clock.monotonic()) == (7.0, mono + 2.5)
+    with pytest.raises(ValueError, match="backwards"):
+        clock.advance(-1)
+
+
+async def test_wait_until_gives_up():
+    with pytest.raises(TimeoutError):
+        await wait_until(lambda: False, timeout_s=0.01)

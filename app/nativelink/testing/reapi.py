@@ -6,9 +6,10 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
@@ -17,6 +18,7 @@ __all__ = ["REAPI", "ReapiClient", "digest_of"]
 
 REAPI: Final = "/build.bazel.remote.execution.v2."
 _BYTESTREAM: Final = "/google.bytestream.ByteStream/"
+_Reply = TypeVar("_Reply", bound=Message)
 _WRITE_CHUNK_BYTES: Final = 64 * 1024
 
 
@@ -71,9 +73,9 @@ class ReapiClient:
     ) -> None:
         self._channel.close()
 
-    def unary(self, method: str, request: Any, reply: Any) -> Any:
+    def unary(self, method: str, request: Message, reply: type[_Reply]) -> _Reply:
         """One unary call; `method` without the REAPI package, as `Capabilities/GetCapabilities`."""
-        call = self._channel.unary_unary(
+        call: grpc.UnaryUnaryMultiCallable[Message, _Reply] = self._channel.unary_unary(
             REAPI + method,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,

@@ -1,0 +1,247 @@
+"""The servers under test: started fresh, pinned to one core, asked until they answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from nativelink.testing.reapi import ReapiClient
+
+__all__ = ["CONFIGURATIONS", "Server", "external", "start_casd", "start_ours"]
+
+ROOT = Path(__file__).resolve().parent.parent
+CASD = ROOT / ".tools/buildbox/buildbox-casd"
+
+#: Cores: the first runs the server under test, the second the load.
+SERVER_CORE, LOAD_CORE = 0, 1
+
+
+@dataclass
+class Server:
+    """One running server.
+
+    Attributes:
+        name: as printed.
+        port: of plain HTTP/2, on `host`.
+        tls_port: of TLS, None where it has none; `root_certificate` signs it.
+        process: ours to stop; None for an external peer.
+        start_s: seconds from exec to the first answered call.
+    """
+
+    name: str
+    port: int
+    host: str = "127.0.0.1"
+    tls_port: int | None = None
+    root_certificate: Path | None = None
+    process: subprocess.Popen[bytes] | None = None
+    start_s: float = 0.0
+    folder: Path = field(default_factory=Path)
+
+    def client(self) -> ReapiClient:
+        """A client by grpcio."""
+        return ReapiClient(f"{self.host}:{self.port}", timeout_s=120)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Resident memory now (`VmRSS`) and at its peak (`VmHWM`)."""
+        if self.process is None:
+            return {}
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        lines = dict(line.split(":", 1) for line in status.splitlines())
+        return {name: int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
+
+    def cpu_s(self) -> float:
+        """Processor time used so far, user and system."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _eviction(max_bytes: int) -> dict[str, Any]:
+    return {"eviction_policy": {"max_bytes": max_bytes}}
+
+
+def _memory(_: Path) -> dict[str, Any]:
+    return {"memory": _eviction(4 << 30)}
+
+
+def _filesystem(folder: Path) -> dict[str, Any]:
+    return {
+        "filesystem": {
+            "content_path": f"{folder}/content",
+            "temp_path": f"{folder}/temp",
+            **_eviction(32 << 30),
+        }
+    }
+
+
+def _composed(folder: Path) -> dict[str, Any]:
+    return {"fast_slow": {"fast": _memory(folder), "slow": _filesystem(folder)}}
+
+
+#: Our configurations: what the stores of CAS and action cache are made of. `composed` is what
+#: `make run` serves: the file system with memory in front.
+CONFIGURATIONS = {"memory": _memory, "filesystem": _filesystem, "composed": _composed}
+
+
+def config(kind: str, folder: Path, port: int, tls: dict[str, Any] | None) -> dict[str, Any]:
+    """A whole configuration file, as JSON (which JSON5 contains)."""
+    services = {
+        "cas": [{"instance_name": "", "cas_store": "CAS"}],
+        "ac": [{"instance_name": "", "ac_store": "AC"}],
+        "bytestream": [{"instance_name": "", "cas_store": "CAS"}],
+        "capabilities": [{"instance_name": ""}],
+    }
+    servers = [
+        {"listener": {"http": {"socket_address": f"127.0.0.1:{port}"}}, "services": services}
+    ]
+    if tls is not None:
+        http = {"socket_address": f"127.0.0.1:{tls['port']}", "tls": tls["config"]}
+        servers.append({"listener": {"http": http}, "services": services})
+    make = CONFIGURATIONS[kind]
+    return {
+        "stores": [
+            {"name": "CAS", **make(folder / "cas")},
+            {"name": "AC", **make(folder / "ac")},
+        ],
+        "servers": servers,
+    }
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key)]
+    command += ["-out", str(certificate), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@contextlib.contextmanager
+def start_ours(
+    kind: str,
+    *,
+    name: str | None = None,
+    tls: bool = False,
+    pinned: bool = True,
+    changes: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Server]:
+    """Our server with one of `CONFIGURATIONS`; `changes` are merged into its configuration."""
+    with _folder() as folder:
+        port = free_port()
+        server = Server(name or f"ours, {kind}", port, folder=folder)
+        settings = None
+        if tls:
+            certificate, key = _certificate(folder)
+            server.tls_port, server.root_certificate = free_port(), certificate
+            settings = {
+                "port": server.tls_port,
+                "config": {"cert_file": str(certificate), "key_file": str(key)},
+            }
+        file = folder / "config.json5"
+        whole = {**config(kind, folder, port, settings), **(changes or {})}
+        file.write_text(json.dumps(whole, indent=2))
+        command = [str(Path(sys.executable).parent / "nativelink"), str(file)]
+        with _process(server, command, pinned=pinned, environment=environment):
+            yield server
+
+
+@contextlib.contextmanager
+def start_casd() -> Iterator[Server]:
+    """buildbox-casd as a local cache on disk, with its defaults."""
+    if not CASD.exists():
+        raise SystemExit("no buildbox-casd here: run scripts/tools.py casd")
+    with _folder() as folder:
+        port = free_port()
+        server = Server("buildbox-casd", port, folder=folder)
+        command = [str(CASD), f"--bind=127.0.0.1:{port}", str(folder / "cache")]
+        with _process(server, command, pinned=True, environment=None):
+            yield server
+
+
+def external(specification: str) -> Server:
+    """A peer that runs already, given as `name=host:port`."""
+    name, _, address = specification.partition("=")
+    host, _, port = address.rpartition(":")
+    if not (name and host and port.isdigit()):
+        raise SystemExit(f"PEERS: {specification!r} is not name=host:port")
+    return Server(name, int(port), host=host)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    base = ROOT / ".cache/bench"
+    base.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _process(
+    server: Server,
+    command: Sequence[str],
+    *,
+    pinned: bool,
+    environment: dict[str, str] | None,
+) -> Iterator[None]:
+    pin = ["taskset", "-c", str(SERVER_CORE)] if pinned else []
+    started = time.perf_counter()
+    with (server.folder / "log").open("wb") as log:
+        server.process = subprocess.Popen(
+            [*pin, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        _wait(server, started)
+        yield
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            server.process.wait(30)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
+def _wait(server: Server, started: float) -> None:
+    """Wait for the first answer: connect often, then make a call."""
+    assert server.process is not None
+    while True:
+        if server.process.poll() is not None or time.perf_counter() - started > 60:
+            log = (server.folder / "log").read_text(errors="replace")
+            raise SystemExit(f"{server.name} does not answer:\n{log[-4000:]}")
+        try:
+            socket.create_connection((server.host, server.port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.002)
+    with server.client() as client, contextlib.suppress(grpc.RpcError):
+        client.capabilities()
+    server.start_s = time.perf_counter() - started

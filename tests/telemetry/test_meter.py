@@ -2,6 +2,7 @@
 
 import pytest
 
+from nativelink.core.errors import Code
 from nativelink.telemetry.meter import (
     CARDINALITY_LIMIT,
     Definition,
@@ -11,7 +12,7 @@ from nativelink.telemetry.meter import (
     Registry,
 )
 from nativelink.telemetry.metrics import CATALOGUE, RPC_SERVER_DURATION
-from nativelink.telemetry.rpc import RpcRecorder
+from nativelink.telemetry.rpc import LoggingRpcRecorder, RpcRecorder
 
 REQUESTS = Definition("requests", Kind.COUNTER, "{request}", "Requests.", ("who",))
 SIZES = Definition("sizes", Kind.HISTOGRAM, "By", "Sizes.", (), (1.0, 10.0))
@@ -81,10 +82,11 @@ def test_observers_of_one_definition_are_asked_at_every_collection():
 
 def test_a_call_is_counted_under_its_service_method_and_code():
     registry = Registry()
-    record = RpcRecorder(registry).method("/build.bazel.v2.Cas/Find")
-    record(0, 0.0001)
-    record(0, 0.2)
-    record(5, 0.001)
+    path = "/build.bazel.v2.Cas/Find"
+    recorder = RpcRecorder(registry, [path, "/build.bazel.v2.Cas/NeverCalled"])
+    recorder.call_ended(path, Code.OK, 0.0001)
+    recorder.call_ended(path, Code.OK, 0.2)
+    recorder.call_ended(path, Code.NOT_FOUND, 0.001)
     (series,) = registry.collect()
     assert series.definition is RPC_SERVER_DURATION
     found, missing = series.points
@@ -96,6 +98,24 @@ def test_a_call_is_counted_under_its_service_method_and_code():
     assert isinstance(found, HistogramPoint)
     assert sum(found.counts) == 2
     assert dict(missing.attributes)["rpc.grpc.status_code"] == 5
+
+
+def test_paths_that_clients_make_up_are_counted_together():
+    registry = Registry()
+    recorder = RpcRecorder(registry, ["/a.B/C"])
+    for number in range(10):
+        recorder.call_ended(f"/made/Up{number}", Code.UNIMPLEMENTED, 0)
+    (series,) = registry.collect()
+    (point,) = series.points
+    assert isinstance(point, HistogramPoint)
+    assert sum(point.counts) == 10
+    assert dict(point.attributes)["rpc.method"] == "unknown"
+
+
+def test_the_access_log_is_written_at_debug_level(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "nativelink.access")
+    LoggingRpcRecorder(Registry(), ["/a.B/C"]).call_ended("/a.B/C", Code.NOT_FOUND, 0.25)
+    assert caplog.messages == ["/a.B/C NOT_FOUND 0.250000 s"]
 
 
 def test_every_instrument_is_described_once_and_histograms_have_ascending_bounds():

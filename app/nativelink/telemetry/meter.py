@@ -104,9 +104,11 @@ class Series:
 
 
 class CounterCell:
-    """The number of one set of attributes."""
+    """The number of one set of attributes; it is shown from the start."""
 
     __slots__ = ("value",)
+
+    used: Final = True
 
     def __init__(self) -> None:
         self.value: float = 0
@@ -121,24 +123,34 @@ class CounterCell:
 
 
 class HistogramCell:
-    """The histogram of one set of attributes."""
+    """The histogram of one set of attributes; it is shown once it holds a measurement.
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    Attributes:
+        counts: measurements in each bucket.
+        sum: of all measurements.
+    """
+
+    __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum: float = 0
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum: float = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether there was a measurement."""
+        return any(self.counts)
 
     def record(self, amount: float) -> None:
         """Count one measurement."""
         # A bucket includes its upper bound, in OTLP as in Prometheus (`le`): bisect_left.
-        self._counts[bisect_left(self._bounds, amount)] += 1
-        self._sum += amount
+        self.counts[bisect_left(self._bounds, amount)] += 1
+        self.sum += amount
 
     def point(self, attributes: Pairs) -> HistogramPoint:
         """A snapshot."""
-        return HistogramPoint(attributes, tuple(self._counts), self._sum)
+        return HistogramPoint(attributes, tuple(self.counts), self.sum)
 
 
 Cell = TypeVar("Cell", CounterCell, HistogramCell)
@@ -169,8 +181,8 @@ class _Instrument(Generic[Cell]):
         return cell
 
     def points(self) -> list[NumberPoint | HistogramPoint]:
-        """A snapshot of all cells."""
-        return [cell.point(pairs) for pairs, cell in list(self._cells.items())]
+        """A snapshot of all cells that something was added to."""
+        return [cell.point(pairs) for pairs, cell in list(self._cells.items()) if cell.used]
 
 
 class Counter(_Instrument[CounterCell]):

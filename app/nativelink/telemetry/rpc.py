@@ -1,39 +1,55 @@
-"""Calls counted by method and code: the recorder that the transport calls once per call."""
+"""Calls counted by method and code: the observer that the transport tells of every call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final
 
-from nativelink.telemetry.meter import HistogramCell, Registry
+from nativelink.core.errors import Code
+from nativelink.telemetry.meter import Histogram, HistogramCell, Registry
 from nativelink.telemetry.metrics import RPC_SERVER_DURATION
 
-__all__ = ["RpcRecorder"]
+__all__ = ["LoggingRpcRecorder", "RpcRecorder"]
+
+_BOUNDS: Final = RPC_SERVER_DURATION.bounds
+_log: Final = logging.getLogger("nativelink.access")
 
 
 class RpcRecorder:
     """`rpc.server.duration` of every method.
 
-    A method's cells are looked up once, so a call costs a list index and `HistogramCell.record`.
+    A method's cells are made beforehand, so a call costs two look-ups, a bisection and two
+    additions: a few per cent of the cheapest call there is.
+
+    Args:
+        registry: where the histogram is.
+        paths: `/package.Service/Method` of every method that is served; calls of others are
+            counted together, as what a client makes up must not become a label.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, paths: Iterable[str]) -> None:
         self._histogram = registry.histogram(RPC_SERVER_DURATION)
+        self._cells = {path: _cells(self._histogram, path) for path in paths}
+        self._unknown = _cells(self._histogram, "/unknown/unknown")
 
-    def method(self, path: str) -> Callable[[int, float], None]:
-        """The function that takes a finished call's code and its duration in seconds.
+    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
+        """Count a call."""
+        cell = self._cells.get(method_path, self._unknown)[code]
+        # `cell.record(seconds)` without the price of calling it.
+        cell.counts[bisect_left(_BOUNDS, seconds)] += 1
+        cell.sum += seconds
 
-        Args:
-            path: `/package.Service/Method` of a method that is served; what a client makes up
-                must not become a label.
-        """
-        service, _, name = path.strip("/").rpartition("/")
-        histogram = self._histogram
-        cells: dict[int, HistogramCell] = {}
 
-        def record(code: int, duration_s: float) -> None:
-            cell = cells.get(code)
-            if cell is None:
-                cell = cells[code] = histogram.bind(service, name, int(code))
-            cell.record(duration_s)
+class LoggingRpcRecorder(RpcRecorder):
+    """Writes the access log too: one line per call at debug level."""
 
-        return record
+    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
+        super().call_ended(method_path, code, seconds)
+        _log.debug("%s %s %.6f s", method_path, code.name, seconds)
+
+
+def _cells(histogram: Histogram, path: str) -> list[HistogramCell]:
+    service, _, name = path.strip("/").rpartition("/")
+    return [histogram.bind(service, name, int(code)) for code in Code]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -106,13 +107,7 @@ class Tracer:
                 span.set_attribute("rpc.grpc.status_code", int(code))
                 span.end()
 
-        return Method(
-            method.path,
-            with_span,
-            method.parse,
-            client_streaming=method.client_streaming,
-            server_streaming=method.server_streaming,
-        )
+        return replace(method, handler=with_span)
 
     def close(self) -> None:
         """Send what is left and stop; blocks for a while."""

@@ -89,6 +89,12 @@ async def _cancelled_after(turns: int, work: Coroutine[Any, Any, Any]) -> bool:
     return False
 
 
+async def _reached(gate: Gate, task: asyncio.Task[Any]) -> None:
+    """Wait until `task` stands at `gate`, which it must not pass by."""
+    await wait_until(lambda: gate.waiting == 1 or task.done())
+    assert gate.waiting == 1, "the call ended without waiting for its source or sink"
+
+
 class StoreBasics:
     """What even a store that keeps nothing does: clauses 3, 5, 8, 9, 10 and 11.
 
@@ -271,7 +277,7 @@ class StoreContract(StoreBasics):
         async with self.open() as store, asyncio.TaskGroup() as tasks:
             source = FaultySource(PiecesSource.split(data, 7_000), gate=gate, gate_at=len(data))
             putting = tasks.create_task(store.put(key, source))
-            await wait_until(lambda: gate.waiting == 1)
+            await _reached(gate, putting)
             await self._assert_absent(store, key)
             gate.open()
             await putting
@@ -287,7 +293,7 @@ class StoreContract(StoreBasics):
             )
             async with asyncio.TaskGroup() as tasks:
                 putting = tasks.create_task(store.put(key, source))
-                await wait_until(lambda: gate.waiting == 1)
+                await _reached(gate, putting)
                 putting.cancel()
             assert putting.cancelled()
             await self._assert_absent(store, key)
@@ -371,7 +377,7 @@ class StoreContract(StoreBasics):
                 PiecesSource.split(data, 6_000), gate=gate, gate_at=30_000, fail_at=len(data)
             )
             failing = tasks.create_task(_outcome(store.put(key, source)))
-            await wait_until(lambda: gate.waiting == 1)
+            await _reached(gate, failing)
             assert await store.put(key, PiecesSource.split(data, 6_000)) == len(data)
             gate.open()
             assert isinstance(await failing, NativeLinkError)
@@ -407,7 +413,7 @@ class StoreContract(StoreBasics):
             await store.put(key, BytesSource(data))
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(store.get(key, blocked))
-                await wait_until(lambda: gate.waiting == 1)
+                await _reached(gate, reading)
                 # One reader who waits keeps nobody else from reading or writing.
                 assert await _fetch(store, key) == data
                 await store.put(key, BytesSource(data))
@@ -530,7 +536,7 @@ class StringKeys(StoreContract):
                 source = FaultySource(PiecesSource.split(new, 7_000), gate=gate, gate_at=at)
                 async with asyncio.TaskGroup() as tasks:
                     putting = tasks.create_task(store.put("key", source))
-                    await wait_until(lambda gate=gate: gate.waiting == 1)  # type: ignore[misc]
+                    await _reached(gate, putting)
                     putting.cancel()
                 assert await store.has(["key"]) == [len(old)]
                 assert await _fetch(store, "key") == old
@@ -566,8 +572,8 @@ class StringKeys(StoreContract):
         async with self.open() as store:
             await store.put("key", BytesSource(old))
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(store.get("key", FaultySink(sink, gate=gate)))
-                await wait_until(lambda: gate.waiting == 1)
+                reading = tasks.create_task(store.get("key", FaultySink(sink, gate=gate)))
+                await _reached(gate, reading)
                 await store.put("key", BytesSource(new))
                 gate.open()
             assert sink.data == old
@@ -641,7 +647,7 @@ class RawAccess(StoreContract):
                 source = FaultySource(PiecesSource.split(data, 9_000), gate=gate, gate_at=at)
                 async with asyncio.TaskGroup() as tasks:
                     putting = tasks.create_task(store.put(key, source))
-                    await wait_until(lambda gate=gate: gate.waiting == 1)  # type: ignore[misc]
+                    await _reached(gate, putting)
                     putting.cancel()
                 assert self.raw_names() == before
 

@@ -282,7 +282,8 @@ async def _all(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 async def _cancel_at_gate(work: Coroutine[Any, Any, Any], gate: Gate) -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(work)
-        await wait_until(lambda: gate.waiting == 1)
+        await wait_until(lambda: gate.waiting == 1 or task.done())
+        assert gate.waiting == 1, "the put ended without waiting for its source"
         task.cancel()
     assert task.cancelled()
 

@@ -1,0 +1,524 @@
+"""Calls that are not answered at once: their request comes in pieces, or their handler waits.
+
+An exchange is told of news of its stream, runs the handler, and answers. Whatever ends it first,
+the handler, the peer's reset or the deadline, wins; what comes later finds it `ended`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, cast
+
+from nativelink.core.clock import Clock
+from nativelink.core.eager import begin
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument, resource_exhausted
+from nativelink.core.rpc import (
+    CallContext,
+    HttpRequest,
+    HttpResponse,
+    Peer,
+    Reply,
+    current_call,
+)
+from nativelink.core.streams import Chunk
+from nativelink.transport.fields import Field
+from nativelink.transport.flow import header_block
+from nativelink.transport.grpc import (
+    MIN_GZIP_BYTES,
+    PREFIX_BYTES,
+    MessageReader,
+    gzip_message,
+    message_prefix,
+)
+from nativelink.transport.http2 import Http2Connection
+from nativelink.transport.limits import MAX_HELD_REQUEST_MESSAGES
+from nativelink.transport.routing import GrpcPlan, HttpPlan, Router
+from nativelink.transport.status import error_of, http_status_of
+from nativelink.transport.streams import Stream
+
+__all__ = [
+    "CallEnvironment",
+    "CallObserver",
+    "Exchange",
+    "HttpExchange",
+    "StreamingExchange",
+    "UnaryExchange",
+    "http_error",
+    "http_fields",
+    "parsed_request",
+]
+
+_OVER: Final = "the call is over: its client went away, or its deadline has passed"
+
+
+class CallObserver(Protocol):
+    """Told of every finished gRPC call (the metric `rpc.server.duration`)."""
+
+    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None: ...
+
+
+class CallEnvironment:
+    """What the calls of one connection share.
+
+    Args:
+        connection: the streams.
+        router: what is served.
+        peer: the other end.
+        clock: for durations and deadlines.
+        observer: see `CallObserver`.
+        flush_soon: to be called when `connection.out` may have got something.
+
+    Attributes:
+        running: handlers that wait for something.
+        held: bytes of incomplete request messages.
+    """
+
+    def __init__(
+        self,
+        connection: Http2Connection,
+        router: Router,
+        peer: Peer,
+        *,
+        clock: Clock,
+        observer: CallObserver | None,
+        flush_soon: Callable[[], None],
+    ) -> None:
+        self.connection = connection
+        self.router = router
+        self.peer = peer
+        self.flush_soon = flush_soon
+        self.running: set[asyncio.Task[Any]] = set()
+        self.held = 0
+        self.max_message = connection.settings.max_message_bytes
+        self.max_held = MAX_HELD_REQUEST_MESSAGES * self.max_message
+        self.loop = asyncio.get_running_loop()
+        self.monotonic = clock.monotonic
+        self.observer = observer
+
+    def reply(self, stream: Stream, plan: GrpcPlan, context: CallContext, reply: Reply) -> None:
+        """Answer with one message and OK."""
+        message = reply if isinstance(reply, bytes) else reply.SerializeToString()
+        flag = 0
+        if plan.gzip and len(message) >= MIN_GZIP_BYTES:
+            message = gzip_message(message)
+            flag = 1
+        size = len(message)
+        router = self.router
+        metadata = context.trailing_metadata
+        self.connection.respond(
+            stream,
+            plan.head,
+            (message_prefix(flag, size), message),
+            size + PREFIX_BYTES,
+            router.trailers(None, metadata) if metadata else router.ok_trailers,
+        )
+
+
+def parsed_request(plan: GrpcPlan, message: Chunk) -> Any:
+    """The request that a handler takes.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT.
+    """
+    try:
+        return plan.method.parse(bytes(message))
+    except Exception as error:
+        raise invalid_argument(f"malformed request of {plan.path}: {error}") from error
+
+
+class Exchange:
+    """One stream's handler and its answer; the base of the kinds below.
+
+    Attributes:
+        where: method or path, for the log.
+        ended: the answer is complete, or nobody waits for it.
+    """
+
+    def __init__(
+        self, calls: CallEnvironment, stream: Stream, where: str, started: float | None = None
+    ) -> None:
+        self.calls = calls
+        self.stream = stream
+        self.where = where
+        self.ended = False
+        self._started = calls.monotonic() if started is None else started
+        self._task: asyncio.Task[Any] | None = None
+        stream.call = self
+
+    def on_news(self) -> None:
+        """More body, its end, or a reset."""
+        raise NotImplementedError
+
+    def on_drained(self) -> None:
+        """The outbox is empty."""
+
+    def succeed(self, result: Any) -> None:
+        """The handler returned: answer."""
+        raise NotImplementedError
+
+    def fail(self, error: NativeLinkError) -> None:
+        """The handler raised, or could not begin: answer."""
+        raise NotImplementedError
+
+    def run(self, handler: Awaitable[Any]) -> None:
+        """Begin the handler's coroutine."""
+        try:
+            begun = begin(cast("Coroutine[Any, Any, Any]", handler), self.calls.loop)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
+            self._failed(raised)
+            return
+        if isinstance(begun, tuple):
+            self._returned(begun[0])
+        else:
+            self.follow(begun)
+
+    def follow(self, task: asyncio.Task[Any]) -> None:
+        """The handler waits; go on when it ends."""
+        self._task = task
+        self.calls.running.add(task)
+        task.add_done_callback(self._on_done)
+
+    def over(self) -> None:
+        """Nobody waits any more: neither for the answer nor for more of the request."""
+        self.ended = True
+
+    def abandon(self) -> None:
+        """The peer went away, or the deadline passed: stop the handler."""
+        self.over()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self.calls.running.discard(task)
+        try:
+            result = task.result()
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
+            self._failed(raised)
+        else:
+            self._returned(result)
+        self.calls.flush_soon()
+
+    def _returned(self, result: Any) -> None:
+        if self.ended:
+            return
+        try:
+            self.succeed(result)
+        except Exception as raised:  # noqa: BLE001 - a reply that is none
+            self._failed(raised)
+
+    def _failed(self, raised: BaseException) -> None:
+        # What a handler raises on its way out of a call that is over interests nobody.
+        if not self.ended:
+            self.fail(error_of(raised, self.where))
+
+
+class _GrpcExchange(Exchange):
+    """A gRPC call of either kind: deadline, status, incomplete messages."""
+
+    def __init__(
+        self,
+        calls: CallEnvironment,
+        stream: Stream,
+        plan: GrpcPlan,
+        context: CallContext | None = None,
+        started: float | None = None,
+    ) -> None:
+        super().__init__(calls, stream, plan.path, started)
+        self.plan = plan
+        self._timer: asyncio.TimerHandle | None = None
+        self._reader = MessageReader(calls.max_message, gzip=plan.gunzip)
+        self._messages: deque[Chunk] = deque()
+        if context is None:
+            timeout = plan.timeout_s
+            context = CallContext(
+                plan.path,
+                plan.metadata,
+                calls.peer,
+                None if timeout is None else self._started + timeout,
+            )
+        self.context = context
+
+    def follow(self, task: asyncio.Task[Any]) -> None:
+        super().follow(task)
+        self._watch_deadline()
+
+    def fail(self, error: NativeLinkError) -> None:
+        connection, stream, router = self.calls.connection, self.stream, self.calls.router
+        metadata = self.context.trailing_metadata
+        if stream.head_sent:
+            connection.cut(stream)
+            connection.finish(stream, router.trailers(error, metadata))
+        else:
+            connection.send_only(stream, router.error_head(error, metadata))
+        self._conclude(error.code)
+
+    def over(self) -> None:
+        if not self.ended:
+            self._conclude(Code.CANCELLED)
+
+    def _conclude(self, code: Code) -> None:
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.calls.held -= self._reader.held
+        self._reader.held = 0
+        self._messages.clear()
+        observer = self.calls.observer
+        if observer is not None:
+            observer.call_ended(self.plan.path, code, self.calls.monotonic() - self._started)
+
+    def _watch_deadline(self) -> None:
+        deadline = self.context.deadline
+        if deadline is not None and self._timer is None and not self.ended:
+            left = max(deadline - self.calls.monotonic(), 0.0)
+            self._timer = self.calls.loop.call_later(left, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._timer = None
+        if self.ended:
+            return
+        timeout = self.plan.timeout_s
+        self.fail(
+            NativeLinkError(Code.DEADLINE_EXCEEDED, f"the deadline of {timeout} s has passed")
+        )
+        self.abandon()
+        self.calls.flush_soon()
+
+    def _feed(self, chunk: bytes | memoryview | bytearray) -> None:
+        """Cut a chunk into messages, within the connection's bound on incomplete ones."""
+        calls, reader = self.calls, self._reader
+        before = reader.held
+        try:
+            self._messages += reader.feed(chunk)
+        finally:
+            calls.held += reader.held - before
+            calls.connection.credit(self.stream, len(chunk))
+        if calls.held > calls.max_held:
+            raise resource_exhausted(
+                f"incomplete requests of more than {calls.max_held} bytes on one connection"
+            )
+
+    def _whole_request(self) -> Any:
+        """The request of a call whose client sends one; None while it is incomplete.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT and what `MessageReader` raises.
+        """
+        stream = self.stream
+        inbox, stream.inbox = stream.inbox, []
+        for chunk in inbox:
+            self._feed(chunk)
+        if len(self._messages) > 1:
+            raise invalid_argument(f"{self.where} takes one request message, more were sent")
+        if not stream.ended:
+            stream.whole = True
+            self._watch_deadline()
+            return None
+        self._reader.finish()
+        if not self._messages:
+            raise invalid_argument(f"{self.where} takes one request message, none was sent")
+        return parsed_request(self.plan, self._messages.popleft())
+
+
+class UnaryExchange(_GrpcExchange):
+    """One request, one answer."""
+
+    def on_news(self) -> None:
+        if self.stream.reset is not None:
+            self.abandon()
+        elif self._task is None and not self.ended:
+            try:
+                request = self._whole_request()
+            except NativeLinkError as error:
+                self.fail(error)
+                return
+            if request is not None:
+                current_call.set(self.context)
+                self.run(self.plan.handler(request, self.context))
+
+    def succeed(self, result: Any) -> None:
+        self.calls.reply(self.stream, self.plan, self.context, result)
+        self._conclude(Code.OK)
+
+
+class StreamingExchange(_GrpcExchange):
+    """A call that streams in one direction at least; it is its handler's source and sink."""
+
+    def __init__(self, calls: CallEnvironment, stream: Stream, plan: GrpcPlan) -> None:
+        super().__init__(calls, stream, plan)
+        #: Taken from the inbox, last first.
+        self._chunks: list[bytes | memoryview | bytearray] = []
+        self._awaits_body: asyncio.Future[None] | None = None
+        self._awaits_room: asyncio.Future[None] | None = None
+        self._began = False
+
+    def on_news(self) -> None:
+        if self.stream.reset is not None:
+            self.abandon()
+        elif self._began:
+            _wake(self._awaits_body)
+        elif not self.ended:
+            self._try_begin()
+
+    def _try_begin(self) -> None:
+        method = self.plan.method
+        request: Any = self
+        if not method.client_streaming:
+            try:
+                request = self._whole_request()
+            except NativeLinkError as error:
+                self.fail(error)
+                return
+            if request is None:
+                return
+        self._began = True
+        current_call.set(self.context)
+        if method.server_streaming:
+            self.run(self.plan.handler(request, self.context, self))
+        else:
+            self.run(self.plan.handler(request, self.context))
+
+    def on_drained(self) -> None:
+        _wake(self._awaits_room)
+
+    async def read(self) -> Chunk | None:
+        """The next request message (`core.rpc.MessageSource`)."""
+        stream = self.stream
+        while True:
+            if self._messages:
+                return self._messages.popleft()
+            if self.ended:
+                raise NativeLinkError(Code.CANCELLED, _OVER)
+            if self._chunks:
+                self._feed(self._chunks.pop())
+                self.calls.flush_soon()
+            elif stream.inbox:
+                self._chunks, stream.inbox = stream.inbox[::-1], []
+            elif stream.ended:
+                self._reader.finish()
+                return None
+            else:
+                self._awaits_body = self.calls.loop.create_future()
+                try:
+                    await self._awaits_body
+                finally:
+                    self._awaits_body = None
+
+    async def write(self, *parts: Chunk) -> None:
+        """Send one answer message (`core.rpc.MessageSink`)."""
+        if self.ended:
+            raise NativeLinkError(Code.CANCELLED, _OVER)
+        calls, stream = self.calls, self.stream
+        if not stream.head_sent:
+            calls.connection.send_head(stream, self.plan.head)
+        size = sum(map(len, parts))
+        flag = 0
+        if self.plan.gzip and size >= MIN_GZIP_BYTES:
+            parts = (gzip_message(b"".join(parts)),)
+            size = len(parts[0])
+            flag = 1
+        sent = calls.connection.send_data(
+            stream, [message_prefix(flag, size), *parts], size + PREFIX_BYTES
+        )
+        calls.flush_soon()
+        if not sent:
+            self._awaits_room = calls.loop.create_future()
+            try:
+                await self._awaits_room
+            finally:
+                self._awaits_room = None
+            if self.ended:
+                raise NativeLinkError(Code.CANCELLED, _OVER)
+
+    def succeed(self, result: Any) -> None:
+        calls, stream = self.calls, self.stream
+        if self.plan.method.server_streaming:
+            if not stream.head_sent:
+                calls.connection.send_head(stream, self.plan.head)
+            calls.connection.finish(
+                stream, calls.router.trailers(None, self.context.trailing_metadata)
+            )
+        else:
+            calls.reply(stream, self.plan, self.context, result)
+        self._conclude(Code.OK)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+class HttpExchange(Exchange):
+    """A plain HTTP request over HTTP/2."""
+
+    def __init__(self, calls: CallEnvironment, stream: Stream, plan: HttpPlan) -> None:
+        super().__init__(calls, stream, plan.path)
+        self._plan = plan
+        self._body: list[bytes] = []
+
+    def on_news(self) -> None:
+        stream = self.stream
+        if stream.reset is not None:
+            self.abandon()
+            return
+        if self._task is not None or self.ended:
+            return
+        inbox, stream.inbox = stream.inbox, []
+        for chunk in inbox:
+            self._body.append(bytes(chunk))
+            self.calls.connection.credit(stream, len(chunk))
+        if stream.received > self.calls.max_message:
+            self._answer(HttpResponse(413))
+        elif not stream.ended:
+            stream.whole = True
+        else:
+            head = stream.head
+            self.run(
+                self._plan.route.handler(
+                    HttpRequest(
+                        head.method.decode("latin-1"),
+                        self._plan.path,
+                        self._plan.query,
+                        head.fields,
+                        b"".join(self._body),
+                        self.calls.peer,
+                    )
+                )
+            )
+
+    def succeed(self, result: Any) -> None:
+        self._answer(result)
+
+    def fail(self, error: NativeLinkError) -> None:
+        self._answer(http_error(error))
+
+    def _answer(self, response: HttpResponse) -> None:
+        connection, stream = self.calls.connection, self.stream
+        block = header_block(
+            [(b":status", b"%d" % response.status), *http_fields(response)],
+        )
+        connection.send_head(stream, block)
+        if response.body and stream.head.method != b"HEAD":
+            connection.send_data(stream, [response.body], len(response.body))
+        connection.finish(stream, None)
+        self.ended = True
+
+
+def http_error(error: NativeLinkError) -> HttpResponse:
+    """The plain HTTP answer that reports `error`."""
+    return HttpResponse(http_status_of(error.code), f"{error.message}\n".encode())
+
+
+def http_fields(response: HttpResponse) -> list[Field]:
+    """The header fields of a plain HTTP answer."""
+    return [
+        (b"content-type", response.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(response.body)),
+        *(
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.items()
+        ),
+    ]

@@ -1,0 +1,267 @@
+"""What one connection sends: answers cut into frames, held back by windows and by the socket.
+
+Three things hold DATA back: the stream's window, the connection's window, and room in `out`
+(`http2_max_send_buf_size`, none while the socket is full). What they hold back stays in the
+stream's outbox and goes on, in the order in which the streams were blocked, as soon as they let it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias
+
+from nativelink.core.streams import Chunk
+from nativelink.transport.fields import Field, encode_fields
+from nativelink.transport.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    data_header,
+)
+from nativelink.transport.streams import Stream
+
+__all__ = ["INITIAL_MAX_FRAME", "INITIAL_WINDOW", "HeaderBlock", "Sending", "header_block"]
+
+#: A block ready to be sent: its frame header without the stream, and the block.
+HeaderBlock: TypeAlias = tuple[bytes, bytes]
+
+#: RFC 9113 section 6.5.2: what a peer grants before its SETTINGS say otherwise.
+INITIAL_WINDOW: Final = 65_535
+INITIAL_MAX_FRAME: Final = 16_384
+
+
+def header_block(fields: Iterable[Field], *, end_stream: bool = False) -> HeaderBlock:
+    """A header block to be sent any number of times, on any connection.
+
+    Raises:
+        ValueError: it does not fit into one frame of the size that every peer takes.
+    """
+    block = encode_fields(fields)
+    if len(block) > INITIAL_MAX_FRAME:
+        raise ValueError(f"a header block of {len(block)} octets does not fit into one frame")
+    flags = END_HEADERS | (END_STREAM if end_stream else 0)
+    return len(block).to_bytes(3, "big") + bytes((HEADERS, flags)), block
+
+
+class Sending:
+    """The sending half of a connection.
+
+    Args:
+        send_buffer: bytes of DATA that may wait in `out`.
+        now: monotonic seconds.
+
+    Attributes:
+        out: bytes to write, in order; `take_output` empties it.
+        out_bytes: those of them that are DATA.
+        streams: open streams by id, in order of arrival.
+        writable: whether the socket takes more; `set_writable` changes it.
+        drained: streams whose outbox became empty since the driver looked last.
+    """
+
+    def __init__(self, send_buffer: int, now: float) -> None:
+        self.out: list[Chunk] = []
+        self.out_bytes = 0
+        self.streams: dict[int, Stream] = {}
+        self.writable = True
+        self.drained: list[Stream] = []
+        self._now = now
+        self._send_buffer = send_buffer
+        self._peer_max_frame = INITIAL_MAX_FRAME
+        self._send_window = INITIAL_WINDOW
+        self._blocked: dict[int, Stream] = {}
+        self._delayed_control = 0
+        self._paused_at = now
+        self._idle_since = now
+        # DATA frames sent, each of which a peer may answer with a WINDOW_UPDATE and a PING.
+        self._frames_sent = 0
+
+    @property
+    def congested(self) -> bool:
+        """Whether starting more work would only pile up answers that cannot be written."""
+        return not self.writable or self.out_bytes >= self._send_buffer
+
+    def take_output(self) -> list[Chunk]:
+        """What is to be written now. Call `pump` when it is written."""
+        out, self.out = self.out, []
+        self.out_bytes = 0
+        if self.writable:
+            self._delayed_control = 0
+        return out
+
+    def set_writable(self, writable: bool, now: float) -> None:
+        """The socket's buffer filled up, or has room again."""
+        self.writable = writable
+        self._now = now
+        if writable:
+            self._delayed_control = 0
+            self.pump()
+        else:
+            self._paused_at = now
+
+    def pump(self) -> None:
+        """Send on from the outboxes, as far as windows and room allow."""
+        for stream in list(self._blocked.values()) if self._blocked else ():
+            if self.congested or self._send_window <= 0:
+                return
+            self._send_outbox(stream)
+
+    def respond(
+        self,
+        stream: Stream,
+        head: HeaderBlock,
+        parts: Sequence[Chunk],
+        size: int,
+        trailers: HeaderBlock,
+    ) -> None:
+        """A whole answer: headers, one body of `size` bytes in `parts`, trailers.
+
+        If it cannot be sent at once, the stream stays open until it is.
+        """
+        if (
+            size <= self._send_window
+            and size <= stream.send_window
+            and size <= self._peer_max_frame
+            and not self.congested
+        ):
+            id_ = stream.id
+            id_bytes = id_.to_bytes(4, "big")
+            self._send_window -= size
+            self.out_bytes += size
+            out = self.out
+            out += (head[0], id_bytes, head[1], data_header(size, 0, id_), *parts)
+            out += (trailers[0], id_bytes, trailers[1])
+            self._close_stream(stream)
+            return
+        self.send_head(stream, head)
+        self.send_data(stream, parts, size)
+        self.finish(stream, trailers)
+
+    def send_head(self, stream: Stream, block: HeaderBlock) -> None:
+        """Response headers."""
+        stream.head_sent = True
+        self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
+
+    def send_only(self, stream: Stream, block: HeaderBlock) -> None:
+        """Headers that end the stream (`header_block(..., end_stream=True)`)."""
+        self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
+        self._close_stream(stream)
+
+    def send_data(self, stream: Stream, parts: Sequence[Chunk], size: int) -> bool:
+        """Body of `size` bytes; False if some of it had to wait in the outbox.
+
+        After False the stream comes up in `drained`, or it is reset.
+        """
+        if stream.outbox is not None:
+            stream.outbox += parts
+            stream.outbox_bytes += size
+            return False
+        sent = self._emit(stream, parts, size)
+        if sent == size:
+            return True
+        stream.outbox = _rest(parts, sent)
+        stream.outbox_bytes = size - sent
+        self._blocked[stream.id] = stream
+        return False
+
+    def finish(self, stream: Stream, trailers: HeaderBlock | None) -> None:
+        """End the answer behind whatever waits: with trailers, or without."""
+        stream.finished = True
+        stream.trailers = trailers
+        if stream.outbox is None:
+            self._send_end(stream)
+
+    def cut(self, stream: Stream) -> None:
+        """Drop what waits in the outbox: the answer ends without it."""
+        stream.outbox = None
+        stream.outbox_bytes = 0
+        self._blocked.pop(stream.id, None)
+
+    def _send_end(self, stream: Stream) -> None:
+        if stream.trailers is None:
+            self.out.append(data_header(0, END_STREAM, stream.id))
+        else:
+            prefix, block = stream.trailers
+            self.out += (prefix, stream.id.to_bytes(4, "big"), block)
+        self._close_stream(stream)
+
+    def _send_outbox(self, stream: Stream) -> None:
+        parts = stream.outbox
+        if parts is None:
+            return
+        sent = self._emit(stream, parts, stream.outbox_bytes)
+        if sent == stream.outbox_bytes:
+            stream.outbox = None
+            stream.outbox_bytes = 0
+            del self._blocked[stream.id]
+            if stream.finished:
+                self._send_end(stream)
+            else:
+                self.drained.append(stream)
+        elif sent:
+            stream.outbox = _rest(parts, sent)
+            stream.outbox_bytes -= sent
+            # Whoever is blocked by the connection's window takes turns.
+            del self._blocked[stream.id]
+            self._blocked[stream.id] = stream
+
+    def _emit(self, stream: Stream, parts: Sequence[Chunk], size: int) -> int:
+        """Queue frames of as much of `parts` as may go now; how many bytes that is."""
+        room = self._send_buffer - self.out_bytes if self.writable else 0
+        allowed = min(size, self._send_window, stream.send_window, room)
+        if allowed <= 0:
+            return 0
+        self._send_window -= allowed
+        stream.send_window -= allowed
+        self.out_bytes += allowed
+        stream.active_at = self._now
+        out = self.out
+        id_ = stream.id
+        max_frame = self._peer_max_frame
+        if allowed == size <= max_frame:
+            out.append(data_header(size, 0, id_))
+            out += parts
+            self._frames_sent += 1
+            return size
+        full = data_header(max_frame, 0, id_)
+        # `missing` is what the frame under way still lacks, `left` what the frames to come carry.
+        missing, left = 0, allowed
+        for part in parts:
+            length = len(part)
+            offset = 0
+            view: memoryview | None = None
+            while offset < length:
+                if not missing:
+                    if not left:
+                        return allowed
+                    missing = min(left, max_frame)
+                    left -= missing
+                    out.append(full if missing == max_frame else data_header(missing, 0, id_))
+                    self._frames_sent += 1
+                count = min(missing, length - offset)
+                if count == length:
+                    out.append(part)
+                else:
+                    if view is None:
+                        view = memoryview(part)
+                    out.append(view[offset : offset + count])
+                offset += count
+                missing -= count
+        return allowed
+
+    def _close_stream(self, stream: Stream) -> None:
+        """Our END_STREAM is queued."""
+        raise NotImplementedError
+
+
+def _rest(parts: Sequence[Chunk], sent: int) -> list[Chunk]:
+    """`parts` without their first `sent` bytes."""
+    rest: list[Chunk] = []
+    for part in parts:
+        if sent >= len(part):
+            sent -= len(part)
+        elif sent:
+            rest.append(memoryview(part)[sent:])
+            sent = 0
+        else:
+            rest.append(part)
+    return rest

@@ -1,0 +1,189 @@
+"""gRPC over HTTP/2: length-prefixed messages, their compression, and the call's timeout.
+
+Source: the gRPC project's "gRPC over HTTP2" protocol description.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from struct import Struct
+from typing import Final
+
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    internal,
+    invalid_argument,
+    resource_exhausted,
+)
+from nativelink.core.streams import Chunk
+
+__all__ = [
+    "MIN_GZIP_BYTES",
+    "PREFIX_BYTES",
+    "MessageReader",
+    "gunzip",
+    "gzip_message",
+    "message_prefix",
+    "parse_timeout",
+    "split_prefix",
+]
+
+PREFIX_BYTES: Final = 5
+
+#: Shorter answers are sent as they are: gzip's own frame is 18 bytes.
+MIN_GZIP_BYTES: Final = 512
+
+#: `(compressed flag, length)` of a message.
+message_prefix: Final = Struct(">BI").pack
+split_prefix: Final = Struct(">BI").unpack_from
+
+_TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+_GZIP_WINDOW: Final = 31  # 15 bits, and gzip's header
+
+
+def parse_timeout(value: bytes) -> float:
+    """Seconds of a `grpc-timeout` header.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT.
+    """
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise invalid_argument(
+            f"malformed grpc-timeout {value[:40]!r}: up to 8 digits and one of H M S m u n"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def gunzip(data: Chunk, limit: int) -> bytes:
+    """Decompress one message of at most `limit` bytes; a bomb costs `limit` bytes of memory.
+
+    Raises:
+        NativeLinkError: RESOURCE_EXHAUSTED beyond the limit, INVALID_ARGUMENT for damaged data.
+    """
+    inflater = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        message = inflater.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise invalid_argument(f"a gzip message that cannot be decompressed: {error}") from None
+    if len(message) > limit:
+        raise resource_exhausted(f"a message of more than the {limit} bytes allowed, decompressed")
+    if not inflater.eof or inflater.unused_data:
+        raise invalid_argument("a gzip message that does not end where it should")
+    return message
+
+
+def gzip_message(data: Chunk) -> bytes:
+    """Compress one message, at the level that costs least."""
+    deflater = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW)
+    return deflater.compress(data) + deflater.flush()
+
+
+class MessageReader:
+    """Cuts the body of one request into messages.
+
+    A message that lies within one chunk is handed out as a slice of it; one that spans several is
+    joined once.
+
+    Args:
+        limit: longest message taken, in bytes, before and after decompression.
+        gzip: whether the request's `grpc-encoding` is gzip.
+
+    Attributes:
+        held: bytes of the message that is not complete yet.
+    """
+
+    __slots__ = ("_compressed", "_gzip", "_limit", "_missing", "_parts", "_prefix", "held")
+
+    def __init__(self, limit: int, *, gzip: bool = False) -> None:
+        self.held = 0
+        self._limit = limit
+        self._gzip = gzip
+        self._prefix = b""
+        self._parts: list[Chunk] = []
+        self._missing = 0
+        self._compressed = False
+
+    def feed(self, chunk: bytes | memoryview | bytearray) -> list[Chunk]:
+        """The messages that `chunk` completes.
+
+        Raises:
+            NativeLinkError: RESOURCE_EXHAUSTED for one that is too long, INTERNAL for a
+                compressed one without an encoding, INVALID_ARGUMENT for a damaged one.
+        """
+        data: Chunk = bytes(chunk) if isinstance(chunk, bytearray) else chunk
+        messages: list[Chunk] = []
+        index = 0
+        end = len(data)
+        if self._missing:
+            if end < self._missing:
+                self._keep(data)
+                return messages
+            index = self._missing
+            self._parts.append(data[:index])
+            messages.append(self._message(b"".join(self._parts)))
+            self._parts = []
+            self._missing = self.held = 0
+        elif self._prefix:
+            index = min(PREFIX_BYTES - len(self._prefix), end)
+            prefix = self._prefix + bytes(data[:index])
+            if len(prefix) < PREFIX_BYTES:
+                self._prefix = prefix
+                return messages
+            self._prefix = b""
+            size = self._size(prefix)
+            if end - index < size:
+                self._missing = size
+                if index < end:
+                    self._keep(data[index:])
+                return messages
+            messages.append(self._message(data[index : index + size]))
+            index += size
+        while end - index >= PREFIX_BYTES:
+            start = index + PREFIX_BYTES
+            size = self._size(data[index:start])
+            if end - start < size:
+                self._missing = size
+                if start < end:
+                    self._keep(data[start:])
+                return messages
+            index = start + size
+            messages.append(self._message(data[start:index]))
+        if index < end:
+            self._prefix = bytes(data[index:])
+        return messages
+
+    def finish(self) -> None:
+        """The body ended.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT within a message.
+        """
+        if self._missing or self._prefix:
+            raise invalid_argument("the request ended within a message")
+
+    def _keep(self, data: Chunk) -> None:
+        self._parts.append(data)
+        self._missing -= len(data)
+        self.held += len(data)
+
+    def _size(self, prefix: Chunk) -> int:
+        flag = prefix[0]
+        size = int.from_bytes(prefix[1:PREFIX_BYTES], "big")
+        if size > self._limit:
+            raise resource_exhausted(
+                f"a message of {size} bytes; max_decoding_message_size allows {self._limit}"
+            )
+        if flag > 1:
+            raise NativeLinkError(Code.INTERNAL, f"a message with the unknown flags {flag}")
+        if flag and not self._gzip:
+            raise internal("a compressed message without a grpc-encoding that says how")
+        self._compressed = flag == 1
+        return size
+
+    def _message(self, data: Chunk) -> Chunk:
+        return gunzip(data, self._limit) if self._compressed else data

@@ -1,0 +1,909 @@
+"""The server side of one HTTP/2 connection, without I/O (RFC 9113).
+
+`receive` takes what the socket gave and returns the streams that have news: a request that began,
+body that arrived, an end, a reset. Their state is read from the `Stream`. What is to be written
+gathers in `out`, in order; the driver writes it all at once when it has looked at the news.
+
+Flow control is the only backpressure. A peer gets credit for a byte when the driver says that it
+was consumed (`credit`). What we send waits in the stream's outbox while a window is closed, while
+the socket is (`writable`), or while `out` already holds `http2_max_send_buf_size`; then `send_data`
+returns False and the stream is in the news again when its outbox has drained.
+
+A violation ends this connection (GOAWAY with the code of RFC 9113) or this stream (RST_STREAM),
+never more. The limits stand in `limits.py` and `settings.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nativelink.transport.fields import FieldDecodingError
+from nativelink.transport.flow import INITIAL_MAX_FRAME, INITIAL_WINDOW, Sending
+from nativelink.transport.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADER_LENGTH,
+    HEADERS,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PRIORITY_FIELDS,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ErrorCode,
+    Setting,
+    goaway_frame,
+    ping_frame,
+    rst_stream_frame,
+    settings_ack_frame,
+    settings_frame,
+    split_header,
+    window_update_frame,
+)
+from nativelink.transport.headers import HeaderReader, MalformedRequestError, RequestHead
+from nativelink.transport.limits import (
+    ALLOWANCE_BURST,
+    ALLOWANCE_PER_SECOND,
+    MAX_DELAYED_CONTROL_FRAMES,
+    MAX_SETTINGS_PER_FRAME,
+    RESETS_PER_SECOND,
+    SMALL_CHUNK_BYTES,
+    Allowance,
+    max_continuations,
+)
+from nativelink.transport.settings import ServerSettings
+from nativelink.transport.streams import Stream
+
+__all__ = ["ConnectionEndedError", "Http2Connection"]
+
+_GATHERED_CHUNK_BYTES: Final = 64 * 1024
+_MAX_ADAPTIVE_WINDOW: Final = 16 * 1024 * 1024
+_DRAIN_PING: Final = b"draining"
+_ALIVE_PING: Final = b"alive?!?"
+#: How long the first GOAWAY of a drain waits for the answer to its PING.
+_DRAIN_ROUND_TRIP_S: Final = 1.0
+#: A slice keeps the whole read alive; a frame smaller than this share of it is copied out.
+_SLICE_SHIFT: Final = 4
+#: A note beside the eight flags of a HEADERS frame.
+_SELF_DEPENDENT: Final = 0x100
+
+
+class ConnectionEndedError(Exception):
+    """A violation that ends the connection with `code`."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Http2Connection(Sending):
+    """One connection, from its preface to its end.
+
+    Args:
+        settings: the listener's.
+        now: monotonic seconds; every time here is on that clock.
+
+    Attributes:
+        error: why we ended the connection, or None.
+        opened: streams opened so far.
+        refused: streams turned away because too many were open.
+        dead: the peer takes nothing any more: close without waiting for `out` to be written.
+    """
+
+    def __init__(self, settings: ServerSettings, now: float) -> None:
+        super().__init__(settings.http2_max_send_buf_size, now)
+        self.settings = settings
+        self.error: ConnectionEndedError | None = None
+        self.opened = 0
+        self.refused = 0
+        self.dead = False
+        self._news: list[Stream] = []
+        self._headers = HeaderReader(
+            settings.http2_max_header_list_size,
+            connect_protocol=settings.http2_enable_connect_protocol,
+        )
+        # What the peer may do.
+        self._max_frame = settings.http2_max_frame_size
+        self._window_size = settings.http2_initial_connection_window_size
+        self._stream_window_size = settings.http2_initial_stream_window_size
+        self._receive_window = max(self._window_size, INITIAL_WINDOW)
+        self._owed = 0
+        # What the peer grants to new streams.
+        self._peer_window_size = INITIAL_WINDOW
+        # Where the parser stands.
+        self._preface_left = PREFACE
+        self._settled = False
+        self._tail = bytearray()
+        self._last_id = 0
+        self._block: bytearray | None = None
+        self._block_id = 0
+        self._block_flags = 0
+        self._block_frames = 0
+        self._max_continuations = max_continuations(
+            settings.http2_max_header_list_size, settings.http2_max_frame_size
+        )
+        # Streams that we ended before the peer did: what it still sends on them is ignored.
+        self._forgotten: dict[int, None] = {}
+        # Limits.
+        self._allowance = Allowance(ALLOWANCE_BURST, ALLOWANCE_PER_SECOND, now)
+        self._resets = Allowance(
+            settings.http2_max_pending_accept_reset_streams, RESETS_PER_SECOND, now
+        )
+        self._earned = 0
+        # Times.
+        self._started_at = now
+        self._received_at = now
+        self._block_at = now
+        self._ping_sent_at: float | None = None
+        # Draining: the last stream that we shall serve, once that is settled.
+        self._draining_since: float | None = None
+        self._last_served: int | None = None
+        self._greet()
+
+    # -- what the driver asks ---------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether the peer was told to open no more streams."""
+        return self._draining_since is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether the connection is to be closed once `out` is written."""
+        return self.error is not None or (self._last_served is not None and not self.streams)
+
+    # -- receiving --------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[Stream]:
+        """Take bytes from the peer; the streams that have news, each once.
+
+        Nothing is raised: a violation is answered in `out` and stands in `error`, and the streams
+        that it ends are in the news with their `reset` set.
+        """
+        news = self._news = []
+        if self.error is not None:
+            return news
+        self._now = self._received_at = now
+        try:
+            start = 0 if self._settled else self._begin(data)
+            if self._tail and start < len(data):
+                start = self._complete_frame(data, start)
+            if start < len(data):
+                start = self._frames(data, start)
+                if start < len(data):
+                    self._tail += memoryview(data)[start:]
+        except ConnectionEndedError as error:
+            self._end(error)
+        for stream in news:
+            stream.noted = False
+        return news
+
+    def _begin(self, data: bytes) -> int:
+        """Match the preface; how much of `data` belongs to it."""
+        left = self._preface_left
+        count = min(len(left), len(data))
+        if data[:count] != left[:count]:
+            raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 connection preface")
+        self._preface_left = left[count:]
+        # The next frame must be SETTINGS: `_other_frame` and the two fast paths cannot be reached
+        # by another kind before that, see `_frames`.
+        return count
+
+    def _complete_frame(self, data: bytes, start: int) -> int:
+        """Complete the frame that earlier reads left incomplete; where the next one starts."""
+        tail = self._tail
+        wanted = HEADER_LENGTH
+        while True:
+            if len(tail) >= HEADER_LENGTH:
+                wanted = HEADER_LENGTH + int.from_bytes(tail[:3], "big")
+                if wanted > HEADER_LENGTH + self._max_frame:
+                    break
+            missing = wanted - len(tail)
+            if missing > 0:
+                tail += memoryview(data)[start : start + missing]
+                start = min(start + missing, len(data))
+                if len(tail) < wanted:
+                    return start
+            elif len(tail) == wanted:
+                break
+        frame = bytes(tail)
+        tail.clear()
+        self._frames(frame, 0)
+        return start
+
+    def _frames(self, data: bytes, index: int) -> int:
+        """Handle the whole frames of `data` from `index` on; where the first partial one starts."""
+        end = len(data)
+        last = end - HEADER_LENGTH
+        max_frame = self._max_frame
+        streams = self.streams
+        cache = self._headers.cache
+        view: memoryview | None = None
+        while index <= last:
+            high, low, kind, flags, stream_id = split_header(data, index)
+            length = (high << 8) | low
+            if length > max_frame:
+                raise ConnectionEndedError(
+                    ErrorCode.FRAME_SIZE_ERROR,
+                    f"a frame of {length} octets; {max_frame} are allowed",
+                )
+            start = index + HEADER_LENGTH
+            stop = start + length
+            if stop > end:
+                break
+            index = stop
+            if self._block is not None or not self._settled:
+                self._only_expected(kind, flags, stream_id & MAX_STREAM_ID)
+            if kind == DATA:
+                stream = streams.get(stream_id)
+                if stream is None or stream.ended or flags & PADDED or not length:
+                    self._unusual_data(flags, stream_id & MAX_STREAM_ID, data[start:stop])
+                    continue
+                if length << _SLICE_SHIFT >= end:
+                    if view is None:
+                        view = memoryview(data)
+                    self._body(stream, view[start:stop], length, length, flags)
+                else:
+                    self._body(stream, data[start:stop], length, length, flags)
+            elif kind == HEADERS:
+                if (
+                    flags & (PADDED | PRIORITY_FIELDS | END_HEADERS) == END_HEADERS
+                    and self._last_id < stream_id <= MAX_STREAM_ID
+                    and (head := cache.get(data[start:stop])) is not None
+                ):
+                    self._open(stream_id, head, flags)
+                else:
+                    self._begin_block(flags, stream_id & MAX_STREAM_ID, data[start:stop])
+            else:
+                self._other_frame(kind, flags, stream_id & MAX_STREAM_ID, data[start:stop])
+        return index
+
+    def _only_expected(self, kind: int, flags: int, stream_id: int) -> None:
+        """Between the frames of a block, and first of all, only one kind may come."""
+        if not self._settled:
+            if kind != SETTINGS or flags & ACK:
+                raise ConnectionEndedError(
+                    ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS"
+                )
+            self._settled = True
+        elif kind != CONTINUATION or stream_id != self._block_id:
+            raise ConnectionEndedError(
+                ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame"
+            )
+
+    # -- DATA -------------------------------------------------------------------------------
+
+    def _body(
+        self, stream: Stream, chunk: bytes | memoryview, size: int, length: int, flags: int
+    ) -> None:
+        """Take a payload of `size` from a frame that counts `length` against the windows."""
+        self._receive_window -= length
+        if self._receive_window < 0:
+            raise ConnectionEndedError(
+                ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"
+            )
+        stream.receive_window -= length
+        if stream.receive_window < 0:
+            self._give_back(length)
+            self.reset(stream, ErrorCode.FLOW_CONTROL_ERROR)
+            return
+        if length > size:
+            self._give_back(length - size)
+            self._credit_stream(stream, length - size)
+        stream.received += size
+        stream.buffered += size
+        stream.active_at = self._now
+        inbox = stream.inbox
+        if size >= SMALL_CHUNK_BYTES or not inbox:
+            inbox.append(chunk)
+        else:
+            gathered = inbox[-1]
+            if type(gathered) is bytearray and len(gathered) < _GATHERED_CHUNK_BYTES:
+                gathered += chunk
+            else:
+                inbox.append(bytearray(chunk))
+        if flags & END_STREAM:
+            self._half_close(stream)
+        if not stream.noted:
+            stream.noted = True
+            self._news.append(stream)
+
+    def _half_close(self, stream: Stream) -> None:
+        expected = stream.head.content_length
+        if expected is not None and expected != stream.received:
+            # RFC 9113 section 8.1.1.
+            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        stream.ended = True
+
+    def _unusual_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """DATA that is padded, empty, or for no open stream."""
+        length = len(payload)
+        size = length
+        if flags & PADDED:
+            if not length or payload[0] >= length:
+                raise ConnectionEndedError(
+                    ErrorCode.PROTOCOL_ERROR, "padding longer than its frame"
+                )
+            payload = payload[1 : length - payload[0]]
+            size = len(payload)
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.ended:
+            if not stream_id or self._is_idle(stream_id):
+                raise ConnectionEndedError(
+                    ErrorCode.PROTOCOL_ERROR, f"DATA on the idle stream {stream_id}"
+                )
+            self._receive_window -= length
+            if self._receive_window < 0:
+                raise ConnectionEndedError(
+                    ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"
+                )
+            self._give_back(length)
+            if stream is not None:
+                self.reset(stream, ErrorCode.STREAM_CLOSED)
+            elif stream_id not in self._forgotten:
+                raise ConnectionEndedError(
+                    ErrorCode.STREAM_CLOSED, f"DATA on the closed stream {stream_id}"
+                )
+            elif not size:
+                self._spend(1)
+            elif flags & END_STREAM:
+                del self._forgotten[stream_id]
+            return
+        if size:
+            self._body(stream, payload, size, length, flags)
+            return
+        if not flags & END_STREAM:
+            self._spend(1)
+        self._receive_window -= length
+        stream.receive_window -= length
+        if self._receive_window < 0 or stream.receive_window < 0:
+            raise ConnectionEndedError(ErrorCode.FLOW_CONTROL_ERROR, "padding beyond a window")
+        self._give_back(length)
+        if flags & END_STREAM:
+            self._half_close(stream)
+            self._note(stream)
+        else:
+            self._credit_stream(stream, length)
+
+    def credit(self, stream: Stream, size: int) -> None:
+        """`size` bytes taken from the inbox were consumed: the peer may send as many more."""
+        # A stream that ended has given back what it held.
+        size = min(size, stream.buffered)
+        stream.buffered -= size
+        self._give_back(size)
+        self._credit_stream(stream, size)
+
+    def _give_back(self, size: int) -> None:
+        self._owed += size
+        if self._owed * 2 >= self._window_size:
+            self.out.append(window_update_frame(0, self._owed))
+            self._receive_window += self._owed
+            self._owed = 0
+
+    def _credit_stream(self, stream: Stream, size: int) -> None:
+        if stream.ended or stream.reset is not None:
+            return
+        stream.owed += size
+        window = stream.window_size or self._stream_window_size
+        if stream.owed * 2 >= window:
+            if (
+                self.settings.http2_adaptive_window
+                and not stream.buffered
+                and window < _MAX_ADAPTIVE_WINDOW
+            ):
+                # The reader waits for the peer: the window is what slows them down.
+                stream.window_size = min(window * 2, _MAX_ADAPTIVE_WINDOW)
+                stream.owed += stream.window_size - window
+                if stream.window_size > self._window_size:
+                    self._owed += stream.window_size - self._window_size
+                    self._window_size = stream.window_size
+                    self._give_back(0)
+            self.out.append(window_update_frame(stream.id, stream.owed))
+            stream.receive_window += stream.owed
+            stream.owed = 0
+
+    # -- HEADERS ----------------------------------------------------------------------------
+
+    def _open(self, stream_id: int, head: RequestHead, flags: int) -> None:
+        """A request begins; its block is decoded."""
+        if not stream_id & 1:
+            raise ConnectionEndedError(
+                ErrorCode.PROTOCOL_ERROR, f"a client opens no stream {stream_id}"
+            )
+        self._last_id = stream_id
+        streams = self.streams
+        if len(streams) >= self.settings.http2_max_concurrent_streams:
+            self.refused += 1
+            self._spend(1)
+            self._forget(stream_id)
+            self.out.append(rst_stream_frame(stream_id, ErrorCode.REFUSED_STREAM))
+            return
+        if self._last_served is not None:
+            # RFC 9113 section 6.8: it raced with our GOAWAY, the client sends it elsewhere.
+            self._forget(stream_id)
+            return
+        self.opened += 1
+        stream = Stream(
+            stream_id, head, self._stream_window_size, self._peer_window_size, self._now
+        )
+        streams[stream_id] = stream
+        self._news.append(stream)
+        if flags & END_STREAM:
+            self._half_close(stream)
+
+    def _begin_block(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """A HEADERS frame that the cache does not answer."""
+        if not stream_id & 1:
+            raise ConnectionEndedError(
+                ErrorCode.PROTOCOL_ERROR, f"a client opens no stream {stream_id}"
+            )
+        start, end = 0, len(payload)
+        if flags & PADDED:
+            if not payload or payload[0] >= end:
+                raise ConnectionEndedError(
+                    ErrorCode.PROTOCOL_ERROR, "padding longer than its frame"
+                )
+            start, end = 1, end - payload[0]
+        depends_on = 0
+        if flags & PRIORITY_FIELDS:
+            if end - start < 5:
+                raise ConnectionEndedError(
+                    ErrorCode.FRAME_SIZE_ERROR, "HEADERS without its priority fields"
+                )
+            depends_on = int.from_bytes(payload[start : start + 4], "big") & MAX_STREAM_ID
+            start += 5
+        block = payload[start:end]
+        if depends_on == stream_id:
+            # Malformed, but its block must be decoded all the same.
+            flags |= _SELF_DEPENDENT
+        if flags & END_HEADERS:
+            self._complete_block(flags, stream_id, block)
+            return
+        self._block = bytearray(block)
+        self._block_id = stream_id
+        self._block_flags = flags
+        self._block_frames = 0
+        self._block_at = self._now
+        self._check_block_size()
+
+    def _continuation(self, flags: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionEndedError(
+                ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a header block"
+            )
+        block += payload
+        self._block_frames += 1
+        self._check_block_size()
+        if flags & END_HEADERS:
+            self._block = None
+            self._complete_block(self._block_flags, self._block_id, bytes(block))
+
+    def _check_block_size(self) -> None:
+        # A list never takes more octets encoded than it counts decoded, 32 a field included, so
+        # a longer block is over the limit whatever is in it.
+        size = len(self._block or b"")
+        if (
+            size > self.settings.http2_max_header_list_size + self._max_frame
+            or self._block_frames > self._max_continuations
+        ):
+            raise ConnectionEndedError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a header block of {size} octets in {self._block_frames + 1} frames",
+            )
+
+    def _complete_block(self, flags: int, stream_id: int, block: bytes) -> None:
+        try:
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                self._trailers(flags, stream, block)
+            elif not self._is_idle(stream_id):
+                self._headers.skip(block)
+                if stream_id not in self._forgotten:
+                    raise ConnectionEndedError(
+                        ErrorCode.STREAM_CLOSED, f"HEADERS on the closed stream {stream_id}"
+                    )
+                self._spend(1)
+            else:
+                self._new_request(flags, stream_id, block)
+        except FieldDecodingError as error:
+            raise ConnectionEndedError(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+
+    def _new_request(self, flags: int, stream_id: int, block: bytes) -> None:
+        try:
+            head = self._headers.request(block)
+            if flags & _SELF_DEPENDENT:
+                raise MalformedRequestError("a stream that depends on itself")
+        except MalformedRequestError:
+            self._last_id = stream_id
+            self._spend_reset()
+            self._forget(stream_id)
+            self.out.append(rst_stream_frame(stream_id, ErrorCode.PROTOCOL_ERROR))
+            return
+        self._open(stream_id, head, flags)
+
+    def _trailers(self, flags: int, stream: Stream, block: bytes) -> None:
+        try:
+            self._headers.trailers(block)
+        except MalformedRequestError:
+            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        if stream.ended:
+            raise ConnectionEndedError(
+                ErrorCode.STREAM_CLOSED, f"HEADERS on the half-closed stream {stream.id}"
+            )
+        if not flags & END_STREAM:
+            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        self._half_close(stream)
+        self._note(stream)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return stream_id > self._last_id or not stream_id & 1
+
+    # -- other frames -----------------------------------------------------------------------
+
+    def _other_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind == WINDOW_UPDATE:
+            self._window_update(stream_id, payload)
+        elif kind == SETTINGS:
+            self._peer_settings(flags, stream_id, payload)
+        elif kind == PING:
+            self._ping(flags, stream_id, payload)
+        elif kind == RST_STREAM:
+            self._peer_reset(stream_id, payload)
+        elif kind == CONTINUATION:
+            self._continuation(flags, payload)
+        elif kind == PRIORITY:
+            self._priority(stream_id, payload)
+        elif kind == GOAWAY:
+            if stream_id:
+                raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+            if len(payload) < 8:
+                raise ConnectionEndedError(ErrorCode.FRAME_SIZE_ERROR, "a short GOAWAY")
+            # The client opens no more streams; it closes when its last one has ended.
+            self._spend(1)
+        elif kind == PUSH_PROMISE:
+            raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "a client pushes nothing")
+        else:
+            # RFC 9113 section 4.1: unknown types are ignored.
+            self._spend(1)
+
+    def _window_update(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionEndedError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is 4 octets")
+        self._spend(1)
+        increment = int.from_bytes(payload, "big") & MAX_WINDOW
+        if not stream_id:
+            if not increment:
+                raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            self._send_window += increment
+            if self._send_window > MAX_WINDOW:
+                raise ConnectionEndedError(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+        else:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                if self._is_idle(stream_id):
+                    raise ConnectionEndedError(
+                        ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE on the idle stream {stream_id}"
+                    )
+                return
+            if not increment:
+                self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+                return
+            stream.send_window += increment
+            if stream.send_window > MAX_WINDOW:
+                self.reset(stream, ErrorCode.FLOW_CONTROL_ERROR)
+                return
+        if self._blocked:
+            self.pump()
+
+    def _peer_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & ACK:
+            if payload:
+                raise ConnectionEndedError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS ACK with values")
+            self._spend(1)
+            return
+        count, rest = divmod(len(payload), 6)
+        if rest:
+            raise ConnectionEndedError(
+                ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of no multiple of 6 octets"
+            )
+        if count > MAX_SETTINGS_PER_FRAME:
+            raise ConnectionEndedError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"{count} settings in one frame"
+            )
+        # A new window size touches every stream, so this is the dearest of the small frames.
+        self._spend(2 + len(self.streams) // 32)
+        window: int | None = None
+        for index in range(0, len(payload), 6):
+            key = int.from_bytes(payload[index : index + 2], "big")
+            value = int.from_bytes(payload[index + 2 : index + 6], "big")
+            if key == Setting.INITIAL_WINDOW_SIZE:
+                if value > MAX_WINDOW:
+                    raise ConnectionEndedError(
+                        ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value}"
+                    )
+                window = value
+            elif key == Setting.MAX_FRAME_SIZE:
+                if not INITIAL_MAX_FRAME <= value < 2**24:
+                    raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE {value}")
+                self._peer_max_frame = value
+            elif key == Setting.ENABLE_PUSH and value > 1:
+                raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+        self._control(settings_ack_frame())
+        if window is not None:
+            self._resize_send_windows(window)
+
+    def _resize_send_windows(self, size: int) -> None:
+        """RFC 9113 section 6.9.2; a window may become negative."""
+        delta = size - self._peer_window_size
+        self._peer_window_size = size
+        for stream in self.streams.values():
+            stream.send_window += delta
+            if stream.send_window > MAX_WINDOW:
+                raise ConnectionEndedError(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+        if self._blocked:
+            self.pump()
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionEndedError(ErrorCode.FRAME_SIZE_ERROR, "PING is 8 octets")
+        self._spend(1)
+        if not flags & ACK:
+            self._control(ping_frame(payload, ack=True))
+        elif payload == _DRAIN_PING and self._draining_since is not None:
+            self._settle_drain()
+        elif payload == _ALIVE_PING:
+            self._ping_sent_at = None
+
+    def _peer_reset(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionEndedError(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is 4 octets")
+        if self._is_idle(stream_id):
+            raise ConnectionEndedError(
+                ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on the idle stream {stream_id}"
+            )
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._forgotten.pop(stream_id, None)
+            self._spend(1)
+            return
+        self._spend_reset()
+        self._drop(stream, int.from_bytes(payload, "big"))
+
+    def _priority(self, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise ConnectionEndedError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on the connection")
+        self._spend(1)
+        stream = self.streams.get(stream_id)
+        code = ErrorCode.FRAME_SIZE_ERROR
+        if len(payload) == 5:
+            if int.from_bytes(payload[:4], "big") & MAX_STREAM_ID != stream_id:
+                return
+            code = ErrorCode.PROTOCOL_ERROR
+        if stream is not None:
+            self.reset(stream, code)
+        else:
+            # RFC 9113 section 5.3.2 keeps PRIORITY's own errors stream errors, on idle ones too.
+            self._spend_reset()
+            self.out.append(rst_stream_frame(stream_id, code))
+
+    # -- limits -----------------------------------------------------------------------------
+
+    def _spend(self, cost: float) -> None:
+        # A call earns what its client may say around it, a frame sent what it may be answered.
+        earned = 4 * self.opened + 2 * self._frames_sent
+        if not self._allowance.spend(cost, self._now, earned - self._earned):
+            raise ConnectionEndedError(
+                ErrorCode.ENHANCE_YOUR_CALM, "too many frames without a purpose"
+            )
+        self._earned = earned
+
+    def _spend_reset(self) -> None:
+        if not self._resets.spend(1, self._now):
+            raise ConnectionEndedError(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
+
+    def _control(self, frame: bytes) -> None:
+        """Queue an answer that the peer can ask for without limit."""
+        self.out.append(frame)
+        self._delayed_control += 1
+        if self._delayed_control > MAX_DELAYED_CONTROL_FRAMES:
+            raise ConnectionEndedError(
+                ErrorCode.ENHANCE_YOUR_CALM, "too many answers that the peer does not read"
+            )
+
+    # -- streams' ends ----------------------------------------------------------------------
+
+    def _note(self, stream: Stream) -> None:
+        if not stream.noted:
+            stream.noted = True
+            self._news.append(stream)
+
+    def _forget(self, stream_id: int) -> None:
+        """Remember that we ended `stream_id` first."""
+        self._forgotten[stream_id] = None
+        if len(self._forgotten) > 4 * self.settings.http2_max_concurrent_streams + 64:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    def _drop(self, stream: Stream, code: int) -> None:
+        """Forget a stream that ends early, and give back what nobody will read."""
+        stream.reset = code
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self.cut(stream)
+        if stream.buffered:
+            stream.inbox = []
+            self._give_back(stream.buffered)
+            stream.buffered = 0
+        if not self.streams:
+            self._idle_since = self._now
+        self._note(stream)
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """End a stream early, by our decision."""
+        if stream.id not in self.streams:
+            return
+        if not stream.ended:
+            self._forget(stream.id)
+        self.out.append(rst_stream_frame(stream.id, code))
+        self._drop(stream, code)
+        if code not in {ErrorCode.CANCEL, ErrorCode.NO_ERROR}:
+            self._spend_reset()
+
+    def _close_stream(self, stream: Stream) -> None:
+        """Our END_STREAM is out."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        if not stream.ended:
+            # RFC 9113 section 8.1: the answer is complete, the rest of the request unneeded.
+            # Clients take the answer and stop sending; grpc-go's server does the same.
+            self.out.append(rst_stream_frame(stream.id, ErrorCode.NO_ERROR))
+            self._forget(stream.id)
+            stream.reset = ErrorCode.NO_ERROR
+        if stream.buffered:
+            stream.inbox = []
+            self._give_back(stream.buffered)
+            stream.buffered = 0
+        if not self.streams:
+            self._idle_since = self._now
+
+    def _end(self, error: ConnectionEndedError) -> None:
+        self.error = error
+        self.out.append(goaway_frame(self._last_id, error.code, error.reason.encode()))
+        self.abandon()
+
+    def abandon(self) -> list[Stream]:
+        """The connection is lost: end every stream; those that were open."""
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._blocked.clear()
+        for stream in streams:
+            stream.reset = ErrorCode.CANCEL
+            stream.outbox = None
+            stream.outbox_bytes = 0
+            stream.inbox = []
+            stream.buffered = 0
+            self._note(stream)
+        return streams
+
+    # -- times ------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        """Our SETTINGS, and the connection's window (RFC 9113 section 3.4)."""
+        settings = self.settings
+        values = {
+            Setting.MAX_CONCURRENT_STREAMS: settings.http2_max_concurrent_streams,
+            Setting.INITIAL_WINDOW_SIZE: settings.http2_initial_stream_window_size,
+            Setting.MAX_FRAME_SIZE: settings.http2_max_frame_size,
+            Setting.MAX_HEADER_LIST_SIZE: settings.http2_max_header_list_size,
+        }
+        if settings.http2_enable_connect_protocol:
+            values[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        self.out.append(settings_frame(values))
+        if self._window_size > INITIAL_WINDOW:
+            self.out.append(window_update_frame(0, self._window_size - INITIAL_WINDOW))
+
+    def tick(self, now: float) -> list[Stream]:
+        """Let time pass: what is overdue ends; the streams that this ended.
+
+        Call it about once a second. Afterwards `out`, `done` and `dead` are to be looked at.
+        """
+        news = self._news = []
+        if self.error is not None:
+            return news
+        self._now = now
+        try:
+            self._tick_connection(now)
+            if self.streams:
+                self._tick_streams(now)
+        except ConnectionEndedError as error:
+            self._end(error)
+        for stream in news:
+            stream.noted = False
+        return news
+
+    def _tick_connection(self, now: float) -> None:
+        settings = self.settings
+        if settings.header_timeout_s:
+            if not self._settled and now - self._started_at > settings.header_timeout_s:
+                raise ConnectionEndedError(
+                    ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time"
+                )
+            if self._block is not None and now - self._block_at > settings.header_timeout_s:
+                raise ConnectionEndedError(
+                    ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end"
+                )
+        if (
+            settings.send_timeout_s
+            and not self.writable
+            and now - self._paused_at > settings.send_timeout_s
+        ):
+            self.dead = True
+            raise ConnectionEndedError(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read")
+        interval = settings.http2_keep_alive_interval_s
+        if interval:
+            if self._ping_sent_at is not None:
+                if now - self._ping_sent_at > settings.http2_keep_alive_timeout_s:
+                    self.dead = True
+                    raise ConnectionEndedError(ErrorCode.NO_ERROR, "no answer to PING")
+            elif now - self._received_at > interval:
+                self._ping_sent_at = now
+                self.out.append(ping_frame(_ALIVE_PING))
+        if self._draining_since is not None:
+            if self._last_served is None and now - self._draining_since > _DRAIN_ROUND_TRIP_S:
+                self._settle_drain()
+        elif (
+            not self.streams
+            and settings.idle_timeout_s
+            and now - self._idle_since > settings.idle_timeout_s
+        ):
+            self.drain(now)
+
+    def _tick_streams(self, now: float) -> None:
+        settings = self.settings
+        for stream in list(self.streams.values()):
+            quiet = now - stream.active_at
+            if stream.outbox is not None:
+                if settings.send_timeout_s and quiet > settings.send_timeout_s:
+                    self.reset(stream, ErrorCode.CANCEL)
+            elif (
+                stream.whole
+                and not stream.ended
+                and settings.body_timeout_s
+                and quiet > settings.body_timeout_s
+            ):
+                self.reset(stream, ErrorCode.CANCEL)
+
+    def drain(self, now: float) -> None:
+        """Tell the peer to open no more streams; those under way, or on their way, are served.
+
+        RFC 9113 section 6.8: a first GOAWAY that refuses nothing, and after a round trip the one
+        that says which stream was the last.
+        """
+        if self._draining_since is not None or self.error is not None:
+            return
+        self._draining_since = now
+        self.out += (goaway_frame(MAX_STREAM_ID, ErrorCode.NO_ERROR), ping_frame(_DRAIN_PING))
+        if not self._settled:
+            self._settle_drain()
+
+    def _settle_drain(self) -> None:
+        if self._last_served is None:
+            self._last_served = self._last_id
+            self.out.append(goaway_frame(self._last_id, ErrorCode.NO_ERROR))

@@ -1,0 +1,143 @@
+"""TLS of a listener: contexts from PEM files, read again when the files change."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+
+from nativelink.core.errors import NativeLinkError, invalid_argument
+from nativelink.transport.settings import TlsSettings
+
+__all__ = ["TlsContexts", "peer_identity"]
+
+_log = logging.getLogger(__name__)
+
+#: How often the files are looked at, in seconds: a few stat calls.
+_POLL_S: Final = 3.0
+
+_Stamp = tuple[int, int, int]
+
+
+class TlsContexts:
+    """The listener's current `ssl.SSLContext`.
+
+    A new context is made whenever a file changed; new connections get it, old ones keep theirs.
+    Files that cannot be used leave the context as it is and log an error, once per change.
+    """
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._stamps: dict[Path, _Stamp | None] = {}
+        self._polled_at = 0.0
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context for new connections."""
+        assert self._context is not None
+        return self._context
+
+    def load(self, now: float) -> None:
+        """Read all files.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT naming what cannot be used.
+        """
+        self._polled_at = now
+        # Looked at before they are read: a file that changes in between is read again.
+        self._stamps = self._look()
+        self._context = _context(self._settings)
+
+    def changed(self, now: float) -> bool:
+        """Whether there is a new context since the last call; cheap unless a poll is due."""
+        if now - self._polled_at < _POLL_S:
+            return False
+        self._polled_at = now
+        stamps = self._look()
+        if stamps == self._stamps:
+            return False
+        try:
+            self.load(now)
+        except NativeLinkError as error:
+            self._stamps = stamps
+            _log.error("changed TLS files are not used, the old ones stay: %s", error)
+            return False
+        _log.info("TLS files changed and are in use: %s", self._settings.cert_file)
+        return True
+
+    def _look(self) -> dict[Path, _Stamp | None]:
+        settings = self._settings
+        paths = (
+            settings.cert_file,
+            settings.key_file,
+            settings.client_ca_file,
+            settings.client_crl_file,
+        )
+        return {path: _stamp(path) for path in paths if path is not None}
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise invalid_argument(
+            f"tls: cert_file {settings.cert_file} and key_file {settings.key_file} "
+            f"cannot be used together: {error}"
+        ) from error
+    if settings.client_ca_file is not None:
+        required = settings.verify_client is not False
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        _load_trust(context, settings.client_ca_file, "client_ca_file")
+    if settings.client_crl_file is not None:
+        _load_trust(context, settings.client_crl_file, "client_crl_file")
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+    return context
+
+
+def _load_trust(context: ssl.SSLContext, path: Path, key: str) -> None:
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ssl.SSLError) as error:
+        raise invalid_argument(f"tls: {key} {path} cannot be used: {error}") from error
+
+
+def peer_identity(ssl_object: Any) -> tuple[str, tuple[str, ...]]:
+    """Subject (RFC 4514) and subject alternative names of a verified client certificate."""
+    der = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
+    if not der:
+        return "", ()
+    certificate = x509.load_der_x509_certificate(der)
+    sans: list[str] = []
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = None
+    for name in names or ():
+        match name:
+            case x509.DNSName():
+                sans.append(f"DNS:{name.value}")
+            case x509.UniformResourceIdentifier():
+                sans.append(f"URI:{name.value}")
+            case x509.IPAddress():
+                sans.append(f"IP:{name.value}")
+            case x509.RFC822Name():
+                sans.append(f"email:{name.value}")
+            case _:
+                pass
+    return certificate.subject.rfc4514_string(), tuple(sans)

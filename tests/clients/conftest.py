@@ -1,0 +1,88 @@
+"""One server, one workspace and one unpacked Bazel for all tests of real clients."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.bazel import Bazel
+from tests.clients.certificates import Certificates, make_certificates
+from tests.clients.programs import TOOLS, program
+from tests.clients.server import RunningServer, start_server
+from tests.clients.workspace import make_workspace
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real clients are slow, marked as such, and share one server: one worker runs them."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.clients)
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("clients"))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[RunningServer]:
+    with start_server(tmp_path_factory.mktemp("server"), certificates) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """Unpacked C programs."""
+    for package in ("lua5.4", "zlib"):
+        if not (TOOLS / "src" / package).is_dir():
+            program(f"src/{package}/README", tool="lua-source zlib-source")
+    return TOOLS / "src"
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("workspace") / "program", sources)
+
+
+@pytest.fixture(scope="session")
+def user_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Bazels unpack themselves: read-only folders that pytest's own clean-up trips over."""
+    root = tmp_path_factory.mktemp("bazel")
+    yield root
+    subprocess.run(["chmod", "-R", "u+w", root], check=False)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
+    """Debian's Bazel. Its system rc file names its install base, so that must be read."""
+    one = Bazel(program("bazel"), workspace, user_root, "one")
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def other_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
+    """The same Bazel with another output base: a colleague's machine."""
+    two = Bazel(program("bazel"), workspace, user_root, "two")
+    yield two
+    two.stop()
+
+
+@pytest.fixture(scope="session")
+def old_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
+    """Bazel 2.1.0 out of the npm registry."""
+    path = program("bazel2/bazel", tool="bazel2")
+    old = Bazel(path, workspace, user_root, "old", startup=["--nosystem_rc"])
+    yield old
+    old.stop()

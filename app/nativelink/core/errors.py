@@ -106,6 +106,17 @@ class NativeLinkError(Exception):
     def __repr__(self) -> str:
         return f"NativeLinkError({self.code.name}, {self.message!r})"
 
+    def copy(self) -> NativeLinkError:
+        """The same failure for somebody else who waited for it.
+
+        `context` changes the error that passes through it, so no two callers may share one.
+        """
+        other = NativeLinkError(
+            self.code, self.message, details=self.details, retryable=self.retryable
+        )
+        other.__cause__ = self
+        return other
+
 
 @contextmanager
 def context(what: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ __all__ = [
     "BytesSink",
     "BytesSource",
     "Chunk",
+    "CountingSink",
     "LimitedSource",
     "NullSink",
     "Pipe",
@@ -96,6 +97,31 @@ class NullSink:
         self.size = 0
 
     async def write(self, chunk: Chunk, /) -> None:
+        self.size += len(chunk)
+
+
+class CountingSink:
+    """Passes everything on and counts it.
+
+    Attributes:
+        size: bytes that the receiver took.
+        failed: whether the receiver raised: an error that comes out of a transfer is its error
+            then, and no fault of the sender.
+    """
+
+    __slots__ = ("_sink", "failed", "size")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.size = 0
+        self.failed = False
+
+    async def write(self, chunk: Chunk, /) -> None:
+        try:
+            await self._sink.write(chunk)
+        except BaseException:
+            self.failed = True
+            raise
         self.size += len(chunk)
 
 

@@ -63,7 +63,7 @@ class OpeningProtocol(asyncio.Protocol):
             assert self._transport is not None
             successor = Http1Protocol(self._server, self._server.peer_of(self._transport))
             self._succeed(successor)
-            successor.data_received(seen)
+            successor.greet(seen)
         elif count == len(PREFACE):
             self._become_http2().data_received(seen)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Http1Protocol"]
 
 _MAX_REQUESTS: Final = 1000
+_REQUEST_LINE: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
 
 class Http1Protocol(asyncio.Protocol):
@@ -47,6 +49,15 @@ class Http1Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+
+    def greet(self, data: bytes) -> None:
+        """Take the first octets; what does not speak HTTP gets no HTTP answer."""
+        assert self._transport is not None
+        line, newline, _ = data.partition(b"\n")
+        if newline and not _REQUEST_LINE.fullmatch(line + newline):
+            self._transport.close()
+            return
+        self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         if self._request is not None:

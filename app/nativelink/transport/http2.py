@@ -536,14 +536,14 @@ class Http2Connection(Sending):
     def _trailers(self, flags: int, stream: Stream, block: bytes) -> None:
         try:
             self._headers.trailers(block)
+            malformed = not flags & END_STREAM
         except MalformedRequestError:
-            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
-            return
+            malformed = True
         if stream.ended:
             raise ConnectionEndedError(
                 ErrorCode.STREAM_CLOSED, f"HEADERS on the half-closed stream {stream.id}"
             )
-        if not flags & END_STREAM:
+        if malformed:
             self.reset(stream, ErrorCode.PROTOCOL_ERROR)
             return
         self._half_close(stream)

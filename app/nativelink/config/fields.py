@@ -92,6 +92,7 @@ class Kind:
         expansion: whether environment variables expand in its text.
         read: from the raw (and expanded) value; None leaves it to pydantic.
         json_types: what an editor accepts.
+        whole_seconds: a text may say less than a second, which is lost.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Kind:
     expansion: Expansion
     read: Callable[[Kind, object], object] | None
     json_types: tuple[Mapping[str, Any], ...]
+    whole_seconds: bool = False
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
@@ -206,6 +208,7 @@ Seconds = Annotated[
         Expansion.ENVIRONMENT,
         _non_negative(_read_with(_seconds)),
         (_INTEGER, _STRING),
+        whole_seconds=True,
     ),
 ]
 #: A time in whole seconds where a negative number has a meaning.
@@ -217,6 +220,7 @@ SignedSeconds = Annotated[
         Expansion.ENVIRONMENT,
         _read_with(_seconds),
         ({"type": "integer"}, _STRING),
+        whole_seconds=True,
     ),
 ]
 #: A time in whole milliseconds.

@@ -18,6 +18,7 @@ from nativelink.config.fields import (
     Text,
     Zero,
 )
+from nativelink.config.specs_common import SocketAddress
 from nativelink.config.specs_schedulers import NamedScheduler
 from nativelink.config.specs_servers import ServerSpec
 from nativelink.config.specs_stores import NamedStore
@@ -62,7 +63,7 @@ class HashFunction(StrEnum):
 class PrometheusSpec(Spec):
     """Metrics to be fetched."""
 
-    listen_address: Text = Field(
+    listen_address: SocketAddress = Field(
         description="`ADDRESS:PORT` of a listener of its own that serves `/metrics`."
     )
 

@@ -81,15 +81,17 @@ class AwsSpec(ObjectStoreSpec):
     """Amazon S3. Credentials come from the usual AWS chain."""
 
     provider: Literal["aws"] = Field(description="Selects Amazon S3.")
-    region: Text = Field(default="", description="The bucket's AWS region, such as `eu-central-1`.")
-    bucket: Text = Field(default="", description=_BUCKET)
+    region: Annotated[Text, Field(min_length=1)] = Field(
+        description="The bucket's AWS region, such as `eu-central-1`."
+    )
+    bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
 
 
 class GcsSpec(ObjectStoreSpec):
     """Google Cloud Storage. Credentials are the application default ones."""
 
     provider: Literal["gcs"] = Field(description="Selects Google Cloud Storage.")
-    bucket: Text = Field(default="", description=_BUCKET)
+    bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
     resumable_chunk_size: Annotated[Size, Zero(2 * 1024**2)] | None = Field(
         default=2 * 1024**2, description="Bytes sent per request of a resumable upload."
     )
@@ -109,8 +111,10 @@ class AzureSpec(ObjectStoreSpec):
     """Azure Blob Storage."""
 
     provider: Literal["azure"] = Field(description="Selects Azure Blob Storage.")
-    account_name: Text = Field(default="", description="The storage account.")
-    container: Text = Field(default="", description="The container in the account.")
+    account_name: Annotated[Text, Field(min_length=1)] = Field(description="The storage account.")
+    container: Annotated[Text, Field(min_length=1)] = Field(
+        description="The container in the account."
+    )
     endpoint: Text | None = Field(
         default=None,
         description="URL of the blob service, for emulators and private clouds. Unset: the "
@@ -124,6 +128,9 @@ class AzureSpec(ObjectStoreSpec):
 
 class OntapS3Spec(ObjectStoreSpec):
     """The address of a NetApp ONTAP S3 bucket. Credentials come from the AWS_ variables."""
+
+    #: By itself no store kind: `ontap_s3_existence_cache` has it as its backend.
+    KIND: ClassVar[str] = ""
 
     endpoint: Text = Field(description="URL of the S3 service, such as `https://ontap:443`.")
     vserver_name: Text = Field(description="The storage virtual machine that owns the bucket.")
@@ -143,6 +150,8 @@ class OntapS3Spec(ObjectStoreSpec):
 class OntapSpec(OntapS3Spec):
     """NetApp ONTAP S3."""
 
+    KIND: ClassVar[str] = ObjectStoreSpec.KIND
+
     provider: Literal["ontap"] = Field(description="Selects NetApp ONTAP S3.")
 
 
@@ -150,8 +159,8 @@ class R2Spec(ObjectStoreSpec):
     """Cloudflare R2."""
 
     provider: Literal["r2"] = Field(description="Selects Cloudflare R2.")
-    account_id: Text = Field(default="", description="The Cloudflare account.")
-    bucket: Text = Field(default="", description=_BUCKET)
+    account_id: Annotated[Text, Field(min_length=1)] = Field(description="The Cloudflare account.")
+    bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
     access_key_id: Text | None = Field(
         default=None, description="Access key. Unset: the AWS_ variables."
     )
@@ -164,9 +173,13 @@ class OciSpec(ObjectStoreSpec):
     """Oracle Cloud object storage."""
 
     provider: Literal["oci"] = Field(description="Selects Oracle Cloud object storage.")
-    namespace: Text = Field(default="", description="The tenancy's object storage namespace.")
-    region: Text = Field(default="", description="The region, such as `eu-frankfurt-1`.")
-    bucket: Text = Field(default="", description=_BUCKET)
+    namespace: Annotated[Text, Field(min_length=1)] = Field(
+        description="The tenancy's object storage namespace."
+    )
+    region: Annotated[Text, Field(min_length=1)] = Field(
+        description="The region, such as `eu-frankfurt-1`."
+    )
+    bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
     access_key_id: Text | None = Field(
         default=None, description="Access key. Unset: the AWS_ variables."
     )

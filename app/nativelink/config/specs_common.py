@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from nativelink.config.fields import (
     Flag,
@@ -20,7 +22,50 @@ from nativelink.config.fields import (
     Zero,
 )
 
-__all__ = ["ClientTlsSpec", "ErrorCode", "EvictionSpec", "GrpcEndpointSpec", "RetrySpec"]
+__all__ = [
+    "ClientTlsSpec",
+    "ErrorCode",
+    "EvictionSpec",
+    "GrpcEndpointSpec",
+    "RetrySpec",
+    "SocketAddress",
+    "split_address",
+]
+
+_ADDRESS = 'ADDRESS:PORT such as "0.0.0.0:50051" or "[::1]:50051"; ":50051" is all addresses'
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[v6]:port` or `:port`.
+
+    Raises:
+        ValueError: there is no port, or it is not in 0..65535, or the host is malformed.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError("no port")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ValueError("the port is not a number from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        ipaddress.IPv6Address(host[1:-1])
+        return host[1:-1], int(port)
+    if ":" in host or "/" in host or any(letter.isspace() for letter in host):
+        raise ValueError("malformed address")
+    return host or "0.0.0.0", int(port)  # noqa: S104 - ":50051" asks for all addresses
+
+
+def _checked_address(text: str) -> str:
+    try:
+        split_address(text)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "value", "{what}", {"what": str(error), "allowed": _ADDRESS}
+        ) from None
+    return text
+
+
+#: Where to listen: what `split_address` reads.
+SocketAddress = Annotated[Text, AfterValidator(_checked_address)]
 
 
 class ErrorCode(StrEnum):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
 
 from nativelink.config.fields import (
     EXTENSION,
@@ -23,6 +21,7 @@ from nativelink.config.fields import (
     Text,
     Zero,
 )
+from nativelink.config.specs_common import SocketAddress, split_address
 from nativelink.config.specs_services import ServicesSpec
 
 __all__ = [
@@ -34,29 +33,7 @@ __all__ = [
     "ListenerSpec",
     "ServerSpec",
     "TlsSpec",
-    "split_address",
 ]
-
-_ADDRESS = 'ADDRESS:PORT such as "0.0.0.0:50051" or "[::1]:50051"; ":50051" is all addresses'
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[v6]:port` or `:port`.
-
-    Raises:
-        ValueError: there is no port, or it is not in 0..65535, or the host is malformed.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        raise ValueError("no port")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
-        raise ValueError("the port is not a number from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        ipaddress.IPv6Address(host[1:-1])
-        return host[1:-1], int(port)
-    if ":" in host or "/" in host or any(letter.isspace() for letter in host):
-        raise ValueError("malformed address")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - ":50051" asks for all addresses
 
 
 class CompressionAlgorithmName(StrEnum):
@@ -167,7 +144,7 @@ class TlsSpec(Spec):
 class HttpListenerSpec(Spec):
     """A TCP socket that speaks gRPC (HTTP/2) and HTTP/1.1."""
 
-    socket_address: Text = Field(
+    socket_address: SocketAddress = Field(
         description="`ADDRESS:PORT`. Without an address (`:50051`) all IPv4 addresses; port 0 "
         "lets the system choose."
     )
@@ -184,17 +161,6 @@ class HttpListenerSpec(Spec):
         default=4 * 1024**2, description="Bytes of the largest gRPC message accepted."
     )
     tls: TlsSpec | None = Field(default=None, description="TLS. Unset: plain text.")
-
-    @field_validator("socket_address")
-    @classmethod
-    def _address(cls, text: str) -> str:
-        try:
-            split_address(text)
-        except ValueError as error:
-            raise PydanticCustomError(
-                "value", "{what}", {"what": str(error), "allowed": _ADDRESS}
-            ) from None
-        return text
 
     @property
     def host(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nativelink.config.fields import (
     Flag,
@@ -150,13 +150,17 @@ class BepSpec(Spec):
 class AdminSpec(Spec):
     """Administration over HTTP."""
 
-    path: Verbatim = Field(default="/admin", description="Where. Empty: `/admin`.")
+    path: Annotated[Verbatim, AfterValidator(lambda path: path or "/admin")] = Field(
+        default="/admin", description="Where. Empty: `/admin`."
+    )
 
 
 class HealthSpec(Spec):
     """Health over HTTP, for load balancers."""
 
-    path: Verbatim = Field(default="/status", description="Where. Empty: `/status`.")
+    path: Annotated[Verbatim, AfterValidator(lambda path: path or "/status")] = Field(
+        default="/status", description="Where. Empty: `/status`."
+    )
     timeout_seconds: Annotated[Seconds, Zero(5)] = Field(
         default=5, description="Seconds that a component's check may take."
     )

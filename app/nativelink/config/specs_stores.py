@@ -142,9 +142,10 @@ class ShardItemSpec(Spec):
     """One part of a sharded store."""
 
     store: StoreSpec = Field(description="Holds this part.")
-    weight: Annotated[Number32, Zero(1)] | None = Field(
+    weight: Number32 | None = Field(
         default=1,
-        description="Share of the keys that come here, compared with the weights of the others.",
+        description="Share of the keys that come here, compared with the weights of the others. "
+        "0: none.",
     )
 
     @field_validator("weight")
@@ -202,8 +203,6 @@ class DedupSpec(Spec):
 
 class Lz4Spec(Spec):
     """LZ4 blocks: little CPU, moderate ratio."""
-
-    KIND: ClassVar[str] = "lz4"
 
     block_size: Annotated[Size32, Zero(65_536)] = Field(
         default=65_536, description="Bytes compressed together; more need more memory."

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -130,38 +130,45 @@ def begin(
     return task
 
 
+async def _run_pending(pending: Iterator[Coroutine[Any, Any, T]], results: list[Any]) -> None:
+    """Await coroutines one after the other, each result into the place of its turn."""
+    for coro in pending:
+        place = len(results)
+        results.append(None)
+        results[place] = await coro
+
+
 async def run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all `coros`, in order, run concurrently from their first suspension on.
+
+    Each is started before this function waits for any. Those that never suspend run one after the
+    other in the context of the next one that does, so that they cost neither a task nor a context.
 
     The first failure, or the caller's cancellation, cancels the others; it is raised when all of
     them have ended, so nothing is left behind.
     """
     loop = asyncio.get_running_loop()
     results: list[Any] = []
-    waiting: dict[asyncio.Task[T], int] = {}
+    tasks: list[asyncio.Task[None]] = []
     pending = iter(coros)
     try:
-        for coro in pending:
-            begun = begin(coro, loop)
-            if isinstance(begun, tuple):
-                results.append(begun[0])
-            else:
-                waiting[begun] = len(results)
-                results.append(None)
-        if waiting:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-            for task, index in waiting.items():
+        # Whoever suspends leaves the rest to the next one; the last one finds nothing left.
+        while not isinstance(begun := begin(_run_pending(pending, results), loop), tuple):
+            tasks.append(begun)
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
                 if task.done():
-                    results[index] = task.result()
+                    task.result()
     finally:
         for coro in pending:
             coro.close()
-        unfinished = [task for task in waiting if not task.done()]
+        unfinished = [task for task in tasks if not task.done()]
         for task in unfinished:
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished)
-        for task in waiting:
+        for task in tasks:
             # Retrieved, so that a second failure is not reported as lost.
             task.cancelled() or task.exception()
     return results

@@ -1,0 +1,201 @@
+"""The action cache: REAPI's ActionCache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from nativelink.core.digest import Digest, DigestFunction, digests_of, is_empty
+from nativelink.core.eager import run_all
+from nativelink.core.errors import (
+    NativeLinkError,
+    invalid_argument,
+    not_found,
+    permission_denied,
+)
+from nativelink.core.rpc import CallContext, Method, Reply
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.services.digest_functions import use_digest_function
+from nativelink.services.instances import Instances
+from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
+from nativelink.services.methods import method, service
+from nativelink.stores.store import Store, read_bytes, write_bytes
+
+__all__ = ["ActionCacheInstance", "ActionCacheService"]
+
+_SERVICE: Final = service(pb.DESCRIPTOR, "ActionCache")
+#: A result is a list of names; one that is larger than this is none. (NativeLink's limit.)
+_MAX_RESULT_BYTES: Final = 10 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionCacheInstance:
+    """One instance.
+
+    Attributes:
+        store: where its results are.
+        read_only: refuse updates by clients.
+        cas: where the outputs are, to be inlined on request; None if this server has no CAS of
+            that name.
+    """
+
+    store: Store
+    read_only: bool = False
+    cas: Store | None = None
+
+
+class ActionCacheService:
+    """Serves the action cache of several instances.
+
+    Args:
+        instances: by name.
+        default_function: the digest function of requests that name none.
+        max_inlined_bytes: a result is filled up with inlined blobs to this size at most.
+    """
+
+    def __init__(
+        self,
+        instances: Mapping[str, ActionCacheInstance],
+        *,
+        default_function: DigestFunction = DigestFunction.SHA256,
+        max_inlined_bytes: int = MAX_BATCH_TOTAL_SIZE_BYTES,
+    ) -> None:
+        self._instances = Instances("action cache", instances)
+        self._default_function = default_function
+        self._max_inlined_bytes = max_inlined_bytes
+
+    def methods(self) -> Sequence[Method]:
+        """The methods to serve."""
+        return [
+            method(_SERVICE, "GetActionResult", self._get_action_result),
+            method(_SERVICE, "UpdateActionResult", self._update_action_result),
+        ]
+
+    async def _get_action_result(
+        self, request: pb.GetActionResultRequest, _context: CallContext
+    ) -> Reply:
+        instance = self._instances.get(request.instance_name)
+        use_digest_function(request.digest_function, self._default_function)
+        digest = Digest.parse(request.action_digest.hash, request.action_digest.size_bytes)
+        if is_empty(digest):
+            # Stores have the empty blob always; but no action is empty: it names its command.
+            raise not_found(f"no result of {digest}: an empty message is no Action")
+        data = await read_bytes(instance.store, digest, max_size=_MAX_RESULT_BYTES)
+        try:
+            # 0.5 us; the bytes go out as they were stored all the same.
+            result = pb.ActionResult.FromString(data)
+        except DecodeError:
+            _log.warning(
+                "the action cache of instance %r holds %d bytes under %s that are no ActionResult",
+                request.instance_name,
+                len(data),
+                digest,
+            )
+            raise not_found(f"what is stored under {digest} is no ActionResult") from None
+        if instance.cas is not None and (
+            request.inline_stdout or request.inline_stderr or request.inline_output_files
+        ):
+            room = self._max_inlined_bytes - len(data)
+            if await _inline(_wanted(result, request), instance.cas, room):
+                return result
+        return data
+
+    async def _update_action_result(
+        self, request: pb.UpdateActionResultRequest, _context: CallContext
+    ) -> Reply:
+        instance = self._instances.get(request.instance_name)
+        if instance.read_only:
+            raise permission_denied(
+                f"the action cache of instance {request.instance_name!r} is read-only here"
+            )
+        use_digest_function(request.digest_function, self._default_function)
+        digest = Digest.parse(request.action_digest.hash, request.action_digest.size_bytes)
+        if is_empty(digest):
+            raise invalid_argument(f"{digest} is no digest of an Action: no Action is empty")
+        if not request.HasField("action_result"):
+            raise invalid_argument(f"the update of {digest} has no action_result")
+        result = request.action_result
+        _check_digests(result)
+        data = result.SerializeToString()
+        await write_bytes(instance.store, digest, data)
+        return data
+
+
+#: A blob that may be inlined, and what puts it into the result.
+_Place: TypeAlias = tuple[Digest, Callable[[bytes], None]]
+
+
+def _wanted(result: pb.ActionResult, request: pb.GetActionResultRequest) -> list[_Place]:
+    """What a client would like to have inlined and what is not there yet, in its order."""
+    places: list[tuple[pb.Digest, Callable[[bytes], None]]] = []
+    if request.inline_stdout and not result.stdout_raw:
+        places.append((result.stdout_digest, partial(setattr, result, "stdout_raw")))
+    if request.inline_stderr and not result.stderr_raw:
+        places.append((result.stderr_digest, partial(setattr, result, "stderr_raw")))
+    paths = frozenset(request.inline_output_files)
+    if paths:
+        places += [
+            (file.digest, partial(setattr, file, "contents"))
+            for file in result.output_files
+            if file.path in paths and not file.contents
+        ]
+    return [
+        (Digest.parse(digest.hash, digest.size_bytes), put)
+        for digest, put in places
+        if digest.size_bytes
+    ]
+
+
+async def _inline(places: Sequence[_Place], cas: Store, room: int) -> bool:
+    """Inline the blobs that fit, in order, and can be read: it is a hint, so none is an error.
+
+    Returns:
+        Whether there was any.
+    """
+    fitting: list[_Place] = []
+    for digest, put in places:
+        if digest.size_bytes <= room:
+            room -= digest.size_bytes
+            fitting.append((digest, put))
+    blobs = await run_all([_read_or_none(cas, digest) for digest, _ in fitting])
+    for (_, put), blob in zip(fitting, blobs, strict=True):
+        if blob is not None:
+            put(blob)
+    return any(blob is not None for blob in blobs)
+
+
+async def _read_or_none(cas: Store, digest: Digest) -> bytes | None:
+    try:
+        return await read_bytes(cas, digest, max_size=digest.size_bytes)
+    except NativeLinkError:
+        return None
+
+
+def _check_digests(result: pb.ActionResult) -> None:
+    """Refuse a result that no client could use.
+
+    An output that has no well-formed digest would make every later hit fail. Digests of stdout
+    and stderr, and of directories, may be left out, or be empty messages.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT (REAPI v2, UpdateActionResult).
+    """
+    messages = [file.digest for file in result.output_files]
+    for directory in result.output_directories:
+        messages += (directory.tree_digest, directory.root_directory_digest)
+    messages += (result.stdout_digest, result.stderr_digest)
+    required = len(result.output_files)
+    digests_of(
+        [
+            message
+            for index, message in enumerate(messages)
+            if index < required or message.hash or message.size_bytes
+        ]
+    )

@@ -1,0 +1,111 @@
+"""What the server can do: REAPI's Capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nativelink.core.digest import DigestFunction
+from nativelink.core.rpc import CallContext, Method, Reply
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.proto.build.bazel.semver import semver_pb2
+from nativelink.services.instances import Instances
+from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
+from nativelink.services.methods import method, service
+
+__all__ = ["CapabilitiesInstance", "CapabilitiesService"]
+
+_SERVICE: Final = service(pb.DESCRIPTOR, "Capabilities")
+#: Bazel up to version 6 asks for 2.0 and refuses servers that start later.
+_LOW_VERSION: Final = semver_pb2.SemVer(major=2, minor=0)
+_HIGH_VERSION: Final = semver_pb2.SemVer(major=2, minor=3)
+_MAX_PRIORITY: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitiesInstance:
+    """What is configured for one instance.
+
+    Attributes:
+        action_cache_updates: whether clients may write results.
+        platform_properties: names of the properties that the instance's scheduler knows; None if
+            it has no scheduler, so that nothing can be executed.
+    """
+
+    action_cache_updates: bool
+    platform_properties: Sequence[str] | None = None
+
+
+class CapabilitiesService:
+    """Answers from what is configured; the answers are made once.
+
+    Args:
+        instances: by name.
+        default_function: the preferred digest function, and that of requests that name none.
+        max_batch_total_size_bytes: as the CAS enforces it.
+    """
+
+    def __init__(
+        self,
+        instances: Mapping[str, CapabilitiesInstance],
+        *,
+        default_function: DigestFunction = DigestFunction.SHA256,
+        max_batch_total_size_bytes: int = MAX_BATCH_TOTAL_SIZE_BYTES,
+    ) -> None:
+        self._answers = Instances(
+            "capabilities",
+            {
+                name: _capabilities(
+                    instance, default_function, max_batch_total_size_bytes
+                ).SerializeToString()
+                for name, instance in instances.items()
+            },
+        )
+
+    def methods(self) -> Sequence[Method]:
+        """The methods to serve."""
+        return [method(_SERVICE, "GetCapabilities", self._get_capabilities)]
+
+    async def _get_capabilities(
+        self, request: pb.GetCapabilitiesRequest, _context: CallContext
+    ) -> Reply:
+        return self._answers.get(request.instance_name)
+
+
+def _capabilities(
+    instance: CapabilitiesInstance, default: DigestFunction, max_batch_total_size_bytes: int
+) -> pb.ServerCapabilities:
+    # Some clients take the first one that they know.
+    functions = [
+        pb.DigestFunction.Value.Name(function)
+        for function in sorted(DigestFunction, key=lambda function: function is not default)
+    ]
+    return pb.ServerCapabilities(
+        cache_capabilities=pb.CacheCapabilities(
+            digest_functions=functions,
+            action_cache_update_capabilities=pb.ActionCacheUpdateCapabilities(
+                update_enabled=instance.action_cache_updates
+            ),
+            max_batch_total_size_bytes=max_batch_total_size_bytes,
+            # Directories and results are kept as they come: nothing here refuses a target.
+            symlink_absolute_path_strategy=pb.SymlinkAbsolutePathStrategy.ALLOWED,
+        ),
+        execution_capabilities=None
+        if instance.platform_properties is None
+        else pb.ExecutionCapabilities(
+            digest_function=pb.DigestFunction.Value.Name(default),
+            digest_functions=functions,
+            exec_enabled=True,
+            execution_priority_capabilities=pb.PriorityCapabilities(
+                priorities=[
+                    pb.PriorityCapabilities.PriorityRange(
+                        min_priority=0, max_priority=_MAX_PRIORITY
+                    )
+                ]
+            ),
+            supported_node_properties=instance.platform_properties,
+        ),
+        low_api_version=_LOW_VERSION,
+        high_api_version=_HIGH_VERSION,
+    )

@@ -1,0 +1,394 @@
+"""Uploads that outlive the calls that carry them.
+
+A client may lose its connection in the middle of a large upload and go on over another one
+(google.bytestream.ByteStream.Write, QueryWriteStatus). So what a call receives belongs to an
+`Upload`, not to the call:
+
+- Bytes are kept in the upload's buffer until there are more than `BUFFER_BYTES` of them. A blob
+  that ends before that is stored by the call itself, without any task.
+- From then on a task of the registry's runs the store's `put`, which takes what the buffer holds,
+  in one piece. The call waits while the buffer is full: so memory is `BUFFER_BYTES` and one
+  message for each upload, whatever the blob's size.
+- One call at a time is an upload's *owner* and may feed it. When its call ends early, the upload
+  is *parked*: its bytes, or its half-done `put`, wait for the next call of the same name. Parked
+  uploads end after a time, or when there are too many; a `put` that ends so is cancelled and
+  leaves nothing (the store contract, 8).
+
+A call whose upload is owned by another one already is one of two things. If it starts at offset 0,
+two clients chose one name: it gets an upload of its own, under no name. If it starts later, its
+client was told by QueryWriteStatus how far the other call got: that call's connection is dead,
+though nobody has noticed yet, so the new call takes the upload over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from nativelink.core.digest import Digest, DigestFunction
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument
+from nativelink.core.streams import BytesSource, Chunk
+from nativelink.stores.store import Store
+
+__all__ = ["BUFFER_BYTES", "Upload", "UploadName", "UploadStatistics", "Uploads"]
+
+_log = logging.getLogger(__name__)
+
+#: As much as a read from a fast connection brings at once, and enough for one hop to a thread.
+BUFFER_BYTES: Final = 256 * 1024
+
+#: Parked uploads at most: with full buffers they hold 64 MiB.
+MAX_PARKED: Final = 256
+
+
+class UploadName(NamedTuple):
+    """What tells one upload from another: the parts of its resource name.
+
+    The digest belongs to it, so that clients which choose one UUID for two blobs (peers have met
+    them) upload two blobs.
+    """
+
+    instance: str
+    uuid: str
+    digest: Digest
+    function: DigestFunction
+
+
+class Upload:
+    """One blob on its way into a store; the source that the store's `put` reads.
+
+    Attributes:
+        name: of the upload.
+        size: of the blob, in bytes; `read` gives as many.
+        received: bytes taken so far, of which none is lost while the upload lives.
+        owner: whatever stands for the call that feeds it, or None while it is parked.
+        ended: stored, failed or given up: nothing more will come of it.
+        timer: ends a parked upload.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_buffered",
+        "_complete",
+        "_error",
+        "_put",
+        "_reader",
+        "_start_put",
+        "_store",
+        "_writer",
+        "ended",
+        "name",
+        "owner",
+        "received",
+        "size",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        name: UploadName,
+        store: Store,
+        start_put: Callable[[Upload], asyncio.Task[None]],
+    ) -> None:
+        self.name = name
+        self.size = name.digest.size_bytes
+        self.received = 0
+        self.owner: object | None = None
+        self.ended = False
+        self.timer: asyncio.TimerHandle | None = None
+        self._store = store
+        self._start_put = start_put
+        self._buffer: list[Chunk] = []
+        self._buffered = 0
+        self._complete = False
+        self._put: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes in the buffer."""
+        return self._buffered
+
+    async def feed(self, owner: object, offset: int, data: Chunk) -> None:
+        """Take `data`, which starts at `offset` of the blob; what is here already is skipped.
+
+        Cancelled while it waits for room, it has taken nothing.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for a gap (the upload stays as it was) or for more
+                than `size` bytes (it ends); ABORTED if another call took the upload over;
+                whatever made the store's `put` fail.
+        """
+        if offset < 0:
+            raise invalid_argument(f"write_offset {offset} is negative")
+        if offset > self.received:
+            raise invalid_argument(
+                f"write_offset {offset} leaves a gap: {self.received} bytes of "
+                f"{self.name.digest} were received"
+            )
+        skipped = self.received - offset
+        if skipped:
+            data = data[skipped:]
+        size = len(data)
+        if self.received + size > self.size:
+            self.abandon()
+            raise invalid_argument(
+                f"{self.received + size} bytes were sent for blob {self.name.digest}"
+            )
+        self._check(owner)
+        while self._buffered >= BUFFER_BYTES:
+            writer = self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await writer
+            finally:
+                # A call that took the upload over may wait already.
+                if self._writer is writer:
+                    self._writer = None
+            self._check(owner)
+        self.received += size
+        if not size or self.ended:
+            return
+        self._buffer.append(data)
+        self._buffered += size
+        if self._put is not None:
+            _wake(self._reader)
+        elif self._buffered >= BUFFER_BYTES:
+            self._put = self._start_put(self)
+
+    async def finish(self, owner: object) -> None:
+        """Store the blob, of which all bytes were fed.
+
+        Cancelled, a `put` in a task goes on to its end; otherwise nothing is stored, and the
+        upload still has all bytes.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT if bytes are missing; whatever made `put` fail.
+        """
+        self._check(owner)
+        if self.received != self.size:
+            self.abandon()
+            raise invalid_argument(
+                f"finish_write after {self.received} of the {self.size} bytes of blob "
+                f"{self.name.digest}"
+            )
+        if self._put is None:
+            data = self._take()
+            self._buffer.append(data)
+            self._buffered = len(data)
+            try:
+                await self._store.put(self.name.digest, BytesSource(data))
+            except Exception:
+                self.abandon()
+                raise
+            self._end()
+        else:
+            self._complete = True
+            _wake(self._reader)
+            await asyncio.wait((self._put,))
+            self._check(owner)
+
+    async def read(self) -> Chunk:
+        """For the store: everything that is in the buffer."""
+        while not self._buffer:
+            if self._complete:
+                return b""
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        data = self._take()
+        _wake(self._writer)
+        return data
+
+    def take_over(self, owner: object) -> None:
+        """Make `owner` the one call that feeds this upload."""
+        self.owner = owner
+        _wake(self._writer)
+
+    def abandon(self) -> None:
+        """Give the upload up; its `put` is cancelled."""
+        if self.ended:
+            return
+        self._error = NativeLinkError(
+            Code.ABORTED, f"the upload of blob {self.name.digest} was given up"
+        )
+        self._end()
+        if self._put is not None:
+            self._put.cancel()
+
+    async def put(self) -> None:
+        """Run the store's `put`, with this upload as its source."""
+        try:
+            await self._store.put(self.name.digest, self)
+        except Exception as error:  # noqa: BLE001 - raised again in the call that feeds
+            self._error = error
+            if self.owner is None:
+                _log.warning("the upload of blob %s failed: %s", self.name.digest, error)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._buffer.clear()
+        self._buffered = 0
+        _wake(self._writer)
+
+    def _check(self, owner: object) -> None:
+        if self._error is not None:
+            raise self._error
+        if self.owner is not owner:
+            raise NativeLinkError(
+                Code.ABORTED, f"the upload of blob {self.name.digest} went on in another call"
+            )
+
+    def _take(self) -> Chunk:
+        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffered = 0
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatistics:
+    """What the uploads of a service hold.
+
+    Attributes:
+        active: uploads that a call feeds, those under no name included.
+        parked: uploads that wait for their client.
+        buffered_bytes: bytes in the buffers of both.
+    """
+
+    active: int
+    parked: int
+    buffered_bytes: int
+
+
+class Uploads:
+    """The uploads under way: an async context manager, whose tasks run the stores' `put`s.
+
+    Args:
+        max_parked: parked uploads at most; the one parked first makes room.
+    """
+
+    def __init__(self, *, max_parked: int = MAX_PARKED) -> None:
+        self._max_parked = max_parked
+        self._tasks = asyncio.TaskGroup()
+        self._named: dict[UploadName, Upload] = {}
+        #: In the order in which they were parked.
+        self._parked: dict[UploadName, Upload] = {}
+        self._active: set[Upload] = set()
+
+    async def __aenter__(self) -> Uploads:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give up whatever is under way and wait until nothing of it is left."""
+        for upload in list(self._parked.values()):
+            self._drop(upload)
+        for upload in self._active:
+            upload.abandon()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def find(self, name: UploadName) -> Upload | None:
+        """The upload of a name, whether a call feeds it or not."""
+        upload = self._named.get(name)
+        return None if upload is None or upload.ended else upload
+
+    def resumable(self, name: UploadName, offset: int) -> Upload | None:
+        """The upload that a call whose first byte is at `offset` goes on with, or None."""
+        upload = self.find(name)
+        if upload is None or (upload.owner is not None and not 0 < offset <= upload.received):
+            return None
+        return upload
+
+    @contextmanager
+    def feeding(
+        self, name: UploadName, store: Store, offset: int, persist_s: float, owner: object
+    ) -> Iterator[Upload]:
+        """An upload for the call `owner` alone, old or new; parked if it is unfinished at the end.
+
+        Args:
+            name: of the upload.
+            store: where the blob goes.
+            offset: where in the blob the call starts.
+            persist_s: seconds that the upload is kept without a call.
+            owner: the call.
+        """
+        upload = self.resumable(name, offset)
+        if upload is None:
+            upload = Upload(name, store, self._start_put)
+            if self.find(name) is None:
+                self._named[name] = upload
+        elif upload.timer is not None:
+            upload.timer.cancel()
+            upload.timer = None
+            del self._parked[name]
+        upload.take_over(owner)
+        self._active.add(upload)
+        try:
+            yield upload
+        finally:
+            if upload.owner is owner:
+                upload.owner = None
+                self._active.discard(upload)
+                self._leave(upload, persist_s)
+
+    def statistics(self) -> UploadStatistics:
+        """What is held now."""
+        uploads = (*self._active, *self._parked.values())
+        return UploadStatistics(
+            active=len(self._active),
+            parked=len(self._parked),
+            buffered_bytes=sum(upload.buffered_bytes for upload in uploads),
+        )
+
+    def _leave(self, upload: Upload, persist_s: float) -> None:
+        """Park an unfinished upload that has a name; forget any other."""
+        if self._named.get(upload.name) is not upload:
+            upload.abandon()
+        elif upload.ended:
+            del self._named[upload.name]
+        else:
+            loop = asyncio.get_running_loop()
+            upload.timer = loop.call_later(persist_s, self._drop, upload)
+            self._parked[upload.name] = upload
+            if len(self._parked) > self._max_parked:
+                self._drop(next(iter(self._parked.values())))
+
+    def _drop(self, upload: Upload) -> None:
+        """End a parked upload."""
+        if upload.timer is not None:
+            upload.timer.cancel()
+            upload.timer = None
+        del self._parked[upload.name]
+        del self._named[upload.name]
+        upload.abandon()
+
+    def _start_put(self, upload: Upload) -> asyncio.Task[None]:
+        task = self._tasks.create_task(upload.put())
+        task.add_done_callback(lambda _: self._put_ended(upload))
+        return task
+
+    def _put_ended(self, upload: Upload) -> None:
+        """A parked upload may end too: its client sent everything and did not wait."""
+        if self._parked.get(upload.name) is upload:
+            self._drop(upload)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

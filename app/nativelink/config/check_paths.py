@@ -35,12 +35,13 @@ class _Directory:
     owner: Path
 
     @property
-    def emptied(self) -> bool:
-        """Whether everything in it is deleted at start."""
-        return self.use in {_Use.TEMPORARY, _Use.WORK}
+    def fate(self) -> str:
+        """What its owner does to files that it did not put there."""
+        if self.use in {_Use.TEMPORARY, _Use.WORK}:
+            return "is emptied at every start"
+        return "loses files that its owner does not know"
 
-    def describe(self) -> str:
-        """The key that gave it, for another one's message."""
+    def __str__(self) -> str:
         return f'"{self.path[-1]}" ({self.directory})'
 
 
@@ -84,38 +85,32 @@ def _normal(text: str) -> FilePath:
 
 
 def _overlap(earlier: _Directory, later: _Directory) -> Iterator[Problem]:
-    one, other = earlier.directory, later.directory
-    if one != other and one not in other.parents and other not in one.parents:
-        return
-    if one == other and earlier.use is later.use and earlier.owner != later.owner:
-        if later.use in {_Use.CONTENT, _Use.TEMPORARY}:
-            yield warning(
-                later.path,
-                f"another store has the same directory ({other}): each evicts what the other one "
-                "counts on",
-                hint="share one store by ref_store instead"
-                if later.use is _Use.CONTENT
-                else "give each store its own",
-            )
-            return
-        yield error(later.path, f"another worker has the same directory ({other})")
-        return
-    outer, inner = (earlier, later) if one == other or one in other.parents else (later, earlier)
-    where = "the same directory as" if one == other else "inside of"
-    if outer.directory != later.directory or one == other:
-        fact = f"is {where} {earlier.describe()}"
-    else:
-        fact = f"contains {earlier.describe()}"
-    danger = (
-        "which is emptied at every start"
-        if outer.emptied or (one == other and inner.emptied)
-        else "whose owner deletes what it does not know"
-    )
-    if outer is later and one != other:
-        danger = (
-            "which would be emptied at every start" if outer.emptied else "which would be deleted"
+    if earlier.directory == later.directory:
+        yield _shared(earlier, later)
+    elif earlier.directory in later.directory.parents:
+        yield error(later.path, f"is inside of {earlier}, which {earlier.fate}")
+    elif later.directory in earlier.directory.parents:
+        yield error(later.path, f"contains {earlier}, but {later.fate}")
+
+
+def _shared(earlier: _Directory, later: _Directory) -> Problem:
+    between_stores = earlier.use is later.use and earlier.use in {_Use.CONTENT, _Use.TEMPORARY}
+    if not between_stores or earlier.owner == later.owner:
+        emptied = later if later.use in {_Use.TEMPORARY, _Use.WORK} else earlier
+        return error(later.path, f"is the same directory as {earlier}, which {emptied.fate}")
+    # It works after a fashion, so a file that has it still loads.
+    if later.use is _Use.CONTENT:
+        return warning(
+            later.path,
+            f"another store keeps its blobs in {later.directory} too: each evicts what the other "
+            "counts on",
+            hint="let one of them be a ref_store to the other",
         )
-    yield error(later.path, f"{fact}, {danger}")
+    return warning(
+        later.path,
+        f"another store writes in {later.directory} too, and empties it at its start",
+        hint="give each store a temp_path of its own",
+    )
 
 
 def _device(content: _Directory, temporary: _Directory) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ class UnsetVariableError(ValueError):
     """A variable without a value and without a default."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"environment variable {name!r} is not set")
+        super().__init__(f"the environment variable {name} is not set")
         self.name = name
 
 
@@ -102,7 +102,7 @@ def _expand_scalar(
             error(
                 path,
                 str(unset),
-                hint=f'set it, or write "${{{unset.name}:-default}}"',
+                hint=f"set it, or write ${{{unset.name}:-default}}",
             )
         )
         return text

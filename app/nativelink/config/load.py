@@ -25,6 +25,7 @@ from nativelink.config.legacy import Modern, modernize
 from nativelink.config.messages import problems_of
 from nativelink.config.positions import Lines, MalformedError, Positions, scan
 from nativelink.config.problems import Path, Problem, Severity, format_path, format_value
+from nativelink.config.resolve import resolve
 from nativelink.config.sections import sections_of
 from nativelink.config.shape import Object, Shape, Tagged, child, shape_of
 from nativelink.config.specs import Config
@@ -157,7 +158,7 @@ def examine(text: str, file: str, environment: Mapping[str, str]) -> Report:
     findings = source.findings(problems, raw, modern)
     if any(finding.severity is Severity.ERROR for finding in findings):
         return Report(None, findings)
-    return Report(config, findings)
+    return Report(None if config is None else resolve(config), findings)
 
 
 def _unreadable(path: FilePath, failure: OSError) -> NativeLinkError:

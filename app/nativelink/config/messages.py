@@ -133,7 +133,8 @@ def _missing(place: _Place) -> Problem:
     meaning = None
     if isinstance(around, Object) and key in around.keys:
         meaning = (around.keys[key].info.description or "").split(". ")[0].rstrip(".")
-    return error(place.path, f'"{key}" is missing', hint=meaning)
+    hint = None if not meaning else f"needed: {meaning}"
+    return error(place.path, "is missing", hint=hint)
 
 
 def _unknown_kind(place: _Place) -> Problem:

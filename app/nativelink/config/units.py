@@ -119,8 +119,8 @@ def parse_duration(text: str) -> Fraction:
 
 def format_size(size: int) -> str:
     """The shortest exact text: `128 MiB`, `100 MB`, `1,234 bytes`."""
-    for base, suffix in ((1024, "iB"), (1000, "B")):
-        for power, letter in ((6, "E"), (5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K")):
+    for power, letter in ((6, "E"), (5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K")):
+        for base, suffix in ((1024, "iB"), (1000, "B")):
             count, rest = divmod(size, base**power)
             if count and not rest:
                 return f"{count} {letter}{suffix}"

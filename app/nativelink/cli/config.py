@@ -1,0 +1,138 @@
+"""`nativelink config check|explain|schema`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from nativelink.config.explain import Node
+    from nativelink.config.load import Finding, Report
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Look at a configuration without starting it.", no_args_is_help=True)
+
+#: Columns where the output goes to a file or a pipe.
+_WIDTH_OF_A_FILE = 160
+
+_File = Annotated[Path, typer.Argument(help="A JSON5 configuration file.", metavar="FILE")]
+
+#: Colours of the tree, by `explain.Role`.
+_STYLES = {"heading": "bold", "name": "bold cyan", "kind": "green", "reference": "magenta"}
+
+
+@app.command()
+def check(file: _File) -> None:
+    """Report everything that is wrong with FILE; exit 1 if anything prevents a start."""
+    report = _examine(file)
+    console = _console(sys.stdout)
+    for finding in report.findings:
+        _print_finding(console, finding)
+    errors, warnings = len(report.errors), len(report.warnings)
+    if report.findings:
+        console.print()
+    verdict = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+    console.print(
+        f"{file}: {'valid' if not errors else 'not valid'}, {verdict}",
+        style="bold red" if errors else "bold green",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    raise typer.Exit(1 if errors else 0)
+
+
+@app.command()
+def explain(file: _File) -> None:
+    """Draw what FILE describes: listeners, services, and who uses which store."""
+    from nativelink.config.explain import explain as roots_of
+
+    report = _examine(file)
+    if report.config is None:
+        console = _console(sys.stderr)
+        for finding in report.errors:
+            _print_finding(console, finding)
+        raise typer.Exit(1)
+    console = _console(sys.stdout)
+    from rich.tree import Tree
+
+    tree = Tree(str(file), guide_style="dim", highlight=False)
+    for root in roots_of(report.config):
+        _add(tree, root)
+    console.print(tree)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a configuration file, for editors."""
+    import json
+
+    from nativelink.config.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _examine(file: Path) -> Report:
+    from nativelink.config.load import examine_file
+    from nativelink.core.errors import NativeLinkError
+
+    try:
+        return examine_file(file)
+    except NativeLinkError as failure:
+        print(failure, file=sys.stderr)
+        raise typer.Exit(2) from failure
+
+
+def _console(stream: object) -> Console:
+    from typing import IO, cast
+
+    from rich.console import Console
+
+    console = Console(file=cast("IO[str]", stream), highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    return console
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    """The finding as `str()` gives it, with the severity and the caret in colour."""
+    from rich.text import Text
+
+    style = "bold red" if finding.severity == "error" else "bold yellow"
+    headline, *excerpt = str(finding).split("\n")
+    text = Text(headline)
+    text.highlight_words([f" {finding.severity}: "], style=style)
+    if finding.where:
+        text.highlight_words([f"{finding.where}:"], style="bold")
+    for line in excerpt[:-1]:
+        text.append(f"\n{line}", style="dim")
+    if excerpt:
+        text.append(f"\n{excerpt[-1]}", style=style)
+    console.print(text, soft_wrap=True)
+
+
+def _add(tree: Tree, node: Node) -> None:
+    branch = tree.add(_line(node))
+    for child in node.children:
+        _add(branch, child)
+
+
+def _line(node: Node) -> Text:
+    from rich.text import Text
+
+    text = Text(node.label, style=_STYLES[node.role])
+    if node.details:
+        text.append(f"  {', '.join(node.details)}", style="not bold default")
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

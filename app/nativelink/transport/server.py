@@ -144,8 +144,13 @@ class Server:
         name = self._socket.getsockname()
         return name[0], name[1]
 
-    async def drain(self, grace_s: float) -> None:
-        """Accept no more, let calls under way finish for `grace_s` seconds, then close."""
+    async def drain(self, grace_s: float) -> bool:
+        """Accept no more, let calls under way finish for `grace_s` seconds, then close.
+
+        Returns:
+            Whether all of them finished by themselves.
+        """
+        finished = True
         self._stop_listening()
         now = self.monotonic()
         for connection in list(self._connections):
@@ -156,10 +161,12 @@ class Server:
                 async with asyncio.timeout(grace_s):
                     await self._emptied.wait()
             except TimeoutError:
+                finished = False
                 _log.warning(
                     "%d connections did not finish within %g s", len(self._connections), grace_s
                 )
         await self.close()
+        return finished
 
     async def close(self) -> None:
         """Close at once: handlers under way are cancelled and awaited."""

@@ -1,0 +1,132 @@
+"""What a person sees when the server is up.
+
+Where it listens, what it keeps where, and what to paste into `.bazelrc`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from nativelink import __version__
+from nativelink.compose.servers import Listener
+from nativelink.compose.stores import Leaf
+from nativelink.compose.system import System
+from nativelink.telemetry.logs import LogFormat
+
+__all__ = ["bazelrc", "show_banner"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+def show_banner(system: System, environ: Mapping[str, str]) -> None:
+    """Tell a person that the server is up; with `NL_LOG=json`, one log line per listener."""
+    if environ.get("NL_LOG") == LogFormat.JSON:
+        for listener in system.listeners:
+            _log.info("listening on %s", listener.url)
+        return
+    if sys.stdout.isatty():
+        _show_rich(system)
+    else:
+        print("\n".join(_plain(system)), flush=True)
+
+
+def bazelrc(system: System) -> list[str]:
+    """Lines for `.bazelrc` that make Bazel use the first listener with a cache; empty if none."""
+    for listener in system.listeners:
+        if listener.instances:
+            return list(_lines(listener))
+    return []
+
+
+def _lines(listener: Listener) -> Iterator[str]:
+    scheme = "grpcs" if listener.tls is not None else "grpc"
+    yield f"build --remote_cache={scheme}://{_reachable(listener)}"
+    # A name says later what a cache was for; Bazel asks for the empty one by itself.
+    named = [name for name in listener.instances if name]
+    if "" not in listener.instances or named:
+        yield f"build --remote_instance_name={named[0] if named else ''}"
+    yield "build --remote_upload_local_results=true"
+    # Bazel's minute is short for large blobs on slow links.
+    yield "build --remote_timeout=600"
+    yield "build --experimental_guard_against_concurrent_changes=true"
+    if listener.tls is not None:
+        yield f"build --tls_certificate={listener.tls.cert_file}"
+        if listener.tls.client_ca_file is not None:
+            yield "build --tls_client_certificate=/path/to/client.crt"
+            yield "build --tls_client_key=/path/to/client.key"
+
+
+def _reachable(listener: Listener) -> str:
+    """The address under which clients find the listener."""
+    host, _, port = listener.address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - compared with, not bound to
+        host = socket.gethostname()
+    return f"{host}:{port}"
+
+
+def _limits(leaf: Leaf) -> str:
+    """A store's limits in words."""
+    policy = leaf.policy
+    words = [
+        f"at most {_size(policy.max_bytes)}" if policy.max_bytes else "",
+        f"at most {policy.max_count:,} entries" if policy.max_count else "",
+        f"unused for {policy.max_seconds:,.0f} s" if policy.max_seconds else "",
+    ]
+    return ", ".join(word for word in words if word) or "without a limit"
+
+
+def _size(size_bytes: int) -> str:
+    size, unit = float(size_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:,.4g} {unit}"
+
+
+def _rows(system: System) -> tuple[Sequence[tuple[str, str]], Sequence[tuple[str, str, str]]]:
+    listens = [
+        (listener.url, ", ".join([*listener.services, *listener.pages]))
+        for listener in system.listeners
+    ]
+    keeps = [(leaf.path, leaf.place, _limits(leaf)) for leaf in system.leaves]
+    return listens, keeps
+
+
+def _plain(system: System) -> Iterator[str]:
+    listens, keeps = _rows(system)
+    yield f"nativelink {__version__}"
+    yield "listens on"
+    yield from (f"  {url}  {what}" for url, what in listens)
+    yield "keeps"
+    yield from (f"  {path}  {place}  ({limits})" for path, place, limits in keeps)
+    if lines := bazelrc(system):
+        yield "for your .bazelrc"
+        yield from (f"  {line}" for line in lines)
+    yield "Ctrl-C finishes what is under way and stops."
+
+
+def _show_rich(system: System) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    listens, keeps = _rows(system)
+    console.print(Text(f"nativelink {__version__}", style="bold"))
+    for title, rows in (("listens on", listens), ("keeps", keeps)):
+        console.print(Text(title, style="dim"))
+        table = Table.grid(padding=(0, 2))
+        for row in rows:
+            table.add_row("", Text(row[0], style="bold cyan"), *(Text(cell) for cell in row[1:]))
+        console.print(table)
+    if lines := bazelrc(system):
+        console.print(Text("for your .bazelrc", style="dim"))
+        # Plain print: these lines are copied, so nothing may wrap or pad them.
+        print("\n".join(lines))
+    console.print(Text("Ctrl-C finishes what is under way and stops.", style="dim"))
+    sys.stdout.flush()

@@ -1,0 +1,108 @@
+"""`nativelink CONFIG.json5`: run what the file describes until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from nativelink import __version__
+from nativelink.cli.banner import show_banner
+from nativelink.compose.system import open_system
+from nativelink.config import Config
+from nativelink.config.load import load_file
+from nativelink.core.clock import SystemClock
+from nativelink.core.errors import NativeLinkError
+from nativelink.telemetry.logs import configure
+
+__all__ = ["serve"]
+
+_log: Final = logging.getLogger(__name__)
+
+#: What calls under way get to finish after the first signal: less than the 30 s after which
+#: Kubernetes, and the 90 s after which systemd, kill.
+_GRACE_S: Final = 20.0
+
+
+def serve(path: Path) -> int:
+    """Run until SIGINT or SIGTERM.
+
+    Returns:
+        The exit code: 0 after a clean drain, 1 if the system could not be started, 128 + signal if
+        calls had to be cut off.
+    """
+    configure(os.environ)
+    try:
+        config = load_file(path)
+    except OSError as error:
+        return _refuse(f"{path}: {error.strerror or error}")
+    except NativeLinkError as error:
+        return _refuse(error.message)
+    wanted = config.global_.max_open_files
+    got = raise_open_files(wanted)
+    if got < wanted and "max_open_files" in config.global_.model_fields_set:
+        _log.warning("max_open_files is %d, but the system allows %d (ulimit -Hn)", wanted, got)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(_run(config, os.environ))
+        except NativeLinkError as error:
+            return _refuse(error.message)
+
+
+async def _run(config: Config, environ: Mapping[str, str]) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if received:
+            # Whoever asks twice does not want to wait for anything.
+            os._exit(128 + number)
+        received.append(number)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    async with open_system(
+        config, version=__version__, environ=environ, clock=SystemClock()
+    ) as system:
+        # What was made so far lives as long as the process; the collector need not look at it
+        # again and again.
+        gc.collect()
+        gc.freeze()
+        show_banner(system, environ)
+        await stopping.wait()
+        _log.info("%s: draining", signal.Signals(received[0]).name)
+        clean = await system.drain(_GRACE_S)
+    return 0 if clean else 128 + received[0]
+
+
+def raise_open_files(wanted: int) -> int:
+    """Raise the soft limit of open files to `wanted`, as far as the hard limit allows.
+
+    Returns:
+        What may be open now; it is never lowered.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    target = wanted if hard == unlimited else min(wanted, hard)
+    if soft == unlimited or target <= soft:
+        return wanted if soft == unlimited else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    return target
+
+
+def _refuse(message: str) -> int:
+    """One line for each problem, and the exit code of a start that failed."""
+    for line in message.splitlines():
+        print(f"nativelink: {line}", file=sys.stderr)
+    return 1

@@ -1,0 +1,63 @@
+"""What a configuration may ask for that this version does not have yet.
+
+The whole reference parses and validates. Starting is refused where a part could not do its work,
+with one line for each such part, before anything is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from nativelink.config.fields import Spec
+from nativelink.config.specs import Config
+
+__all__ = ["unavailable"]
+
+_STORES: Final = frozenset(
+    {
+        "compression",
+        "dedup",
+        "experimental_cloud_object_store",
+        "experimental_mongo",
+        "grpc",
+        "ontap_s3_existence_cache",
+        "redis_store",
+        "shard",
+    }
+)
+_SERVICES: Final = ("execution", "fetch", "push", "worker_api", "experimental_bep")
+
+
+def unavailable(config: Config) -> Iterator[str]:
+    """One line for each part that this version cannot start, beginning with its config path."""
+    for named in config.stores:
+        for path, spec in _tree(f"stores/{named.name}", named.spec):
+            if spec.KIND in _STORES:
+                yield f"{path}: {spec.KIND} is not available in this version"
+    for scheduler in config.schedulers or ():
+        yield (
+            f"schedulers/{scheduler.name}: {scheduler.spec.KIND} is not available in this version"
+        )
+    for index, worker in enumerate(config.workers or ()):
+        yield f"workers/{worker.local.name or index}: workers are not available in this version"
+    for index, server in enumerate(config.servers):
+        where = f"servers/{server.name or index}/services"
+        for name in _SERVICES:
+            if getattr(server.services, name):
+                yield f"{where}/{name}: this service is not available in this version"
+    if config.experimental_origin_events is not None:
+        yield "experimental_origin_events: they are not available in this version"
+
+
+def _tree(path: str, spec: Spec) -> Iterator[tuple[str, Spec]]:
+    """A spec with all specs inside it, and the path of each."""
+    yield path, spec
+    for key in type(spec).model_fields:
+        value = getattr(spec, key)
+        if isinstance(value, Spec):
+            yield from _tree(f"{path}/{key}", value)
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Spec):
+                    yield from _tree(f"{path}/{key}/{index}", item)

@@ -1,0 +1,42 @@
+"""What every part of a process is made with."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nativelink.core.clock import Clock
+from nativelink.core.digest import DigestFunction
+from nativelink.services.status import HealthRegistry
+from nativelink.telemetry.meter import Registry
+
+if TYPE_CHECKING:
+    from nativelink.telemetry.tracing import Tracer
+
+__all__ = ["Environment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Collaborators that belong to the whole process.
+
+    Attributes:
+        version: this program's.
+        clock: the time.
+        registry: where parts report their metrics.
+        health: where parts add their checks.
+        lifetimes: closes what was opened, the last first.
+        tracer: makes spans of calls; None where calls are not traced.
+        digest_function: of requests that name none.
+        health_check_bytes: size of the blob that health checks write.
+    """
+
+    version: str
+    clock: Clock
+    registry: Registry
+    health: HealthRegistry
+    lifetimes: AsyncExitStack
+    tracer: Tracer | None
+    digest_function: DigestFunction
+    health_check_bytes: int

@@ -1,0 +1,77 @@
+"""Plain HTTP beside gRPC: health, administration, metrics, and a word of welcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TypeAlias
+
+from nativelink.compose.environment import Environment
+from nativelink.compose.stores import Leaf
+from nativelink.config.specs_services import ServicesSpec
+from nativelink.core.rpc import HttpRoute
+from nativelink.services.admin import admin_route, landing_route
+from nativelink.services.status import status_route
+from nativelink.telemetry.prometheus import metrics_route
+
+__all__ = ["Snapshot", "page_routes"]
+
+#: What the listeners do, by name, for the admin page; asked at every request.
+Snapshot: TypeAlias = Callable[[], dict[str, object]]
+
+
+def page_routes(
+    spec: ServicesSpec,
+    services: Sequence[str],
+    leaves: Sequence[Leaf],
+    listeners: Snapshot,
+    env: Environment,
+) -> list[HttpRoute]:
+    """The pages of one listener.
+
+    `/metrics` is there wherever one of the other pages is: a listener without them may be open to
+    everybody, and tells nothing about itself.
+    """
+    routes: list[HttpRoute] = []
+    if spec.health is not None:
+        routes.append(
+            status_route(
+                env.health,
+                path=spec.health.path or "/status",
+                timeout_s=spec.health.timeout_seconds,
+            )
+        )
+    if spec.admin is not None:
+        started = env.clock.monotonic()
+
+        def report() -> dict[str, object]:
+            return {
+                "version": env.version,
+                "uptime_s": round(env.clock.monotonic() - started, 3),
+                "servers": listeners(),
+                "stores": {leaf.path: _store_report(leaf) for leaf in leaves},
+            }
+
+        routes.append(admin_route(report, path=spec.admin.path or "/admin"))
+    if routes:
+        routes.append(metrics_route(env.registry))
+    pages = "".join(f"  {route.path}\n" for route in routes)
+    offers = ", ".join(services) or "nothing"
+    routes.append(
+        landing_route(
+            f"nativelink {env.version}\n\n"
+            f"This port speaks gRPC (Remote Execution API v2: {offers}).\n"
+            + (f"Pages:\n{pages}" if pages else "")
+        )
+    )
+    return routes
+
+
+def _store_report(leaf: Leaf) -> dict[str, object]:
+    limits = {name: value for name, value in asdict(leaf.policy).items() if value}
+    return {
+        "kind": leaf.kind,
+        "place": leaf.place,
+        "limits": limits,
+        **asdict(leaf.store.statistics()),
+    }

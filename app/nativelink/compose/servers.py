@@ -1,0 +1,182 @@
+"""Server specs to listeners: what each offers, from which stores, under which names."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from nativelink.compose.environment import Environment
+from nativelink.compose.listeners import server_settings, tls_settings
+from nativelink.compose.pages import Snapshot, page_routes
+from nativelink.compose.services import cache_instances, offered, service_methods
+from nativelink.compose.stores import StoreBuilder
+from nativelink.config.specs import Config
+from nativelink.config.specs_servers import ServerSpec
+from nativelink.core.errors import Code, NativeLinkError, context
+from nativelink.core.rpc import Method
+from nativelink.services.health import HealthService
+from nativelink.services.identity import requiring_identity
+from nativelink.services.reflection import ReflectionService
+from nativelink.telemetry.metrics import CONNECTIONS, CONNECTIONS_ACCEPTED, RPC_ACTIVE
+from nativelink.telemetry.prometheus import metrics_route
+from nativelink.telemetry.rpc import LoggingRpcRecorder, RpcRecorder
+from nativelink.transport.server import Server
+from nativelink.transport.settings import ServerSettings, TlsSettings
+
+__all__ = ["Listener", "open_listeners"]
+
+_access_log: Final = logging.getLogger("nativelink.access")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An open port.
+
+    Attributes:
+        name: the server's name, or its position.
+        server: what serves it.
+        health: tells gRPC clients that ask; None if nothing speaks gRPC there.
+        address: `host:port` that is bound.
+        tls: its certificates; None for plain text.
+        services: what gRPC offers there, as the configuration calls it.
+        instances: names under which the whole cache is there (CAS, ByteStream, capabilities, AC).
+        pages: paths of plain HTTP.
+    """
+
+    name: str
+    server: Server
+    health: HealthService | None
+    address: str
+    tls: TlsSettings | None
+    services: tuple[str, ...]
+    instances: tuple[str, ...]
+    pages: tuple[str, ...]
+
+    async def drain(self, grace_s: float) -> bool:
+        """Take no new calls and let those under way finish.
+
+        Args:
+            grace_s: seconds until what is still under way is cancelled.
+
+        Returns:
+            Whether everything finished by itself.
+        """
+        if self.health is not None:
+            self.health.drain()
+        return await self.server.drain(grace_s)
+
+    @property
+    def url(self) -> str:
+        """Where it is, as clients write it."""
+        if not self.services:
+            return f"http://{self.address}"
+        return f"{'grpc' if self.tls is None else 'grpcs'}://{self.address}"
+
+
+async def open_listeners(
+    config: Config, stores: StoreBuilder, env: Environment
+) -> Sequence[Listener]:
+    """Open every port of a configuration; each is closed by `env.lifetimes`.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for what cannot be served so, UNAVAILABLE for a port
+            that cannot be had.
+    """
+    listeners: list[Listener] = []
+
+    def snapshot() -> dict[str, object]:
+        return {each.name: asdict(each.server.statistics()) for each in listeners}
+
+    for index, spec in enumerate(config.servers):
+        name = spec.name or str(index)
+        with context(f"servers/{name}"):
+            listeners.append(await _open(name, spec, stores, env, snapshot))
+    prometheus = config.global_.metrics.prometheus
+    if prometheus is not None:
+        with context("global/metrics/prometheus"):
+            settings = ServerSettings(address=prometheus.listen_address)
+            route = metrics_route(env.registry)
+            server = Server((), (route,), settings=settings, clock=env.clock)
+            address = await _start(server, env)
+            listeners.append(
+                Listener("metrics", server, None, address, None, (), (), (route.path,))
+            )
+    return listeners
+
+
+async def _open(
+    name: str,
+    spec: ServerSpec,
+    stores: StoreBuilder,
+    env: Environment,
+    snapshot: Snapshot,
+) -> Listener:
+    http = spec.listener.http
+    settings = server_settings(http)
+    tls = None if http.tls is None else tls_settings(http.tls)
+    methods = await service_methods(spec.services, settings.max_message_bytes, stores, env)
+    health = HealthService(_names(methods))
+    methods += health.methods()
+    methods += ReflectionService(_names(methods)).methods()
+    if spec.experimental_identity_header.required:
+        methods = [
+            method if method.path.startswith("/grpc.") else requiring_identity(method)
+            for method in methods
+        ]
+    if env.tracer is not None:
+        methods = [env.tracer.traced(method) for method in methods]
+    services = offered(spec.services)
+    instances = cache_instances(spec.services)
+    routes = page_routes(spec.services, services, stores.leaves, snapshot, env)
+    recorder = LoggingRpcRecorder if _access_log.isEnabledFor(logging.DEBUG) else RpcRecorder
+    server = Server(
+        methods,
+        routes,
+        settings=settings,
+        tls=tls,
+        observer=recorder(env.registry, [method.path for method in methods]),
+        clock=env.clock,
+    )
+    address = await _start(server, env)
+    _observe(name, server, env)
+    pages = tuple(route.path for route in routes)
+    return Listener(name, server, health, address, tls, services, instances, pages)
+
+
+def _observe(name: str, server: Server, env: Environment) -> None:
+    """Show what the listener does now."""
+    labels = (name,)
+    figures = server.statistics
+    registry = env.registry
+    registry.observe(CONNECTIONS, lambda: [(labels, figures().connections)])
+    registry.observe(CONNECTIONS_ACCEPTED, lambda: [(labels, figures().connections_total)])
+    registry.observe(RPC_ACTIVE, lambda: [(labels, figures().calls)])
+
+
+def _names(methods: Sequence[Method]) -> list[str]:
+    """The full names of the methods' services."""
+    return sorted({method.path.split("/")[1] for method in methods})
+
+
+async def _start(server: Server, env: Environment) -> str:
+    """Bind and serve; the address as `host:port`."""
+    wanted = server.settings.address
+    try:
+        await server.start()
+    except OSError as error:
+        raise NativeLinkError(
+            Code.UNAVAILABLE, f"cannot listen on {wanted}: {_why(error)}"
+        ) from error
+    env.lifetimes.push_async_callback(server.close)
+    host, port = server.address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there already"
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,175 @@
+"""Service specs to gRPC methods: one short function per service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from nativelink.compose.environment import Environment
+from nativelink.compose.stores import StoreBuilder
+from nativelink.config.specs_services import (
+    AcServiceSpec,
+    ByteStreamServiceSpec,
+    CapabilitiesServiceSpec,
+    CasServiceSpec,
+    InstanceSpec,
+    ServicesSpec,
+)
+from nativelink.core.errors import context, invalid_argument
+from nativelink.core.rpc import Method
+from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
+from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
+from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
+from nativelink.services.cas import CasService
+from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
+from nativelink.stores.store import Store
+
+__all__ = ["cache_instances", "offered", "service_methods"]
+
+#: What the names in a message of blobs need beside the blobs (services/limits.py).
+_MESSAGE_OVERHEAD_BYTES: Final = 64 * 1024
+
+Instance = TypeVar("Instance", bound=InstanceSpec)
+
+
+async def service_methods(
+    spec: ServicesSpec, max_message_bytes: int, stores: StoreBuilder, env: Environment
+) -> list[Method]:
+    """The methods of all services of one listener.
+
+    Args:
+        spec: what the listener offers.
+        max_message_bytes: the longest message that it takes.
+        stores: the stores that the specs name.
+        env: collaborators.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for an unknown store or a name that stands twice.
+    """
+    max_batch_bytes = max(
+        0, min(MAX_BATCH_TOTAL_SIZE_BYTES, max_message_bytes - _MESSAGE_OVERHEAD_BYTES)
+    )
+    found: list[Method] = []
+    if spec.cas:
+        found += await _cas(spec.cas, max_batch_bytes, stores, env)
+    if spec.bytestream:
+        found += await _bytestream(spec.bytestream, stores, env)
+    if spec.ac:
+        found += await _action_cache(spec.ac, spec.cas, max_batch_bytes, stores, env)
+    if spec.capabilities:
+        found += _capabilities(spec.capabilities, spec.ac, max_batch_bytes, env)
+    return found
+
+
+def offered(spec: ServicesSpec) -> tuple[str, ...]:
+    """The gRPC services of a listener, as the configuration calls them."""
+    return tuple(
+        name for name in ("cas", "ac", "capabilities", "bytestream") if getattr(spec, name)
+    )
+
+
+def cache_instances(spec: ServicesSpec) -> tuple[str, ...]:
+    """The instance names under which a client finds a whole cache, in the order of the CAS."""
+    others = [
+        {each.instance_name for each in service}
+        for service in (spec.bytestream, spec.capabilities, spec.ac)
+    ]
+    return tuple(
+        each.instance_name
+        for each in spec.cas
+        if all(each.instance_name in names for names in others)
+    )
+
+
+async def _cas(
+    specs: Sequence[CasServiceSpec], max_batch_bytes: int, stores: StoreBuilder, env: Environment
+) -> Sequence[Method]:
+    return CasService(
+        {
+            spec.instance_name: await _store("cas", spec, spec.cas_store, stores)
+            for spec in _distinct("cas", specs)
+        },
+        default_function=env.digest_function,
+        max_batch_total_size_bytes=max_batch_bytes,
+    ).methods()
+
+
+async def _bytestream(
+    specs: Sequence[ByteStreamServiceSpec], stores: StoreBuilder, env: Environment
+) -> Sequence[Method]:
+    service = ByteStreamService(
+        {
+            spec.instance_name: ByteStreamInstance(
+                await _store("bytestream", spec, spec.cas_store, stores),
+                spec.max_bytes_per_stream,
+                spec.persist_stream_on_disconnect_timeout_s,
+            )
+            for spec in _distinct("bytestream", specs)
+        },
+        default_function=env.digest_function,
+    )
+    return (await env.lifetimes.enter_async_context(service)).methods()
+
+
+async def _action_cache(
+    specs: Sequence[AcServiceSpec],
+    cas: Sequence[CasServiceSpec],
+    max_batch_bytes: int,
+    stores: StoreBuilder,
+    env: Environment,
+) -> Sequence[Method]:
+    outputs = {
+        spec.instance_name: await _store("cas", spec, spec.cas_store, stores) for spec in cas
+    }
+    return ActionCacheService(
+        {
+            spec.instance_name: ActionCacheInstance(
+                await _store("ac", spec, spec.ac_store, stores),
+                spec.read_only,
+                outputs.get(spec.instance_name),
+            )
+            for spec in _distinct("ac", specs)
+        },
+        default_function=env.digest_function,
+        max_inlined_bytes=max_batch_bytes,
+    ).methods()
+
+
+def _capabilities(
+    specs: Sequence[CapabilitiesServiceSpec],
+    action_caches: Sequence[AcServiceSpec],
+    max_batch_bytes: int,
+    env: Environment,
+) -> Sequence[Method]:
+    writable = {spec.instance_name for spec in action_caches if not spec.read_only}
+    return CapabilitiesService(
+        {
+            spec.instance_name: CapabilitiesInstance(spec.instance_name in writable)
+            for spec in _distinct("capabilities", specs)
+        },
+        default_function=env.digest_function,
+        max_batch_total_size_bytes=max_batch_bytes,
+    ).methods()
+
+
+async def _store(service: str, spec: InstanceSpec, name: str, stores: StoreBuilder) -> Store:
+    with context(_path(service, spec)):
+        return (await stores.named(name)).store
+
+
+def _distinct(service: str, specs: Sequence[Instance]) -> Sequence[Instance]:
+    """The specs, each of another instance.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for an instance that stands twice.
+    """
+    names: set[str] = set()
+    for spec in specs:
+        if spec.instance_name in names:
+            raise invalid_argument(f"{_path(service, spec)}: the instance stands there twice")
+        names.add(spec.instance_name)
+    return specs
+
+
+def _path(service: str, spec: InstanceSpec) -> str:
+    return f"services/{service}/{spec.instance_name or '(no name)'}"

@@ -1,0 +1,343 @@
+"""Store specs to stores: one `match`, one short function per kind.
+
+Modules of store kinds are imported by the functions that make them, so a server loads only what
+its configuration uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nativelink.compose.environment import Environment
+from nativelink.config.specs_common import EvictionSpec
+from nativelink.config.specs_stores import (
+    CacheMetricsSpec,
+    CompletenessCheckingSpec,
+    ExistenceCacheSpec,
+    FastSlowSpec,
+    FilesystemSpec,
+    MemorySpec,
+    NamedStore,
+    NoopSpec,
+    RefSpec,
+    SizePartitioningSpec,
+    StoreSpec,
+    VerifySpec,
+)
+from nativelink.core.digest import StoreKey
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    already_exists,
+    context,
+    invalid_argument,
+    unimplemented,
+)
+from nativelink.services.status import store_check
+from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
+from nativelink.stores.store import RemovalFeed, Store
+from nativelink.telemetry.meter import Observation
+from nativelink.telemetry.metrics import (
+    STORE_ENTRIES,
+    STORE_EVICTED_BYTES,
+    STORE_EVICTIONS,
+    STORE_MAX_SIZE,
+    STORE_SIZE,
+)
+
+__all__ = ["Leaf", "Node", "StoreBuilder"]
+
+
+class Counted(Protocol):
+    """A store with an eviction policy."""
+
+    def statistics(self) -> EvictionStatistics:
+        """Figures of this moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A store, and the power that another store may need from it.
+
+    Attributes:
+        store: the store.
+        removals: says which keys left it, where that can be known.
+    """
+
+    store: Store
+    removals: RemovalFeed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A store that keeps something itself, for health checks, metrics and the admin page.
+
+    Attributes:
+        path: its place in the configuration without `stores/`, such as `CAS/slow`.
+        kind: the configuration's key, such as `filesystem`.
+        store: the store.
+        place: where it keeps what it has, in words for people.
+        policy: its limits.
+    """
+
+    path: str
+    kind: str
+    store: Counted
+    place: str
+    policy: EvictionPolicy
+
+
+class StoreBuilder:
+    """Makes the named stores of a configuration, each once, in the order of their references.
+
+    Args:
+        specs: the configuration's stores.
+        env: what they are made with.
+
+    Raises:
+        NativeLinkError: ALREADY_EXISTS for a name that stands twice.
+    """
+
+    def __init__(self, specs: Sequence[NamedStore], env: Environment) -> None:
+        self._env = env
+        self._specs: dict[str, StoreSpec] = {}
+        for named in specs:
+            if named.name in self._specs:
+                raise already_exists(f"stores/{named.name}: there are two stores of this name")
+            self._specs[named.name] = named.spec
+        self._made: dict[str, Node] = {}
+        #: Names being made, outermost first: how a reference leads back to itself.
+        self._making: list[str] = []
+        self.leaves: list[Leaf] = []
+
+    async def build_all(self) -> None:
+        """Make every named store, also those that nothing refers to."""
+        for name in self._specs:
+            await self.named(name)
+
+    async def named(self, name: str) -> Node:
+        """The store of a name.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for an unknown name or a cycle of references; what
+                a store says that cannot be opened. The message begins with the config path.
+        """
+        made = self._made.get(name)
+        if made is not None:
+            return made
+        if name not in self._specs:
+            known = ", ".join(sorted(self._specs)) or "none"
+            raise invalid_argument(f"there is no store {name!r}; the stores are: {known}")
+        if name in self._making:
+            cycle = " -> ".join([*self._making[self._making.index(name) :], name])
+            raise invalid_argument(f"stores refer to each other in a circle: {cycle}")
+        self._making.append(name)
+        try:
+            made = self._made[name] = await self._build(self._specs[name], name)
+        finally:
+            self._making.pop()
+        return made
+
+    async def _build(self, spec: StoreSpec, path: str) -> Node:
+        """One store with everything inside it; `path` is its place, such as `CAS/fast`."""
+        match spec:
+            case RefSpec():
+                # No context of its own: the store referred to names itself.
+                return await self._reference(spec, path)
+            case FastSlowSpec():
+                return await self._fast_slow(spec, path)
+            case SizePartitioningSpec():
+                return await self._size_partitioning(spec, path)
+            case VerifySpec():
+                return await self._verify(spec, path)
+            case ExistenceCacheSpec():
+                return await self._existence_cache(spec, path)
+            case CompletenessCheckingSpec():
+                return await self._completeness_checking(spec, path)
+            case CacheMetricsSpec():
+                return await self._cache_metrics(spec, path)
+            case MemorySpec():
+                return self._memory(spec, path)
+            case FilesystemSpec():
+                with context(f"stores/{path}"):
+                    return await self._filesystem(spec, path)
+            case NoopSpec():
+                return self._noop()
+            case _:
+                raise unimplemented(f"stores/{path}: {spec.KIND} is not available in this version")
+
+    # -- leaves -----------------------------------------------------------------------------
+
+    def _memory(self, spec: MemorySpec, path: str) -> Node:
+        from nativelink.stores.memory import MemoryStore
+
+        policy = _policy(spec.eviction_policy)
+        store = MemoryStore(eviction=policy, clock=self._env.clock)
+        self._leaf(Leaf(path, spec.KIND, store, "memory", policy), store)
+        return Node(store, store)
+
+    async def _filesystem(self, spec: FilesystemSpec, path: str) -> Node:
+        from nativelink.stores.filesystem import FilesystemStore
+
+        policy = _policy(spec.eviction_policy)
+        store = FilesystemStore(
+            content_path=Path(spec.content_path),
+            temp_path=Path(spec.temp_path),
+            eviction=policy,
+            clock=self._env.clock,
+            read_buffer_size=spec.read_buffer_size,
+            block_size=spec.block_size,
+            max_concurrent_writes=spec.max_concurrent_writes,
+            evict_page_cache=spec.evict_page_cache,
+        )
+        try:
+            await self._env.lifetimes.enter_async_context(store)
+        except OSError as error:
+            raise NativeLinkError(
+                Code.FAILED_PRECONDITION, f"{error.filename or ''}: {error.strerror or error}"
+            ) from error
+        self._leaf(Leaf(path, spec.KIND, store, spec.content_path, policy), store)
+        return Node(store, store)
+
+    def _noop(self) -> Node:
+        from nativelink.stores.noop import NoopStore
+
+        return Node(NoopStore())
+
+    def _leaf(self, leaf: Leaf, store: Store) -> None:
+        """Let a leaf be seen: health, metrics, the admin page."""
+        env = self._env
+        self.leaves.append(leaf)
+        type_name = type(store).__name__
+        # The blob of the check must fit, and push out next to nothing that is of use.
+        limit = leaf.policy.max_bytes // 16 or env.health_check_bytes
+        env.health.add(
+            f"/nativelink/stores/{leaf.path}/{type_name}",
+            type_name,
+            store_check(
+                store,
+                size_bytes=max(1, min(env.health_check_bytes, limit)),
+                function=env.digest_function,
+            ),
+        )
+        labels = (leaf.path, leaf.kind)
+        figures = leaf.store.statistics
+
+        def observe(figure: Callable[[EvictionStatistics], float]) -> list[Observation]:
+            return [(labels, figure(figures()))]
+
+        registry = env.registry
+        registry.observe(STORE_SIZE, lambda: observe(lambda now: now.total_bytes))
+        registry.observe(STORE_ENTRIES, lambda: observe(lambda now: now.count))
+        registry.observe(
+            STORE_EVICTIONS, lambda: observe(lambda now: now.evicted_count + now.expired_count)
+        )
+        registry.observe(
+            STORE_EVICTED_BYTES, lambda: observe(lambda now: now.evicted_bytes + now.expired_bytes)
+        )
+        if max_bytes := leaf.policy.max_bytes:
+            registry.observe(STORE_MAX_SIZE, lambda: [(labels, max_bytes)])
+
+    # -- joins and wrappers -----------------------------------------------------------------
+
+    async def _reference(self, spec: RefSpec, path: str) -> Node:
+        if spec.name not in self._specs:
+            known = ", ".join(sorted(self._specs))
+            raise invalid_argument(
+                f"stores/{path}: ref_store names {spec.name!r}; the stores are: {known}"
+            )
+        return await self.named(spec.name)
+
+    async def _fast_slow(self, spec: FastSlowSpec, path: str) -> Node:
+        from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
+
+        fast = await self._build(spec.fast, f"{path}/fast")
+        slow = await self._build(spec.slow, f"{path}/slow")
+        store = FastSlowStore(
+            fast.store,
+            slow.store,
+            fast_direction=StoreDirection(spec.fast_direction.value),
+            slow_direction=StoreDirection(spec.slow_direction.value),
+            bypass_dedup_threshold_bytes=spec.bypass_dedup_threshold_bytes,
+        )
+        # What the slow side lost is lost, whatever the fast side still has.
+        return Node(store, slow.removals)
+
+    async def _size_partitioning(self, spec: SizePartitioningSpec, path: str) -> Node:
+        from nativelink.stores.join.size_partition import SizePartitioningStore
+
+        lower = await self._build(spec.lower_store, f"{path}/lower_store")
+        upper = await self._build(spec.upper_store, f"{path}/upper_store")
+        store = SizePartitioningStore(lower.store, upper.store, size=spec.size)
+        if lower.removals is None or upper.removals is None:
+            return Node(store)
+        return Node(store, _BothFeeds(lower.removals, upper.removals))
+
+    async def _verify(self, spec: VerifySpec, path: str) -> Node:
+        from nativelink.stores.wrap.verify import VerifyStore
+
+        backend = await self._build(spec.backend, f"{path}/backend")
+        store = VerifyStore(
+            backend.store,
+            verify_size=spec.verify_size,
+            verify_hash=spec.verify_hash,
+            default_function=self._env.digest_function,
+        )
+        return Node(store, backend.removals)
+
+    async def _existence_cache(self, spec: ExistenceCacheSpec, path: str) -> Node:
+        from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
+
+        backend = await self._build(spec.backend, f"{path}/backend")
+        store = ExistenceCacheStore(
+            backend.store,
+            eviction=_policy(spec.eviction_policy),
+            clock=self._env.clock,
+            removals=backend.removals,
+        )
+        return Node(store, backend.removals)
+
+    async def _completeness_checking(self, spec: CompletenessCheckingSpec, path: str) -> Node:
+        from nativelink.stores.wrap.completeness import CompletenessCheckingStore
+
+        backend = await self._build(spec.backend, f"{path}/backend")
+        cas = await self._build(spec.cas_store, f"{path}/cas_store")
+        return Node(CompletenessCheckingStore(backend.store, cas.store), backend.removals)
+
+    async def _cache_metrics(self, spec: CacheMetricsSpec, path: str) -> Node:
+        from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
+        from nativelink.telemetry.cache import CacheRecorder
+
+        backend = await self._build(spec.backend, f"{path}/backend")
+        store = CacheMetricsStore(
+            backend.store,
+            cache_type=spec.cache_type,
+            recorder=CacheRecorder(self._env.registry),
+        )
+        return Node(store, backend.removals)
+
+
+class _BothFeeds:
+    """What left either of two stores."""
+
+    def __init__(self, lower: RemovalFeed, upper: RemovalFeed) -> None:
+        self._feeds = (lower, upper)
+
+    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
+        for feed in self._feeds:
+            feed.on_removed(callback)
+
+
+def _policy(spec: EvictionSpec | None) -> EvictionPolicy:
+    if spec is None:
+        return EvictionPolicy()
+    return EvictionPolicy(
+        max_bytes=spec.max_bytes,
+        evict_bytes=spec.evict_bytes,
+        max_seconds=spec.max_seconds,
+        max_count=spec.max_count,
+    )

@@ -1,0 +1,69 @@
+"""What this version cannot start, named line by line."""
+
+import json5
+import pytest
+
+from nativelink.compose.available import unavailable
+from nativelink.config import Config
+
+
+def config(text: str) -> Config:
+    return Config.model_validate(json5.loads(text))
+
+
+def lines_for(store: str) -> list[str]:
+    return list(unavailable(config(f"{{ stores: [{{ name: 'A', {store} }}], servers: [] }}")))
+
+
+def test_a_store_that_is_there_is_not_named():
+    assert lines_for("memory: {}") == []
+
+
+@pytest.mark.parametrize(
+    ("store", "line"),
+    [
+        ("redis_store: { addresses: ['redis://x'] }", "stores/A: redis_store"),
+        (
+            "compression: { backend: { memory: {} }, compression_algorithm: { lz4: {} } }",
+            "stores/A: compression",
+        ),
+        (
+            """verify: { backend: { fast_slow: { fast: { memory: {} }, slow: {
+              experimental_cloud_object_store: { provider: 'aws', region: 'r', bucket: 'b' }
+            } } } }""",
+            "stores/A/backend/slow: experimental_cloud_object_store",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_named_with_its_path(store: str, line: str):
+    assert lines_for(store) == [f"{line} is not available in this version"]
+
+
+def test_all_stores_that_cannot_be_opened_are_named():
+    grpc = "grpc: { endpoints: [{ address: 'grpc://x:1' }], store_type: 'cas' }"
+    assert lines_for(f"shard: {{ stores: [{{ store: {{ {grpc} }}, weight: 1 }}] }}") == [
+        "stores/A: shard is not available in this version",
+        "stores/A/stores/0/store: grpc is not available in this version",
+    ]
+
+
+def test_schedulers_workers_and_services_that_are_missing_are_named():
+    text = """{
+      stores: [{ name: "CAS", memory: {} }],
+      schedulers: [{ name: "MAIN", simple: {} }],
+      servers: [{
+        name: "public",
+        listener: { http: { socket_address: "127.0.0.1:0" } },
+        services: {
+          execution: [{ cas_store: "CAS", scheduler: "MAIN" }],
+          experimental_bep: { store: "CAS" },
+        },
+      }],
+      experimental_origin_events: { publisher: { store: "CAS" } },
+    }"""
+    assert list(unavailable(config(text))) == [
+        "schedulers/MAIN: simple is not available in this version",
+        "servers/public/services/execution: this service is not available in this version",
+        "servers/public/services/experimental_bep: this service is not available in this version",
+        "experimental_origin_events: they are not available in this version",
+    ]

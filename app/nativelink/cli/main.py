@@ -30,12 +30,15 @@ class _Commands(TyperGroup):
         # Imported when it is asked for: the server starts without it.
         from nativelink.cli.config import app as config_app
 
-        return typer.main.get_command(config_app)
+        command = typer.main.get_command(config_app)
+        command.name = cmd_name
+        return command
 
 
 app = typer.Typer(
     cls=_Commands,
     help="A Remote Execution API v2 cache and build farm, configured by NativeLink's JSON5 files.",
+    subcommand_metavar="CONFIG.json5 | COMMAND [ARGS]...",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

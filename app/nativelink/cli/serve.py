@@ -41,10 +41,10 @@ def serve(path: Path) -> int:
     configure(os.environ)
     try:
         config = load_file(path)
-    except OSError as error:
-        return _refuse(f"{path}: {error.strerror or error}")
     except NativeLinkError as error:
-        return _refuse(error.message)
+        # Every problem with its place in the file, in the form that editors jump to.
+        print(error.message, file=sys.stderr)
+        return 1
     wanted = config.global_.max_open_files
     got = raise_open_files(wanted)
     if got < wanted and "max_open_files" in config.global_.model_fields_set:
@@ -55,7 +55,9 @@ def serve(path: Path) -> int:
         try:
             return runner.run(_run(config, os.environ))
         except NativeLinkError as error:
-            return _refuse(error.message)
+            for line in error.message.splitlines():
+                print(f"nativelink: {line}", file=sys.stderr)
+            return 1
 
 
 async def _run(config: Config, environ: Mapping[str, str]) -> int:
@@ -99,10 +101,3 @@ def raise_open_files(wanted: int) -> int:
         return wanted if soft == unlimited else soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     return target
-
-
-def _refuse(message: str) -> int:
-    """One line for each problem, and the exit code of a start that failed."""
-    for line in message.splitlines():
-        print(f"nativelink: {line}", file=sys.stderr)
-    return 1

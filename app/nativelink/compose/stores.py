@@ -6,10 +6,10 @@ its configuration uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_common import EvictionSpec
@@ -27,6 +27,7 @@ from nativelink.config.specs_stores import (
     StoreSpec,
     VerifySpec,
 )
+from nativelink.config.specs_stores import StoreDirection as DirectionSpec
 from nativelink.core.digest import StoreKey
 from nativelink.core.errors import (
     Code,
@@ -46,7 +47,12 @@ from nativelink.telemetry.metrics import (
     STORE_EVICTIONS,
     STORE_MAX_SIZE,
     STORE_SIZE,
+    STORE_TIER_IO,
+    STORE_TIER_OPERATIONS,
 )
+
+if TYPE_CHECKING:
+    from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
 
 __all__ = ["Leaf", "Node", "StoreBuilder"]
 
@@ -66,10 +72,12 @@ class Node:
     Attributes:
         store: the store.
         removals: says which keys left it, where that can be known.
+        keeps: False if it keeps nothing (noop), so that nobody need bring it anything.
     """
 
     store: Store
     removals: RemovalFeed | None = None
+    keeps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,10 @@ class StoreBuilder:
         self._made: dict[str, Node] = {}
         #: Names being made, outermost first: how a reference leads back to itself.
         self._making: list[str] = []
+        self._tiers: list[FastSlowStore] = []
         self.leaves: list[Leaf] = []
+        env.registry.observe(STORE_TIER_OPERATIONS, self._tier_operations)
+        env.registry.observe(STORE_TIER_IO, self._tier_io)
 
     async def build_all(self) -> None:
         """Make every named store, also those that nothing refers to."""
@@ -206,7 +217,7 @@ class StoreBuilder:
     def _noop(self) -> Node:
         from nativelink.stores.noop import NoopStore
 
-        return Node(NoopStore())
+        return Node(NoopStore(), keeps=False)
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""
@@ -242,6 +253,27 @@ class StoreBuilder:
         if max_bytes := leaf.policy.max_bytes:
             registry.observe(STORE_MAX_SIZE, lambda: [(labels, max_bytes)])
 
+    def _tier_operations(self) -> Iterable[Observation]:
+        """How the two sides of all fast_slow stores answered reads."""
+        figures = [store.statistics() for store in self._tiers]
+        if not figures:
+            return
+        yield ("fast", "hit"), sum(now.fast_hits for now in figures)
+        yield ("fast", "miss"), sum(now.fast_misses for now in figures)
+        yield ("fast", "stale"), sum(now.fast_stale for now in figures)
+        yield ("slow", "hit"), sum(now.slow_hits for now in figures)
+        yield ("slow", "miss"), sum(now.slow_misses for now in figures)
+
+    def _tier_io(self) -> Iterable[Observation]:
+        """Bytes that went through the two sides of all fast_slow stores."""
+        figures = [store.statistics() for store in self._tiers]
+        if not figures:
+            return
+        yield ("fast", "read"), sum(now.fast_read_bytes for now in figures)
+        yield ("fast", "write"), sum(now.fast_written_bytes for now in figures)
+        yield ("slow", "read"), sum(now.slow_read_bytes for now in figures)
+        yield ("slow", "write"), sum(now.slow_written_bytes for now in figures)
+
     # -- joins and wrappers -----------------------------------------------------------------
 
     async def _reference(self, spec: RefSpec, path: str) -> Node:
@@ -253,17 +285,19 @@ class StoreBuilder:
         return await self.named(spec.name)
 
     async def _fast_slow(self, spec: FastSlowSpec, path: str) -> Node:
-        from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
+        from nativelink.stores.join.fast_slow import FastSlowStore
 
         fast = await self._build(spec.fast, f"{path}/fast")
         slow = await self._build(spec.slow, f"{path}/slow")
         store = FastSlowStore(
             fast.store,
             slow.store,
-            fast_direction=StoreDirection(spec.fast_direction.value),
-            slow_direction=StoreDirection(spec.slow_direction.value),
+            fast_direction=_direction(fast, spec.fast_direction),
+            slow_direction=_direction(slow, spec.slow_direction),
             bypass_dedup_threshold_bytes=spec.bypass_dedup_threshold_bytes,
+            clock=self._env.clock,
         )
+        self._tiers.append(store)
         # What the slow side lost is lost, whatever the fast side still has.
         return Node(store, slow.removals)
 
@@ -330,6 +364,13 @@ class _BothFeeds:
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         for feed in self._feeds:
             feed.on_removed(callback)
+
+
+def _direction(node: Node, spec: DirectionSpec) -> StoreDirection:
+    """What a side of fast_slow keeps."""
+    from nativelink.stores.join.fast_slow import StoreDirection
+
+    return StoreDirection(spec.value) if node.keeps else StoreDirection.READ_ONLY
 
 
 def _policy(spec: EvictionSpec | None) -> EvictionPolicy:

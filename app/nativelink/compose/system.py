@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from nativelink.compose.available import unavailable
 from nativelink.compose.environment import Environment
@@ -23,8 +21,6 @@ from nativelink.telemetry.meter import Registry
 from nativelink.telemetry.metrics import HEALTH_CHECKS
 
 __all__ = ["System", "open_system"]
-
-_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +73,43 @@ async def open_system(
     def observe(result: HealthResult) -> None:
         checks.bind(result.namespace, result.health.value.lower()).add()
 
+    try:
+        async with AsyncExitStack() as lifetimes:
+            yield await _open(config, registry, observe, lifetimes, version, environ, clock)
+    except BaseExceptionGroup as group:
+        # Task groups on the way wrap what they did not raise themselves.
+        raised: BaseException = group
+        while isinstance(raised, BaseExceptionGroup) and len(raised.exceptions) == 1:
+            raised = raised.exceptions[0]
+        if isinstance(raised, NativeLinkError):
+            raise raised from None
+        raise
+
+
+async def _open(
+    config: Config,
+    registry: Registry,
+    observe: Callable[[HealthResult], None],
+    lifetimes: AsyncExitStack,
+    version: str,
+    environ: Mapping[str, str],
+    clock: Clock,
+) -> System:
     function = config.global_.default_digest_hash_function or HashFunction.SHA256
-    async with AsyncExitStack() as lifetimes:
-        tracer = await lifetimes.enter_async_context(
-            open_telemetry(config.global_, registry, version=version, environ=environ, clock=clock)
-        )
-        env = Environment(
-            version=version,
-            clock=clock,
-            registry=registry,
-            health=HealthRegistry(clock=clock, observe=observe),
-            lifetimes=lifetimes,
-            tracer=tracer,
-            digest_function=DigestFunction[function.name],
-            health_check_bytes=config.global_.default_digest_size_health_check,
-        )
-        stores = StoreBuilder(config.stores, env)
-        await stores.build_all()
-        listeners = await open_listeners(config, stores, env)
-        yield System(tuple(listeners), tuple(stores.leaves))
+    tracer = await lifetimes.enter_async_context(
+        open_telemetry(config.global_, registry, version=version, environ=environ, clock=clock)
+    )
+    env = Environment(
+        version=version,
+        clock=clock,
+        registry=registry,
+        health=HealthRegistry(clock=clock, observe=observe),
+        lifetimes=lifetimes,
+        tracer=tracer,
+        digest_function=DigestFunction[function.name],
+        health_check_bytes=config.global_.default_digest_size_health_check,
+    )
+    stores = StoreBuilder(config.stores, env)
+    await stores.build_all()
+    listeners = await open_listeners(config, stores, env)
+    return System(tuple(listeners), tuple(stores.leaves))

@@ -1,0 +1,230 @@
+"""Store specs to stores: references, errors with their place, and what becomes visible."""
+
+from typing import Any
+
+import json5
+import pytest
+
+from nativelink.compose.environment import Environment
+from nativelink.compose.stores import StoreBuilder
+from nativelink.config import Config
+from nativelink.core.digest import DigestFunction
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.services.status import Health
+from nativelink.stores.store import read_bytes, write_bytes
+from nativelink.telemetry.meter import NumberPoint
+
+BLOB = b"a blob"
+DIGEST = DigestFunction.SHA256.digest_of(BLOB)
+
+
+def builder(text: str, environment: Environment) -> StoreBuilder:
+    """A builder for the value of a configuration's `stores`."""
+    config = Config.model_validate(json5.loads(f"{{ stores: {text}, servers: [] }}"))
+    return StoreBuilder(config.stores, environment)
+
+
+async def test_a_reference_is_the_store_itself_wherever_it_stands(environment: Environment):
+    stores = builder(
+        """[
+          { name: "ALIAS", ref_store: { name: "CAS" } },
+          { name: "CAS", memory: {} },
+        ]""",
+        environment,
+    )
+    await stores.build_all()
+    assert (await stores.named("ALIAS")).store is (await stores.named("CAS")).store
+    assert [leaf.path for leaf in stores.leaves] == ["CAS"]
+
+
+async def test_a_reference_to_nothing_says_what_there_is(environment: Environment):
+    stores = builder('[{ name: "A", ref_store: { name: "B" } }]', environment)
+    with pytest.raises(NativeLinkError, match="stores/A: ref_store names 'B'; the stores are: A"):
+        await stores.build_all()
+
+
+async def test_a_circle_of_references_is_shown(environment: Environment):
+    stores = builder(
+        """[
+          { name: "A", verify: { backend: { ref_store: { name: "B" } } } },
+          { name: "B", ref_store: { name: "C" } },
+          { name: "C", ref_store: { name: "A" } },
+        ]""",
+        environment,
+    )
+    with pytest.raises(NativeLinkError, match="A -> B -> C -> A") as error:
+        await stores.build_all()
+    assert error.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_two_stores_of_one_name_are_refused(environment: Environment):
+    with pytest.raises(NativeLinkError, match="stores/A: there are two stores of this name"):
+        builder('[{ name: "A", memory: {} }, { name: "A", noop: {} }]', environment)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "memory: {}",
+        "verify: { verify_size: true, verify_hash: true, backend: { memory: {} } }",
+        "existence_cache: { backend: { memory: {} } }",
+        "cache_metrics: { cache_type: 'cas', backend: { memory: {} } }",
+        "size_partitioning: { size: 3, lower_store: { noop: {} }, upper_store: { memory: {} } }",
+        "fast_slow: { fast: { memory: {} }, slow: { memory: {} } }",
+        "completeness_checking: { backend: { memory: {} }, cas_store: { memory: {} } }",
+    ],
+)
+async def test_a_store_that_was_made_keeps_what_is_put(spec: str, environment: Environment):
+    store = (await builder(f'[{{ name: "A", {spec} }}]', environment).named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    if not spec.startswith("completeness"):  # Our blob is no action result.
+        assert await read_bytes(store, DIGEST) == BLOB
+
+
+async def test_a_filesystem_store_is_opened_and_closed_with_the_system(
+    environment: Environment, tmp_path: Any
+):
+    spec = f"filesystem: {{ content_path: '{tmp_path}/c', temp_path: '{tmp_path}/t' }}"
+    store = (await builder(f'[{{ name: "A", {spec} }}]', environment).named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    assert await read_bytes(store, DIGEST) == BLOB
+    assert any(path.read_bytes() == BLOB for path in tmp_path.rglob("*") if path.is_file())
+
+
+async def test_a_directory_that_cannot_be_made_is_named_with_its_place(
+    environment: Environment, tmp_path: Any
+):
+    (tmp_path / "file").write_text("not a directory")
+    spec = f"filesystem: {{ content_path: '{tmp_path}/file/c', temp_path: '{tmp_path}/t' }}"
+    stores = builder(f'[{{ name: "A", verify: {{ backend: {{ {spec} }} }} }}]', environment)
+    with pytest.raises(NativeLinkError, match=r"^stores/A/backend: ") as error:
+        await stores.build_all()
+    assert str(tmp_path / "file") in error.value.message
+
+
+async def test_every_leaf_of_a_composed_store_is_checked(environment: Environment):
+    stores = builder(
+        """[
+          { name: "CAS", verify: { backend: {
+            fast_slow: { fast: { memory: {} }, slow: { memory: {} } } } } },
+          { name: "AC", completeness_checking: {
+            backend: { memory: {} }, cas_store: { ref_store: { name: "CAS" } } } },
+        ]""",
+        environment,
+    )
+    await stores.build_all()
+    results = await environment.health.results(5)
+    assert [result.namespace for result in results] == [
+        "/nativelink/stores/CAS/backend/fast/MemoryStore",
+        "/nativelink/stores/CAS/backend/slow/MemoryStore",
+        "/nativelink/stores/AC/backend/MemoryStore",
+    ]
+    assert {result.health for result in results} == {Health.OK}
+
+
+async def test_the_blob_of_a_health_check_fits_into_a_small_store(environment: Environment):
+    stores = builder(
+        '[{ name: "A", memory: { eviction_policy: { max_bytes: 100 } } }]', environment
+    )
+    await stores.build_all()
+    (result,) = await environment.health.results(5)
+    assert (result.health, result.message) == (Health.OK, "wrote and read 6 bytes")
+
+
+async def test_sizes_entries_and_evictions_are_measured(environment: Environment):
+    stores = builder('[{ name: "A", memory: { eviction_policy: { max_bytes: 10 } } }]', environment)
+    store = (await stores.named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    await write_bytes(store, DigestFunction.SHA256.digest_of(b"other"), b"other")
+    measured = {
+        series.definition.name: point.value
+        for series in environment.registry.collect()
+        for point in series.points
+        if isinstance(point, NumberPoint)
+        and point.attributes == (("store.name", "A"), ("store.type", "memory"))
+    }
+    assert measured == {
+        "store.size": 5,
+        "store.entries": 1,
+        "store.evictions": 1,
+        "store.evicted": 6,
+        "store.max_size": 10,
+    }
+
+
+async def test_what_left_the_backend_is_forgotten_by_the_existence_cache(
+    environment: Environment,
+):
+    stores = builder(
+        """[{ name: "A", existence_cache: { backend: {
+          memory: { eviction_policy: { max_count: 1 } } } } }]""",
+        environment,
+    )
+    store = (await stores.named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    assert await store.has([DIGEST]) == [len(BLOB)]
+    await write_bytes(store, DigestFunction.SHA256.digest_of(b"other"), b"other")
+    assert await store.has([DIGEST]) == [None]
+
+
+async def test_operations_are_recorded_under_the_configured_label(environment: Environment):
+    stores = builder(
+        '[{ name: "A", cache_metrics: { cache_type: "ac", backend: { memory: {} } } }]',
+        environment,
+    )
+    store = (await stores.named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    await read_bytes(store, DIGEST)
+    operations = {
+        point.attributes: point.value
+        for series in environment.registry.collect()
+        if series.definition.name == "cache.operations"
+        for point in series.points
+        if isinstance(point, NumberPoint)
+    }
+    assert {
+        (attributes[0][1], attributes[1][1], attributes[2][1]): value
+        for attributes, value in operations.items()
+    } == {("ac", "write", "success"): 1, ("ac", "read", "hit"): 1}
+
+
+async def test_the_sides_of_all_fast_slow_stores_are_added_up(environment: Environment):
+    spec = "fast_slow: { fast: { memory: {} }, slow: { memory: {} } }"
+    stores = builder(f'[{{ name: "A", {spec} }}, {{ name: "B", {spec} }}]', environment)
+    for name in ("A", "B"):
+        store = (await stores.named(name)).store
+        await write_bytes(store, DIGEST, BLOB)
+        await read_bytes(store, DIGEST)
+    tiers = {
+        (series.definition.name, *(value for _, value in point.attributes)): point.value
+        for series in environment.registry.collect()
+        if series.definition.name.startswith("store.tier.")
+        for point in series.points
+        if isinstance(point, NumberPoint)
+    }
+    assert tiers["store.tier.operations", "fast", "hit"] == 2
+    assert tiers["store.tier.operations", "slow", "hit"] == 0
+    assert tiers["store.tier.io", "fast", "read"] == 2 * len(BLOB)
+    assert tiers["store.tier.io", "slow", "write"] == 2 * len(BLOB)
+
+
+async def test_a_side_that_keeps_nothing_is_not_brought_anything(environment: Environment):
+    stores = builder(
+        """[
+          { name: "NOTHING", noop: {} },
+          { name: "A", fast_slow: {
+            fast: { ref_store: { name: "NOTHING" } }, slow: { memory: {} } } },
+        ]""",
+        environment,
+    )
+    store = (await stores.named("A")).store
+    await write_bytes(store, DIGEST, BLOB)
+    assert await read_bytes(store, DIGEST) == BLOB
+    written = {
+        point.attributes: point.value
+        for series in environment.registry.collect()
+        if series.definition.name == "store.tier.io"
+        for point in series.points
+        if isinstance(point, NumberPoint)
+    }
+    assert written[("store.tier", "fast"), ("store.direction", "write")] == 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.latch import Latch
 from nativelink.core.streams import CountingSink, Sink, Source
 from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
 from nativelink.stores.store import DelegatingStore, RemovalFeed, Store
@@ -123,7 +123,7 @@ class ExistenceCacheStore(DelegatingStore):
         found = lookup.sizes
         again: list[StoreKey] = []
         for key, other in theirs.items():
-            await other.wait()
+            await other.ended.wait()
             if other.error is not None:
                 raise other.error.copy()
             if key in other.sizes:
@@ -148,7 +148,7 @@ class ExistenceCacheStore(DelegatingStore):
             for key in keys:
                 if isinstance(key, Digest):
                     self._drop(key, lookup)
-            lookup.end()
+            lookup.ended.set()
 
     async def _get_unknown(self, key: Digest, sink: Sink) -> None:
         """A whole read of what is not remembered yet: if it succeeds, it will be."""
@@ -187,26 +187,12 @@ class _Lookup(_Claim):
     Attributes:
         sizes: the answers; a digest is missing while there is none, or if the call was cancelled.
         error: what the backend raised instead.
+        ended: set when one of these is there, or never will be.
     """
 
-    __slots__ = ("_end", "_has_ended", "error", "sizes")
+    __slots__ = ("ended", "error", "sizes")
 
     def __init__(self) -> None:
         self.sizes: dict[StoreKey, int | None] = {}
         self.error: NativeLinkError | None = None
-        self._has_ended = False
-        #: Made by the first who waits: most questions are asked by one alone.
-        self._end: asyncio.Event | None = None
-
-    async def wait(self) -> None:
-        """Wait for the end, however it comes."""
-        if not self._has_ended:
-            if self._end is None:
-                self._end = asyncio.Event()
-            await self._end.wait()
-
-    def end(self) -> None:
-        """Let those who wait go on."""
-        self._has_ended = True
-        if self._end is not None:
-            self._end.set()
+        self.ended = Latch()

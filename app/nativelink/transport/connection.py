@@ -24,6 +24,8 @@ __all__ = ["Http2Protocol", "OpeningProtocol"]
 
 #: From here on a list of buffers goes to the kernel as it is; below, one joined buffer is cheaper.
 _JOIN_BYTES: Final = 64 * 1024
+#: Streams looked at before it is looked at how much their answers take.
+_BATCH: Final = 8
 #: How long a connection that we ended may take to read why, before it is closed.
 _LINGER_S: Final = 1.0
 
@@ -144,15 +146,19 @@ class Http2Protocol(asyncio.Protocol):
         self._flush()
 
     def _work(self, news: list[Stream]) -> None:
-        connection, handle = self.connection, self.calls.handle
-        for stream in news:
-            if connection.congested and stream.call is None:
+        connection, calls = self.connection, self.calls
+        while len(news) > _BATCH:
+            # Answers that pile up are written in between, and may hold up what comes after.
+            calls.handle(news[:_BATCH])
+            del news[:_BATCH]
+            if connection.congested:
                 self._write()
                 if connection.congested:
-                    self._backlog.append(stream)
-                    continue
-            handle(stream)
-        self.calls.rest()
+                    begun = [stream for stream in news if stream.call is not None]
+                    self._backlog += [stream for stream in news if stream.call is None]
+                    calls.handle(begun)
+                    return
+        calls.handle(news)
 
     def _flush_soon(self) -> None:
         if not self._flushing:

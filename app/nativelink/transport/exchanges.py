@@ -47,6 +47,7 @@ __all__ = [
     "UnaryExchange",
     "http_error",
     "http_fields",
+    "malformed",
     "parsed_request",
 ]
 
@@ -110,8 +111,8 @@ class CallEnvironment:
         self.connection.respond(
             stream,
             plan.head,
-            (message_prefix(flag, size), message),
-            size + PREFIX_BYTES,
+            message_prefix(flag, size),
+            message,
             router.trailers(None, metadata) if metadata else router.ok_trailers,
         )
 
@@ -123,9 +124,14 @@ def parsed_request(plan: GrpcPlan, message: Chunk) -> Any:
         NativeLinkError: INVALID_ARGUMENT.
     """
     try:
-        return plan.method.parse(bytes(message))
+        return plan.parse(bytes(message))
     except Exception as error:
-        raise invalid_argument(f"malformed request of {plan.path}: {error}") from error
+        raise malformed(plan, error) from error
+
+
+def malformed(plan: GrpcPlan, error: Exception) -> NativeLinkError:
+    """What a request that cannot be parsed is answered with."""
+    return invalid_argument(f"malformed request of {plan.path}: {error}")
 
 
 class Exchange:

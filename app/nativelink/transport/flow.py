@@ -13,10 +13,12 @@ from typing import Final, TypeAlias
 from nativelink.core.streams import Chunk
 from nativelink.transport.fields import Field, encode_fields
 from nativelink.transport.frames import (
+    DATA,
     END_HEADERS,
     END_STREAM,
     HEADERS,
     data_header,
+    pack_header,
 )
 from nativelink.transport.streams import Stream
 
@@ -71,7 +73,6 @@ class Sending:
         self._blocked: dict[int, Stream] = {}
         self._delayed_control = 0
         self._paused_at = now
-        self._idle_since = now
         # DATA frames sent, each of which a peer may answer with a WINDOW_UPDATE and a PING.
         self._frames_sent = 0
 
@@ -109,31 +110,41 @@ class Sending:
         self,
         stream: Stream,
         head: HeaderBlock,
-        parts: Sequence[Chunk],
-        size: int,
+        prefix: bytes,
+        message: Chunk,
         trailers: HeaderBlock,
     ) -> None:
-        """A whole answer: headers, one body of `size` bytes in `parts`, trailers.
+        """A whole answer: headers, one message behind its prefix, trailers.
 
         If it cannot be sent at once, the stream stays open until it is.
         """
+        size = len(prefix) + len(message)
         if (
             size <= self._send_window
             and size <= stream.send_window
             and size <= self._peer_max_frame
-            and not self.congested
+            and self.writable
+            and self.out_bytes < self._send_buffer
         ):
             id_ = stream.id
             id_bytes = id_.to_bytes(4, "big")
             self._send_window -= size
             self.out_bytes += size
-            out = self.out
-            out += (head[0], id_bytes, head[1], data_header(size, 0, id_), *parts)
-            out += (trailers[0], id_bytes, trailers[1])
+            self.out += (
+                head[0],
+                id_bytes,
+                head[1],
+                pack_header(size >> 8, size & 255, DATA, 0, id_),
+                prefix,
+                message,
+                trailers[0],
+                id_bytes,
+                trailers[1],
+            )
             self._close_stream(stream)
             return
         self.send_head(stream, head)
-        self.send_data(stream, parts, size)
+        self.send_data(stream, (prefix, message), size)
         self.finish(stream, trailers)
 
     def send_head(self, stream: Stream, block: HeaderBlock) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "Setting",
     "data_header",
     "goaway_frame",
+    "pack_header",
     "ping_frame",
     "rst_stream_frame",
     "settings_ack_frame",
@@ -64,6 +65,9 @@ MAX_WINDOW: Final = 2**31 - 1
 
 # The length's 24 bits travel as 16 and 8: one unpack gives all five fields of a header.
 _HEADER: Final = Struct(">HBBBI")
+
+#: The same five of a header to be sent.
+pack_header: Final = _HEADER.pack
 
 #: `(length >> 8, length & 255, type, flags, stream id with its reserved bit)` at an offset.
 split_header: Final = _HEADER.unpack_from

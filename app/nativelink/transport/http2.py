@@ -71,6 +71,8 @@ _DRAIN_PING: Final = b"draining"
 _ALIVE_PING: Final = b"alive?!?"
 #: How long the first GOAWAY of a drain waits for the answer to its PING.
 _DRAIN_ROUND_TRIP_S: Final = 1.0
+#: Copying a payload up to this size costs no more than a memoryview of it.
+_COPY_BYTES: Final = 2048
 #: A slice keeps the whole read alive; a frame smaller than this share of it is copied out.
 _SLICE_SHIFT: Final = 4
 #: A note beside the eight flags of a HEADERS frame.
@@ -144,6 +146,8 @@ class Http2Connection(Sending):
         self._started_at = now
         self._received_at = now
         self._block_at = now
+        self._idle_since = now
+        self._opened_before = 0
         self._ping_sent_at: float | None = None
         # Draining: the last stream that we shall serve, once that is settled.
         self._draining_since: float | None = None
@@ -248,13 +252,28 @@ class Http2Connection(Sending):
                 stream = streams.get(stream_id)
                 if stream is None or stream.ended or flags & PADDED or not length:
                     self._unusual_data(flags, stream_id & MAX_STREAM_ID, data[start:stop])
-                    continue
-                if length << _SLICE_SHIFT >= end:
+                elif (
+                    flags & END_STREAM
+                    and length < _COPY_BYTES
+                    and not stream.inbox
+                    and stream.head.content_length is None
+                    and length <= stream.receive_window
+                    and length <= self._receive_window
+                ):
+                    # A whole unary request; what `_body` would do, without its questions.
+                    self._receive_window -= length
+                    stream.inbox.append(data[start:stop])
+                    stream.buffered = length
+                    stream.ended = True
+                    if not stream.noted:
+                        stream.noted = True
+                        self._news.append(stream)
+                elif length < _COPY_BYTES or length << _SLICE_SHIFT < end:
+                    self._body(stream, data[start:stop], length, length, flags)
+                else:
                     if view is None:
                         view = memoryview(data)
                     self._body(stream, view[start:stop], length, length, flags)
-                else:
-                    self._body(stream, data[start:stop], length, length, flags)
             elif kind == HEADERS:
                 if (
                     flags & (PADDED | PRIORITY_FIELDS | END_HEADERS) == END_HEADERS
@@ -287,33 +306,40 @@ class Http2Connection(Sending):
         self, stream: Stream, chunk: bytes | memoryview, size: int, length: int, flags: int
     ) -> None:
         """Take a payload of `size` from a frame that counts `length` against the windows."""
-        self._receive_window -= length
-        if self._receive_window < 0:
+        window = self._receive_window = self._receive_window - length
+        if window < 0:
             raise ConnectionEndedError(
                 ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"
             )
-        stream.receive_window -= length
-        if stream.receive_window < 0:
+        window = stream.receive_window = stream.receive_window - length
+        if window < 0:
             self._give_back(length)
             self.reset(stream, ErrorCode.FLOW_CONTROL_ERROR)
             return
         if length > size:
             self._give_back(length - size)
             self._credit_stream(stream, length - size)
-        stream.received += size
-        stream.buffered += size
-        stream.active_at = self._now
         inbox = stream.inbox
-        if size >= SMALL_CHUNK_BYTES or not inbox:
+        if not inbox:
             inbox.append(chunk)
+            stream.buffered += size
         else:
+            stream.buffered += size
             gathered = inbox[-1]
-            if type(gathered) is bytearray and len(gathered) < _GATHERED_CHUNK_BYTES:
+            if size >= SMALL_CHUNK_BYTES:
+                inbox.append(chunk)
+            elif type(gathered) is bytearray and len(gathered) < _GATHERED_CHUNK_BYTES:
                 gathered += chunk
             else:
                 inbox.append(bytearray(chunk))
+        stream.received += size
         if flags & END_STREAM:
-            self._half_close(stream)
+            if stream.head.content_length is None:
+                stream.ended = True
+            else:
+                self._half_close(stream)
+        else:
+            stream.active_at = self._now
         if not stream.noted:
             stream.noted = True
             self._news.append(stream)
@@ -751,8 +777,6 @@ class Http2Connection(Sending):
             stream.inbox = []
             self._give_back(stream.buffered)
             stream.buffered = 0
-        if not self.streams:
-            self._idle_since = self._now
         self._note(stream)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
@@ -768,7 +792,8 @@ class Http2Connection(Sending):
 
     def _close_stream(self, stream: Stream) -> None:
         """Our END_STREAM is out."""
-        if self.streams.pop(stream.id, None) is None:
+        streams = self.streams
+        if streams.pop(stream.id, None) is None:
             return
         if not stream.ended:
             # RFC 9113 section 8.1: the answer is complete, the rest of the request unneeded.
@@ -776,12 +801,13 @@ class Http2Connection(Sending):
             self.out.append(rst_stream_frame(stream.id, ErrorCode.NO_ERROR))
             self._forget(stream.id)
             stream.reset = ErrorCode.NO_ERROR
-        if stream.buffered:
-            stream.inbox = []
-            self._give_back(stream.buffered)
+        buffered = stream.buffered
+        if buffered:
+            # The inbox itself stays: who answers at once may still look into it.
             stream.buffered = 0
-        if not self.streams:
-            self._idle_since = self._now
+            owed = self._owed = self._owed + buffered
+            if owed * 2 >= self._window_size:
+                self._give_back(0)
 
     def _end(self, error: ConnectionEndedError) -> None:
         self.error = error
@@ -868,11 +894,10 @@ class Http2Connection(Sending):
         if self._draining_since is not None:
             if self._last_served is None and now - self._draining_since > _DRAIN_ROUND_TRIP_S:
                 self._settle_drain()
-        elif (
-            not self.streams
-            and settings.idle_timeout_s
-            and now - self._idle_since > settings.idle_timeout_s
-        ):
+        elif self.streams or self.opened != self._opened_before:
+            self._opened_before = self.opened
+            self._idle_since = now
+        elif settings.idle_timeout_s and now - self._idle_since > settings.idle_timeout_s:
             self.drain(now)
 
     def _tick_streams(self, now: float) -> None:

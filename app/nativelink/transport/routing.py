@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import Enum, auto
 from typing import Final
 
 from nativelink.core.errors import (
@@ -20,27 +19,18 @@ from nativelink.transport.headers import RequestHead
 from nativelink.transport.settings import ServerSettings
 from nativelink.transport.status import encode_metadata, status_fields
 
-__all__ = ["GrpcPlan", "HttpPlan", "Kind", "Plan", "Refusal", "Router"]
+__all__ = ["GrpcPlan", "HttpPlan", "Plan", "Refusal", "Router"]
 
 _OK_FIELD: Final = (b"grpc-status", b"0")
 _STATUS_200: Final = (b":status", b"200")
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 
 
-class Kind(Enum):
-    """What a plan is."""
-
-    UNARY = auto()
-    STREAMING = auto()
-    HTTP = auto()
-    REFUSED = auto()
-
-
 class GrpcPlan:
     """A gRPC call.
 
     Attributes:
-        kind: UNARY, or STREAMING if either side streams.
+        unary: neither side streams.
         path: the method's path.
         method: the method.
         metadata: the request's fields.
@@ -55,19 +45,20 @@ class GrpcPlan:
         "gzip",
         "handler",
         "head",
-        "kind",
         "metadata",
         "method",
+        "parse",
         "path",
         "timeout_s",
+        "unary",
     )
 
     def __init__(self, method: Method, metadata: tuple[Field, ...], head: HeaderBlock) -> None:
-        streaming = method.client_streaming or method.server_streaming
-        self.kind = Kind.STREAMING if streaming else Kind.UNARY
+        self.unary = not (method.client_streaming or method.server_streaming)
         self.path = method.path
         self.method = method
         self.handler = method.handler
+        self.parse = method.parse
         self.metadata = metadata
         self.timeout_s: float | None = None
         self.gunzip = False
@@ -78,10 +69,10 @@ class GrpcPlan:
 class HttpPlan:
     """A plain HTTP request that has a route."""
 
-    __slots__ = ("kind", "path", "query", "route")
+    __slots__ = ("path", "query", "route")
+    unary = False
 
     def __init__(self, route: HttpRoute, path: str, query: str) -> None:
-        self.kind = Kind.HTTP
         self.route = route
         self.path = path
         self.query = query
@@ -95,10 +86,10 @@ class Refusal:
         code: its status.
     """
 
-    __slots__ = ("block", "code", "kind", "path")
+    __slots__ = ("block", "code", "path")
+    unary = False
 
     def __init__(self, block: HeaderBlock, path: str, code: Code) -> None:
-        self.kind = Kind.REFUSED
         self.block = block
         self.path = path
         self.code = code
@@ -136,7 +127,7 @@ class Router:
                 self._prefixes.append(route)
         self._prefixes.sort(key=lambda route: -len(route.path))
         self._accepted = b"identity,gzip" if settings.accept_gzip else b"identity"
-        common = [_STATUS_200, _CONTENT_TYPE]
+        common: list[Field] = [_STATUS_200, _CONTENT_TYPE]
         if settings.accept_gzip:
             common.append((b"grpc-accept-encoding", self._accepted))
         self._head = header_block(common)

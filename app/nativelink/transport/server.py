@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nativelink.core.clock import Clock, SystemClock
+from nativelink.core.eager import begin
 from nativelink.core.errors import invalid_argument
 from nativelink.core.rpc import HttpRoute, Method, Peer
 from nativelink.transport.connection import Http2Protocol, OpeningProtocol
@@ -92,6 +93,7 @@ class Server:
         self._tls = None if tls is None else TlsContexts(tls)
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
+        self._relistening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._connections: set[_Connection] = set()
         self._emptied: asyncio.Event = asyncio.Event()
@@ -170,6 +172,9 @@ class Server:
 
     async def close(self) -> None:
         """Close at once: handlers under way are cancelled and awaited."""
+        if self._relistening is not None:
+            await asyncio.wait((self._relistening,))
+            self._relistening = None
         self._stop_listening()
         if self._timer is not None:
             self._timer.cancel()
@@ -206,6 +211,10 @@ class Server:
         now = self.monotonic()
         for connection in list(self._connections):
             connection.tick(now)
+        if self._tls is not None and self._server is not None and self._tls.changed(now):
+            begun = begin(self._listen(), asyncio.get_running_loop())
+            # One at a time: `changed` polls no more often than that takes.
+            self._relistening = begun if isinstance(begun, asyncio.Task) else None
 
     def jittered_age(self) -> float:
         """One connection's `max_connection_age_s`, so that not all of them go at once."""
@@ -232,7 +241,7 @@ class Server:
         """A connection is closed."""
         self._connections.discard(connection)
         if isinstance(connection, Http2Protocol):
-            self._past_calls += connection.calls.begun
+            self._past_calls += connection.connection.opened
             error = connection.connection.error
             if error is not None:
                 name = error.code.name
@@ -249,13 +258,15 @@ class Server:
 
     def statistics(self) -> Statistics:
         """Now and so far."""
-        calls = [item.calls for item in self._connections if isinstance(item, Http2Protocol)]
+        machines = [
+            item.connection for item in self._connections if isinstance(item, Http2Protocol)
+        ]
         return Statistics(
             connections=len(self._connections),
             connections_total=self._accepted,
             connections_refused=self._refused,
-            calls=sum(len(item.connection.streams) for item in calls),
-            calls_total=self._past_calls + sum(item.begun for item in calls),
+            calls=sum(len(item.streams) for item in machines),
+            calls_total=self._past_calls + sum(item.opened for item in machines),
             connections_ended=dict(self._ended),
         )
 

@@ -80,7 +80,7 @@ class ServerSettings:
         max_connections: beyond it new connections are closed at once.
         idle_timeout_s: a connection without any call is told to go. AWS load balancers cut idle
             ones after 350 s without telling; an hour is for clients that died without a word.
-        handshake_timeout_s: TLS handshake.
+        handshake_timeout_s: TLS handshake; until it is through, a connection does not count.
         header_timeout_s: from the first octet of a request's header to its last, and from accept
             to the first request's header (nginx `client_header_timeout` 60 s, hyper 30 s).
         body_timeout_s: a unary request's or an HTTP body that makes no progress. A stalled
@@ -110,7 +110,7 @@ class ServerSettings:
     max_connection_age_grace_s: float = 0
     max_connections: int = 16_384
     idle_timeout_s: float = 3600
-    handshake_timeout_s: float = 30
+    handshake_timeout_s: float = 10
     header_timeout_s: float = 30
     body_timeout_s: float = 60
     send_timeout_s: float = 60

@@ -35,6 +35,7 @@ class Stream:
         active_at: monotonic seconds at which the last DATA came in or went out.
         whole: the driver awaits the whole body, so it must make progress (`body_timeout_s`).
         noted: it is in the list of streams with news that is being made.
+        owed: bytes credited by the driver that the peer was not told of yet.
         call: the driver's.
     """
 
@@ -50,6 +51,7 @@ class Stream:
     trailers: tuple[bytes, bytes] | None = None
     whole = False
     noted = True
+    owed = 0
     call: Any = None
 
     def __init__(
@@ -61,8 +63,6 @@ class Stream:
         self.send_window = send_window
         self.active_at = now
         self.inbox: list[bytes | memoryview | bytearray] = []
-        #: Taken from the inbox and not yet credited.
-        self.owed = 0
 
     def __repr__(self) -> str:
         return f"<stream {self.id} {self.head!r}>"

@@ -151,3 +151,48 @@ async def test_run_all_that_is_cancelled_leaves_nothing():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [1, 1]
+
+
+async def test_run_all_starts_every_coroutine_before_it_waits_for_one():
+    started = []
+    released = asyncio.get_running_loop().create_future()
+
+    async def work(number):
+        started.append(number)
+        if number == 5:
+            released.set_result(None)
+        elif number % 2:
+            await asyncio.shield(released)
+        return number
+
+    assert await run_all([work(number) for number in range(6)]) == [0, 1, 2, 3, 4, 5]
+    assert started == [0, 1, 2, 3, 4, 5]
+
+
+async def test_run_all_makes_a_task_only_for_those_that_wait(monkeypatch):
+    tasks = []
+    real = asyncio.Task
+    monkeypatch.setattr(asyncio, "Task", lambda *a, **k: tasks.append(real(*a, **k)) or tasks[-1])
+
+    async def work(number):
+        if number in {3, 7}:
+            await asyncio.sleep(0)
+        return number
+
+    assert await run_all([work(number) for number in range(10)]) == list(range(10))
+    assert len(tasks) == 2
+
+
+async def test_run_all_closes_what_it_did_not_start_after_a_failure():
+    started = []
+
+    async def work(number):
+        started.append(number)
+        if number == 0:
+            await asyncio.Event().wait()
+        if number == 1:
+            raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        await run_all([work(number) for number in range(4)])
+    assert started == [0, 1]

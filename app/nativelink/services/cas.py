@@ -30,12 +30,13 @@ __all__ = ["CasService"]
 
 _SERVICE: Final = service(pb.DESCRIPTOR, "ContentAddressableStorage")
 
-# Both batch responses are repeated field 1, entries of digest (1), data (2) and status (3), each
-# of length-delimited type.
+# Both batch responses are repeated field 1 of entries: a read's of digest (1), data (2) and status
+# (3), an update's of digest (1) and status (2), each of length-delimited type.
 _ENTRY_TAG: Final = b"\x0a"
 _DIGEST_TAG: Final = b"\x0a"
 _DATA_TAG: Final = b"\x12"
-_STATUS_TAG: Final = b"\x1a"
+_READ_STATUS_TAG: Final = b"\x1a"
+_UPDATE_STATUS_TAG: Final = b"\x12"
 
 
 class CasService:
@@ -97,7 +98,7 @@ class CasService:
         for message, blob in zip(messages, blobs, strict=True):
             name = message.SerializeToString()
             if isinstance(blob, NativeLinkError):
-                parts.append(_entry(name, blob))
+                parts.append(_entry(name, _READ_STATUS_TAG, blob))
                 continue
             # Blobs of equal size have equal tags and lengths around them.
             sizes = len(name), len(blob)
@@ -127,7 +128,7 @@ class CasService:
         )
         return b"".join(
             [
-                _entry(message.SerializeToString(), outcome)
+                _entry(message.SerializeToString(), _UPDATE_STATUS_TAG, outcome)
                 for message, outcome in zip(messages, outcomes, strict=True)
             ]
         )
@@ -219,10 +220,10 @@ async def _update_entry(
     return None
 
 
-def _entry(name: bytes, error: NativeLinkError | None) -> bytes:
+def _entry(name: bytes, status_tag: bytes, error: NativeLinkError | None) -> bytes:
     """A response's entry without data. A status that is not there is OK."""
     entry = _DIGEST_TAG + varint(len(name)) + name
     if error is not None:
         status = status_pb2.Status(code=error.code, message=error.message).SerializeToString()
-        entry += _STATUS_TAG + varint(len(status)) + status
+        entry += status_tag + varint(len(status)) + status
     return _ENTRY_TAG + varint(len(entry)) + entry

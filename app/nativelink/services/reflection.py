@@ -75,9 +75,7 @@ class _Conversation:
             elif kind == "file_by_filename":
                 _describe(answer, POOL.FindFileByName(request.file_by_filename), sent)
             elif kind == "file_containing_symbol":
-                _describe(
-                    answer, POOL.FindFileContainingSymbol(request.file_containing_symbol), sent
-                )
+                _describe(answer, _file_of(request.file_containing_symbol), sent)
             elif kind == "all_extension_numbers_of_type":
                 # proto3 has no extensions: a type that exists has none.
                 found = POOL.FindMessageTypeByName(request.all_extension_numbers_of_type)
@@ -91,6 +89,15 @@ class _Conversation:
             answer.error_response.error_code = Code.NOT_FOUND
             answer.error_response.error_message = f"not found: {error}"
         return answer
+
+
+def _file_of(symbol: str) -> FileDescriptor:
+    """The file that defines a symbol; a pool does not know those of methods by itself."""
+    try:
+        return POOL.FindFileContainingSymbol(symbol)
+    except KeyError:
+        owner, _, name = symbol.rpartition(".")
+        return POOL.FindServiceByName(owner).methods_by_name[name].containing_service.file
 
 
 def _describe(answer: Any, file: FileDescriptor, sent: set[str]) -> None:

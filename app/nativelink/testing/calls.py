@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
+from nativelink.core.digest import Digest
 from nativelink.core.eager import begin
 from nativelink.core.rpc import CallContext, Method, Peer, Reply, SupportsSerialize
 from nativelink.core.streams import Chunk
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-__all__ = ["Caller", "FakeMessageSink", "FakeMessageSource", "serialized"]
+__all__ = ["Caller", "FakeMessageSink", "FakeMessageSource", "digest_message", "serialized"]
 
 M = TypeVar("M", bound=SupportsSerialize)
 M_co = TypeVar("M_co", covariant=True)
@@ -22,6 +24,11 @@ class MessageType(Protocol[M_co]):
     """A class of protobuf messages."""
 
     def FromString(self, s: bytes, /) -> M_co: ...  # noqa: N802 - protobuf's name
+
+
+def digest_message(digest: Digest) -> pb.Digest:
+    """A digest as REAPI's messages carry it."""
+    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
 
 
 def serialized(message: Reply) -> bytes:

@@ -1,0 +1,349 @@
+"""Where the filesystem store's system calls run, and the few that `os` lacks.
+
+Three places, by cost:
+
+- *Inline*, on the event loop's thread: calls that take microseconds while their data is in the
+  page cache. A hop to a thread costs more than they do, and a thread that makes many short calls
+  must win the interpreter lock back after each, up to `sys.getswitchinterval()` every time while
+  the loop is busy. `InlineGuard` watches that they really are quick.
+- *A lane* (`DiskLane`): calls that may wait for the disk. All jobs of one turn of the loop are
+  shared out among the threads at once, and each share's results come back together.
+- *One long call*: a group commit waits for the disk in a single `syncfs` (group_commit.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, Generic, TypeVar
+
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.streams import Chunk
+
+__all__ = [
+    "DiskLane",
+    "InlineGuard",
+    "LaneStatistics",
+    "disk_error",
+    "start_writeback",
+    "syncfs",
+    "wait_writeback",
+    "write_all",
+]
+
+T = TypeVar("T")
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BUSY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+#: IOV_MAX of Linux is 1024.
+_MAX_BUFFERS: Final = 1024
+
+
+def disk_error(error: OSError, what: str) -> NativeLinkError:
+    """What a client is told about a failed system call.
+
+    A full disk or quota is RESOURCE_EXHAUSTED, so clients back off and try again; a lack of
+    descriptors or memory is UNAVAILABLE; anything else is INTERNAL.
+    """
+    if error.errno in _FULL:
+        code = Code.RESOURCE_EXHAUSTED
+    elif error.errno in _BUSY:
+        code = Code.UNAVAILABLE
+    else:
+        code = Code.INTERNAL
+    return NativeLinkError(code, f"{what}: {error.strerror or error}")
+
+
+def write_all(fd: int, chunks: Sequence[Chunk]) -> int:
+    """Write all chunks at the file's position; returns the number of bytes.
+
+    Raises:
+        OSError: the disk is full, for one; part of the data may have been written.
+    """
+    size = sum(map(len, chunks))
+    left: Sequence[Chunk] = chunks
+    if len(chunks) > _MAX_BUFFERS:
+        left = (b"".join(chunks),)
+    written = os.writev(fd, left)
+    while written < size:
+        # Rare: a signal or an almost full disk cut the call short.
+        rest = memoryview(b"".join(left))[written:]
+        size -= written
+        left = (rest,)
+        written = os.writev(fd, left)
+    return sum(map(len, chunks))
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_syncfs: Final = getattr(_libc, "syncfs", None)
+_sync_file_range: Final = getattr(_libc, "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
+_RANGE_WRITE: Final = 2  # SYNC_FILE_RANGE_WRITE
+_RANGE_WRITE_AND_WAIT: Final = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER
+
+
+def syncfs(fd: int) -> bool:
+    """Make everything written to the filesystem of `fd` so far durable: one call for all files.
+
+    Linux reports errors of any file since 5.8; the caller must then ask file by file.
+
+    Returns:
+        False if this platform has no such call; nothing was done then.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    if _syncfs is None:
+        return False
+    if _syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+def start_writeback(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Ask the kernel to begin writing a range (0 = to the end) to the disk; a hint."""
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, length, _RANGE_WRITE)
+
+
+def wait_writeback(fd: int, offset: int, length: int) -> None:
+    """Wait until a range has left the page cache's dirty list; a hint, no durability."""
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, length, _RANGE_WRITE_AND_WAIT)
+
+
+class InlineGuard:
+    """Whether system calls are quick enough now to be made on the event loop's thread.
+
+    They are on a local disk whose metadata is in memory. They are not on a network filesystem or
+    a disk that thrashes, and then the loop must not wait. One slow call proves nothing (the
+    scheduler may have taken the processor away); many of the last ones do: each slow call is a
+    strike, each quick one takes a strike back, and at `_STRIKES` inline calls pause, for a second
+    at first and twice as long each time it happens again, up to a minute.
+
+    Callers look at `allowed` and report every inline call's duration to `took`.
+    """
+
+    __slots__ = ("_monotonic", "_pause_s", "_quick", "_resume_at", "_strikes", "pauses")
+
+    _SLOW_S: Final = 0.0005
+    _STRIKES: Final = 8
+    _MIN_PAUSE_S: Final = 1.0
+    _MAX_PAUSE_S: Final = 60.0
+    #: Quick calls in a row after which an old pause is forgotten.
+    _RECOVERED: Final = 1000
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._strikes = 0
+        self._quick = 0
+        self._pause_s = self._MIN_PAUSE_S
+        self._resume_at = 0.0
+        #: How often inline calls were paused.
+        self.pauses = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether inline calls may be made now."""
+        if not self._resume_at:
+            return True
+        if self._monotonic() < self._resume_at:
+            return False
+        self._resume_at = 0.0
+        return True
+
+    def took(self, seconds: float) -> None:
+        """An inline call (or a short run of them) took so long."""
+        if seconds <= self._SLOW_S:
+            if self._strikes:
+                self._strikes -= 1
+            elif self._pause_s > self._MIN_PAUSE_S:
+                self._quick += 1
+                if self._quick >= self._RECOVERED:
+                    self._pause_s = self._MIN_PAUSE_S
+            return
+        self._quick = 0
+        self._strikes += 1
+        if self._strikes >= self._STRIKES:
+            self._strikes = 0
+            self._resume_at = self._monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, self._MAX_PAUSE_S)
+            self.pauses += 1
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """What a lane has to do.
+
+    Attributes:
+        threads: how many work.
+        waiting: jobs that are not done yet.
+        jobs: jobs taken since the start.
+        hops: shares of jobs that travelled to a thread.
+    """
+
+    threads: int
+    waiting: int
+    jobs: int
+    hops: int
+
+
+class _Job(Generic[T]):
+    """A call that runs in a lane, and who waits for it."""
+
+    __slots__ = ("call", "ended", "error", "result", "waiter")
+
+    def __init__(self, call: Callable[[], T], waiter: asyncio.Future[T]) -> None:
+        self.call = call
+        self.waiter = waiter
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        #: Set when the waiter was cancelled while the job ran.
+        self.ended: asyncio.Future[None] | None = None
+
+
+class DiskLane:
+    """Threads for system calls that may wait for the disk.
+
+    A job cannot be stopped, so `run` waits for its end even if the caller is cancelled: whatever
+    the job touches (descriptors, buffers) is the caller's again when `run` returns or raises.
+
+    Args:
+        name: of the threads.
+        threads: how many; started by `start`, on the running loop.
+    """
+
+    def __init__(self, name: str, *, threads: int) -> None:
+        self._name = name
+        self._count = threads
+        self._threads: list[Thread] = []
+        self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
+        self._gathered: list[_Job[Any]] = []
+        self._waiting = 0
+        self._jobs = 0
+        self._hops = 0
+        self._running = 0
+        self._stopped: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped = self._loop.create_future()
+        self._running = self._count
+        for number in range(self._count):
+            # Daemons: a disk that hangs must not keep the process from ending.
+            thread = Thread(target=self._work, name=f"{self._name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    async def close(self) -> None:
+        """Finish all jobs and end the threads."""
+        if self._stopped is None:
+            return
+        self._share_out()
+        for _ in self._threads:
+            self._queue.put(None)
+        await self._stopped
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `call` in the lane, and do not wait: for jobs that nobody needs to outlive."""
+        return self._add(call).waiter
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run `call` in the lane; returns or raises what it does.
+
+        Cancelled: raises when the job has ended, its result is lost.
+        """
+        return await self.finish(self.begin(call))
+
+    def begin(self, call: Callable[[], T]) -> _Job[T]:
+        """Run `call` in the lane while the caller does something else; `finish` must follow."""
+        return self._add(call)
+
+    async def finish(self, job: _Job[T]) -> T:
+        """Wait for a job that was begun, as `run` does."""
+        try:
+            return await job.waiter
+        except asyncio.CancelledError:
+            while job.call is not _done:
+                if job.ended is None or job.ended.done():
+                    job.ended = job.waiter.get_loop().create_future()
+                try:
+                    await job.ended
+                except asyncio.CancelledError:
+                    continue
+            raise
+
+    def statistics(self) -> LaneStatistics:
+        """Figures of this moment."""
+        return LaneStatistics(self._count, self._waiting, self._jobs, self._hops)
+
+    def _add(self, call: Callable[[], T]) -> _Job[T]:
+        loop = self._loop
+        assert loop is not None, "the lane was not started"
+        job = _Job(call, loop.create_future())
+        if not self._gathered:
+            loop.call_soon(self._share_out)
+        self._gathered.append(job)
+        self._waiting += 1
+        self._jobs += 1
+        return job
+
+    def _share_out(self) -> None:
+        jobs, self._gathered = self._gathered, []
+        shares = min(len(jobs), self._count)
+        for number in range(shares):
+            self._queue.put(jobs[number::shares])
+        self._hops += shares
+
+    def _work(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        while (jobs := self._queue.get()) is not None:
+            for job in jobs:
+                try:
+                    job.result = job.call()
+                except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+                    job.error = error
+            loop.call_soon_threadsafe(self._deliver, jobs)
+        loop.call_soon_threadsafe(self._thread_ended)
+
+    def _deliver(self, jobs: list[_Job[Any]]) -> None:
+        self._waiting -= len(jobs)
+        for job in jobs:
+            # The call may hold large buffers; the waiter may live on.
+            job.call = _done
+            if not job.waiter.done():
+                if job.error is None:
+                    job.waiter.set_result(job.result)
+                else:
+                    job.waiter.set_exception(job.error)
+            if job.ended is not None and not job.ended.done():
+                job.ended.set_result(None)
+
+    def _thread_ended(self) -> None:
+        self._running -= 1
+        if not self._running and self._stopped is not None:
+            self._stopped.set_result(None)
+
+
+def _done() -> Any:
+    """Stands for a call that has been made."""
+
+
+#: Measures inline calls; finer than a Clock, and of no meaning beyond a difference.
+timer: Final = time.perf_counter

@@ -1,0 +1,549 @@
+"""Blobs in files, one each, compatible with NativeLink's directories.
+
+What is where: `filesystem_layout` knows names and directories, `filesystem_scan` finds what is
+there at the start, `filesystem_read` and `filesystem_write` move bytes, `group_commit` makes them
+durable, `disk` says on which thread a system call runs, `free_space` keeps the disk from filling
+up, and `eviction` says what leaves. This module is the store that they make.
+
+All names change on the event loop's thread: renames into place and the map of entries go hand in
+hand, without a lock. Only removing evicted files happens elsewhere, and a key whose file is being
+removed is kept from being written until it is gone.
+
+Nothing is believed for longer than necessary. Every read compares the size of the file with the
+one expected; a file that was deleted, truncated or has grown is reported absent before a byte is
+written, and forgotten. A file that is truncated while it is read ends the read with DATA_LOSS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from nativelink.core.clock import Clock
+from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
+from nativelink.core.errors import Code, NativeLinkError, out_of_range, unavailable
+from nativelink.core.streams import Chunk, Sink, Source, drain
+from nativelink.stores.disk import DiskLane, InlineGuard, LaneStatistics, disk_error, timer
+from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
+from nativelink.stores.filesystem_layout import Layout
+from nativelink.stores.filesystem_read import BlobFile, CachedReads, FileShrankError, stream_file
+from nativelink.stores.filesystem_remove import Removals
+from nativelink.stores.filesystem_scan import Found, StartupScan
+from nativelink.stores.filesystem_write import HOP_BYTES, TempFile, write_stream
+from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
+from nativelink.stores.group_commit import CommitStatistics, DiskSync, GroupCommit, WrittenFile
+from nativelink.stores.store import absent
+
+__all__ = ["FilesystemStatistics", "FilesystemStore"]
+
+log = logging.getLogger(__name__)
+
+#: Files up to this size are read whole, and at once if they are in the page cache: 10 us.
+_SMALL_READ_BYTES: Final = 128 << 10
+#: What one hop to the disk reads at least, so that a hop's cost does not count.
+_DISK_PIECE_BYTES: Final = 512 << 10
+#: Blobs up to this size are written at once, into the page cache: 80 us.
+_SMALL_WRITE_BYTES: Final = 256 << 10
+
+_READ_THREADS: Final = 8
+_WRITE_THREADS: Final = 4
+_HEALTH_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemStatistics:
+    """What a filesystem store holds and does.
+
+    Attributes:
+        entries: what is held, and what was let go; bytes in whole blocks.
+        commits: how files became durable.
+        reads: reads that had to wait for the disk.
+        writes: large writes, and removals of evicted files.
+        scanning: whether the start-up scan still runs.
+        removing: evicted files that are still on the disk.
+        inline_pauses: how often the disk was too slow for calls on the event loop.
+    """
+
+    entries: EvictionStatistics
+    commits: CommitStatistics
+    reads: LaneStatistics
+    writes: LaneStatistics
+    scanning: bool
+    removing: int
+    inline_pauses: int
+
+
+class FilesystemStore:
+    """Keeps each value in a file of its own. Use it as `async with store:`.
+
+    Entering makes the directories, empties the temporary ones and starts the scan of what is
+    there; the store serves at once, and until the scan has ended it looks on the disk for keys
+    that it does not know. Leaving waits for commits under way and ends all threads.
+
+    Args:
+        content_path: directory of finished files.
+        temp_path: directory of unfinished ones, on the same filesystem.
+        eviction: the limits; sizes count in whole blocks.
+        clock: wall time for the age of files, monotonic time for everything else.
+        read_buffer_size: what one read of a large file asks the disk for, if it is more than
+            512 KiB. Smaller values (the default of the configuration is 32 KiB) only ever cost
+            speed, as pieces are handed on by their own size, not copied through a buffer.
+        block_size: of the filesystem, in bytes.
+        max_concurrent_writes: so many values are written at a time; 0 is no limit.
+        evict_page_cache: ask the kernel to forget files after they were read or written.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_path: Path,
+        temp_path: Path,
+        eviction: EvictionPolicy,
+        clock: Clock,
+        read_buffer_size: int = 32768,
+        block_size: int = 4096,
+        max_concurrent_writes: int = 0,
+        evict_page_cache: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._now = clock.monotonic
+        self._block_size = block_size
+        self._max_bytes = eviction.max_bytes
+        self._disk_piece_bytes = max(read_buffer_size, _DISK_PIECE_BYTES)
+        self._evict_page_cache = evict_page_cache
+        self._writers = asyncio.Semaphore(max_concurrent_writes) if max_concurrent_writes else None
+        self._layout = Layout(content_path, temp_path)
+        #: Sizes of values in bytes, by key.
+        self._map: EvictingMap[StoreKey, int] = EvictingMap(eviction, weigh=self._on_disk)
+        for digest in EMPTY_DIGESTS:
+            self._map.pin(digest, 0)
+        self._map.on_removed(self._removed)
+        self._callbacks: list[Callable[[StoreKey], None]] = []
+        self._guard = InlineGuard(clock.monotonic)
+        self._cached = CachedReads()
+        self._space = FreeSpaceWatch()
+        self._sync = DiskSync(clock.monotonic)
+        self._reads = DiskLane("filesystem-read", threads=_READ_THREADS)
+        self._writes = DiskLane("filesystem-write", threads=_WRITE_THREADS)
+        self._commits = DiskLane("filesystem-commit", threads=1)
+        self._commit: GroupCommit | None = None
+        self._scan: StartupScan | None = None
+        #: While the scan runs, keys whose files changed since it may have seen them.
+        self._changed: set[StoreKey] = set()
+        self._scanning = False
+        self._removals = Removals(self._layout, self._writes)
+
+    # Lifetime.
+
+    async def __aenter__(self) -> Self:
+        lanes = (self._reads, self._writes, self._commits)
+        for lane in lanes:
+            lane.start()
+        try:
+            await self._commits.run(self._layout.open)
+        except BaseException:
+            for lane in lanes:
+                await lane.close()
+            raise
+        directories = (self._layout.digests, self._layout.strings)
+        # Renames that an earlier process was not told to be durable are, before we rely on them.
+        await self._commits.run(lambda: self._sync.sync((), directories))
+        self._commit = GroupCommit(
+            self, directories=directories, sync=self._sync, lane=self._commits
+        )
+        self._scanning = True
+        self._scan = StartupScan(self._layout, take=self._take, done=self._scanned)
+        self._scan.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._commit is not None
+        assert self._scan is not None
+        await self._scan.close()
+        await self._commit.wait_idle()
+        self._removals.flush()
+        for lane in (self._reads, self._writes, self._commits):
+            await lane.close()
+        self._layout.close()
+
+    async def check(self) -> None:
+        """Whether the disk answers: looks `content_path` up.
+
+        Raises:
+            NativeLinkError: UNAVAILABLE if it is gone, or takes longer than 2 seconds.
+        """
+        path = self._layout.content_path
+        try:
+            async with asyncio.timeout(_HEALTH_TIMEOUT_S):
+                await self._reads.submit(path.stat)
+        except TimeoutError as error:
+            raise unavailable(f"{path} did not answer within {_HEALTH_TIMEOUT_S} s") from error
+        except OSError as error:
+            raise unavailable(f"{path}: {error.strerror or error}") from error
+
+    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
+        """`RemovalFeed`."""
+        self._callbacks.append(callback)
+
+    def statistics(self) -> FilesystemStatistics:
+        """Figures of this moment."""
+        assert self._commit is not None
+        return FilesystemStatistics(
+            entries=self._map.statistics(),
+            commits=self._commit.statistics(),
+            reads=self._reads.statistics(),
+            writes=self._writes.statistics(),
+            scanning=self._scanning,
+            removing=len(self._removals),
+            inline_pauses=self._guard.pauses,
+        )
+
+    # Looking up.
+
+    async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
+        sizes = [
+            None if entry is None else entry.value
+            for entry in self._map.get_many(keys, self._now())
+        ]
+        if self._scanning and None in sizes:
+            unknown = [key for key, size in zip(keys, sizes, strict=True) if size is None]
+            found = await self._look_on_disk(unknown)
+            sizes = [
+                found.get(key) if size is None else size
+                for key, size in zip(keys, sizes, strict=True)
+            ]
+        return sizes
+
+    async def _look_on_disk(self, keys: Sequence[StoreKey]) -> dict[StoreKey, int]:
+        """The sizes of files that the scan has not reached yet, in one hop."""
+        size_of = self._layout.size_of
+        sizes = await self._reads.run(lambda: [size_of(key) for key in keys])
+        found: dict[StoreKey, int] = {}
+        for key, size in zip(keys, sizes, strict=True):
+            known = self._map.peek(key, self._now())
+            if known is not None:
+                found[key] = known
+            elif size is not None and self._scanning and key not in self._changed:
+                self._map.insert(key, size, self._now())
+                found[key] = size
+        return found
+
+    # Reading.
+
+    async def get(
+        self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None
+    ) -> None:
+        size = self._map.get(key, self._now())
+        if size is None:
+            size = await self._find(key)
+        if offset > size:
+            raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
+        if key in EMPTY_DIGESTS:
+            return
+        directory, name = self._layout.content(key)
+        if size <= _SMALL_READ_BYTES and not self._evict_page_cache and self._guard.allowed:
+            began = timer()
+            data = self._cached.whole(directory, name, size)
+            self._guard.took(timer() - began)
+            if data is not None:
+                if offset or limit is not None:
+                    data = data[offset : None if limit is None else offset + limit]
+                if data:
+                    await sink.write(data)
+                return
+        while True:
+            file = BlobFile(directory, name)
+            try:
+                size = await self._open(key, file, size)
+                if size is None:
+                    size = await self._find(key)
+                    continue
+                if offset > size:
+                    raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
+                end = size if limit is None else min(size, offset + limit)
+                await self._stream(key, file, sink, offset, end)
+                return
+            finally:
+                self._close(key, file)
+
+    async def _find(self, key: StoreKey) -> int:
+        """The size of a value that the map does not know.
+
+        Raises:
+            NativeLinkError: NOT_FOUND; INVALID_ARGUMENT for a key that no file can have.
+        """
+        known = self._map.get(key, self._now())
+        if known is not None:
+            return known
+        self._layout.content(key)
+        if not self._scanning:
+            raise absent(key)
+        found = await self._look_on_disk((key,))
+        if key not in found:
+            raise absent(key)
+        return found[key]
+
+    async def _open(self, key: StoreKey, file: BlobFile, expected: int) -> int | None:
+        """Open a value's file; its size, or None if the key must be looked up again.
+
+        Raises:
+            NativeLinkError: NOT_FOUND if it is gone or its size is wrong.
+        """
+        actual: int | None = None
+        try:
+            if self._guard.allowed:
+                began = timer()
+                actual = file.open()
+                self._guard.took(timer() - began)
+            else:
+                actual = await self._reads.run(file.open)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise disk_error(error, f"reading {key}") from error
+        known = self._map.peek(key, self._now())
+        if actual is not None and actual in {expected, known}:
+            return actual
+        if known is not None and known != expected:
+            # It was replaced while it was opened.
+            return None
+        self._lose(key, expected, actual)
+        raise absent(key)
+
+    async def _stream(
+        self, key: StoreKey, file: BlobFile, sink: Sink, position: int, end: int
+    ) -> None:
+        try:
+            await stream_file(
+                file,
+                sink,
+                position,
+                end,
+                lane=self._reads,
+                cached=self._cached,
+                guard=self._guard,
+                disk_piece_bytes=self._disk_piece_bytes,
+            )
+        except OSError as error:
+            raise disk_error(error, f"reading {key}") from error
+        except FileShrankError as error:
+            if self._map.peek(key, self._now()) == file.size:
+                self._lose(key, file.size, error.size)
+            raise NativeLinkError(Code.DATA_LOSS, f"reading {key}: {error}") from error
+
+    def _close(self, key: StoreKey, file: BlobFile) -> None:
+        if self._evict_page_cache or key not in self._map:
+            # Forgetting pages, or freeing the blocks of a removed file, takes its time.
+            def close() -> None:
+                if self._evict_page_cache:
+                    file.forget_cached()
+                file.close()
+
+            self._reads.submit(close)
+        else:
+            file.close()
+
+    def _lose(self, key: StoreKey, expected: int, actual: int | None) -> None:
+        """Forget a value whose file is not what was stored."""
+        if self._map.remove(key) is not None:
+            log.warning(
+                "the file of %s was changed by someone else and is given up: it had %d bytes, %s",
+                key,
+                expected,
+                "now it is gone" if actual is None else f"now {actual}",
+            )
+
+    # Writing.
+
+    async def put(self, key: StoreKey, source: Source) -> int:
+        if key in EMPTY_DIGESTS:
+            return await drain(source)
+        self._layout.content(key)
+        if source.size is not None and self._is_too_large(source.size):
+            return await self._refuse(key, source)
+        chunks: list[Chunk] = []
+        size = 0
+        while size <= HOP_BYTES:
+            chunk = await source.read()
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+        if self._writers is None:
+            return await self._put(key, chunks, size, source)
+        async with self._writers:
+            return await self._put(key, chunks, size, source)
+
+    async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, source: Source) -> int:
+        """Store a value that was read completely, or as far as one hop goes."""
+        if self._is_too_large(size):
+            return await self._refuse(key, source, size)
+        known = self._map.peek(key, self._now())
+        is_whole = size <= HOP_BYTES
+        compare = known is not None and known == (size if is_whole else source.size or known)
+        if compare and is_whole:
+            equal = self._equals_cached(key, chunks, size)
+            if equal:
+                self._map.get(key, self._now())
+                return size
+            compare = equal is None
+        file = TempFile(self._layout, key, compare=compare, evict_page_cache=self._evict_page_cache)
+        try:
+            if is_whole and size <= _SMALL_WRITE_BYTES and self._guard.allowed:
+                began = timer()
+                is_new = file.write_whole(chunks)
+                self._guard.took(timer() - began)
+            elif is_whole:
+                is_new = await self._writes.run(partial(file.write_whole, chunks))
+            elif await write_stream(
+                file, chunks, source, lane=self._writes, max_bytes=self._max_bytes
+            ):
+                is_new = await self._writes.run(file.finish)
+            else:
+                await self._writes.run(file.discard)
+                return await self._refuse(key, source, file.size)
+        except BaseException as error:
+            if size <= _SMALL_WRITE_BYTES:
+                file.discard()
+            else:
+                await self._writes.run(file.discard)
+            if isinstance(error, OSError):
+                self._watch_space(urgent=True)
+                raise disk_error(error, f"storing {key}") from error
+            raise
+        if is_new:
+            assert self._commit is not None
+            await self._commit.commit(WrittenFile(key, file.name, file.fd, file.size))
+        else:
+            self._map.get(key, self._now())
+        return file.size
+
+    def _equals_cached(self, key: StoreKey, chunks: list[Chunk], size: int) -> bool | None:
+        """Whether a value is what the key has already; None if that takes the disk to answer."""
+        if size > _SMALL_READ_BYTES or not self._guard.allowed:
+            return None
+        cached = self._cached.whole(*self._layout.content(key), size)
+        # Both as bytes, because comparing a memoryview goes item by item.
+        return None if cached is None else bytes(cached) == b"".join(chunks)
+
+    def _on_disk(self, size: int) -> int:
+        """What a value of `size` bytes takes on the disk."""
+        return -(-size // self._block_size) * self._block_size
+
+    def _is_too_large(self, size: int) -> bool:
+        """Whether a value could only be evicted at once, and everything else before it."""
+        return bool(self._max_bytes and self._on_disk(size) >= self._max_bytes)
+
+    async def _refuse(self, key: StoreKey, source: Source, size: int = 0) -> int:
+        """Read the rest of a value that is too large, then let the key go."""
+        size += await drain(source)
+        # An older value of the key goes too: it is not what the key stands for any more.
+        if self._map.remove(key) is None:
+            self._report(key)
+        return size
+
+    # `Publisher`: what a commit does to the map.
+
+    def may_rename(self, key: StoreKey) -> bool:
+        """Not while the file of an evicted value of the key is being removed."""
+        return key not in self._removals
+
+    def rename(self, file: WrittenFile) -> None:
+        """Put a file in place."""
+        self._layout.publish(file.name, file.key)
+
+    def renamed(self, file: WrittenFile) -> None:
+        """The map must agree with the disk at once where there was another value."""
+        if self._scanning:
+            self._changed.add(file.key)
+        if file.key in self._map:
+            file.listed = True
+            self._insert(file)
+
+    def committed(self, file: WrittenFile) -> None:
+        """A new value is seen by nobody before it is durable."""
+        if not file.listed:
+            self._insert(file)
+        if self._evict_page_cache:
+            os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if self._space.wrote(self._on_disk(file.size)):
+            self._watch_space()
+
+    def discard(self, file: WrittenFile) -> None:
+        """Remove a temporary file; its descriptor is the commit's to close."""
+        self._layout.discard_temp(file.name)
+
+    def _insert(self, file: WrittenFile) -> None:
+        self._map.insert(file.key, _shared(file.key, file.size), self._now())
+
+    # What leaves.
+
+    def _removed(self, key: StoreKey, size: int) -> None:
+        """The map let a value go."""
+        if self._scanning:
+            self._changed.add(key)
+        self._removals.add(key, self._on_disk(size))
+        self._report(key)
+
+    def _report(self, key: StoreKey) -> None:
+        for callback in self._callbacks:
+            callback(key)
+
+    def _watch_space(self, *, urgent: bool = False) -> None:
+        """Evict if the disk is too full, or if it was found full."""
+        try:
+            space = DiskSpace.of(self._layout.digests)
+        except OSError as error:
+            log.warning("cannot ask how full the disk is: %s", error)
+            return
+        wanted = self._space.shortfall(space, leaving_bytes=self._removals.leaving_bytes)
+        if not wanted:
+            return
+        freed = self._map.evict_bytes(wanted)
+        log.warning(
+            "%s: %d MiB are free on the disk, less than the %d MiB to be kept free%s; "
+            "%d MiB were evicted",
+            self._layout.content_path,
+            space.available_bytes >> 20,
+            self._space.low_bytes(space.total_bytes) >> 20,
+            ", and a write failed" if urgent else "",
+            freed >> 20,
+        )
+
+    # The start-up scan.
+
+    def _take(self, found: Sequence[Found]) -> None:
+        """Entries from before, less recent than everything that the map has."""
+        now = self._now()
+        wall = self._clock.time()
+        insert = self._map.insert_oldest
+        for key, size, used in found:
+            if key not in self._changed:
+                insert(key, _shared(key, size), now - max(0.0, wall - used))
+
+    def _scanned(self, error: BaseException | None) -> None:
+        if error is not None:
+            # The disk is asked for what is unknown for ever, which is slow but right.
+            log.error("%s could not be read: %s", self._layout.content_path, error)
+            return
+        self._scanning = False
+        self._changed.clear()
+        self._map.evict(self._now())
+        self._watch_space()
+
+
+def _shared(key: StoreKey, size: int) -> int:
+    """`size` as the object that the digest holds already: 32 bytes less for each entry."""
+    return key.size_bytes if isinstance(key, Digest) and key.size_bytes == size else size

@@ -1,0 +1,187 @@
+"""Reading a blob's file: from the page cache at once, from the disk in a lane."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from nativelink.core.streams import Chunk, Sink
+from nativelink.stores.disk import DiskLane, InlineGuard, timer
+
+__all__ = ["BlobFile", "CachedReads", "FileShrankError", "stream_file"]
+
+#: Pieces from the page cache: 30 us each, and they stay in the processor's cache.
+_CACHED_PIECE_BYTES: Final = 256 << 10
+#: A read from the page cache gives way to others after so much.
+_GIVE_WAY_BYTES: Final = 4 << 20
+
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC
+_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
+#: What `preadv2` says of a filesystem that cannot promise not to wait (tmpfs, NFS, FUSE).
+_UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+class CachedReads:
+    """Reads that never wait for the disk, as far as the filesystem can promise that.
+
+    Where it cannot, reads are made all the same: on tmpfs they are as quick, and where they are
+    not, the caller's `InlineGuard` notices.
+    """
+
+    __slots__ = ("_flags",)
+
+    def __init__(self) -> None:
+        self._flags = _NOWAIT
+
+    def whole(self, directory: int, name: str, size: int) -> Chunk | None:
+        """A small file that has exactly `size` bytes, all of them in the page cache; else None.
+
+        None says nothing about the file but that this is not the way to read it.
+        """
+        try:
+            fd = os.open(name, _READ, dir_fd=directory)
+        except OSError:
+            return None
+        try:
+            # One byte more than there should be shows a file that has grown.
+            data = self.piece(fd, 0, size + 1)
+        finally:
+            os.close(fd)
+        return data if data is not None and len(data) == size else None
+
+    def piece(self, fd: int, offset: int, length: int) -> Chunk | None:
+        """Up to `length` bytes, as many as are in the page cache; None if there are none."""
+        buffer = bytearray(length)
+        try:
+            size = os.preadv(fd, (buffer,), offset, self._flags)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if self._flags and error.errno in _UNSUPPORTED:
+                self._flags = 0
+                return self.piece(fd, offset, length)
+            return None
+        return memoryview(buffer)[:size]
+
+
+class FileShrankError(Exception):
+    """A file was truncated while it was read.
+
+    Attributes:
+        size: where it ends now, in bytes.
+    """
+
+    def __init__(self, expected: int, size: int) -> None:
+        super().__init__(f"its file ended at {size} of {expected} bytes")
+        self.size = size
+
+
+class BlobFile:
+    """A blob's file while it is read; calls may wait for the disk.
+
+    Attributes:
+        fd: -1 while it is not open.
+        size: of the file when it was opened.
+    """
+
+    __slots__ = ("_directory", "_name", "fd", "size")
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self.fd = -1
+        self.size = -1
+
+    def open(self) -> int:
+        """Open the file; returns its size.
+
+        Raises:
+            OSError: FileNotFoundError, for one.
+        """
+        self.fd = os.open(self._name, _READ, dir_fd=self._directory)
+        self.size = os.fstat(self.fd).st_size
+        return self.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes.
+
+        Raises:
+            FileShrankError: the file ends before; it was truncated since `open`.
+        """
+        data = os.pread(self.fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self.fd, length - len(data), offset + len(data))
+            if not more:
+                raise FileShrankError(self.size, offset + len(data))
+            data += more
+        return data
+
+    def close(self) -> None:
+        """Close the file if it is open."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def forget_cached(self) -> None:
+        """Let the kernel drop the file's pages (`evict_page_cache`)."""
+        if self.fd >= 0:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+async def stream_file(
+    file: BlobFile,
+    sink: Sink,
+    position: int,
+    end: int,
+    *,
+    lane: DiskLane,
+    cached: CachedReads,
+    guard: InlineGuard,
+    disk_piece_bytes: int,
+) -> None:
+    """Write `[position, end)` of an open file into a sink.
+
+    What is in the page cache is read at once. From the first piece on that is not, the file is
+    read in a lane, always one piece ahead of the sink, so disk and network work at a time and two
+    pieces are in memory.
+
+    Raises:
+        OSError: the disk failed.
+        FileShrankError: the file ended early.
+        NativeLinkError: what the sink raises.
+    """
+    ahead = None
+    from_disk = False
+    since_rest = 0
+    try:
+        while position < end:
+            piece: Chunk | None = None
+            if ahead is not None:
+                piece = await lane.finish(ahead)
+                ahead = None
+            elif not from_disk and guard.allowed:
+                began = timer()
+                piece = cached.piece(file.fd, position, min(_CACHED_PIECE_BYTES, end - position))
+                guard.took(timer() - began)
+            if not piece:
+                from_disk = True
+                length = min(disk_piece_bytes, end - position)
+                piece = await lane.run(partial(file.read, position, length))
+            position += len(piece)
+            if from_disk and position < end:
+                length = min(disk_piece_bytes, end - position)
+                ahead = lane.begin(partial(file.read, position, length))
+            await sink.write(piece)
+            since_rest += len(piece)
+            if since_rest >= _GIVE_WAY_BYTES:
+                since_rest = 0
+                await asyncio.sleep(0)
+    finally:
+        if ahead is not None:
+            # It reads from the descriptor that the caller closes next.
+            with suppress(OSError, FileShrankError):
+                await lane.finish(ahead)

@@ -69,13 +69,12 @@ def _directories(sections: Sections) -> Iterator[_Directory]:
                 ):
                     yield _Directory((*path, key), _normal(text), use, path)
     for worker in sections.workers:
-        work = _normal(worker.spec.work_directory)
-        yield _Directory((*worker.path, "work_directory"), work, _Use.WORK, worker.path)
+        if worker.spec.work_directory:
+            work = _normal(worker.spec.work_directory)
+            yield _Directory((*worker.path, "work_directory"), work, _Use.WORK, worker.path)
         cache = worker.spec.directory_cache
-        if cache is not None:
-            place = (*worker.path, "directory_cache")
-            if "cache_root" in cache.model_fields_set:
-                place = (*place, "cache_root")
+        if cache is not None and cache.cache_root:
+            place = (*worker.path, "directory_cache", "cache_root")
             yield _Directory(place, _normal(cache.cache_root), _Use.CACHE, worker.path)
 
 

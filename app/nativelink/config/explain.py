@@ -6,6 +6,7 @@ terminal's business (`cli/config.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -223,7 +224,7 @@ def _details(spec: Spec, prefix: str = "") -> list[str]:
 
 def _shown(key: Key, value: object) -> str | None:
     if key.secret:
-        return "(set)" if value else None
+        return _hidden(value)
     if isinstance(value, tuple):
         words = [item for item in value if isinstance(item, str)]
         return ", ".join(words) if words and isinstance(key.shape, ListOf) else None
@@ -238,6 +239,20 @@ def _shown(key: Key, value: object) -> str | None:
     if isinstance(value, int):
         return _number(key.shape.kind.name, value)
     return str(value)
+
+
+def _hidden(value: object) -> str | None:
+    """URLs without user, password and signature; of anything else only that it is set."""
+    if not value:
+        return None
+    words = value if isinstance(value, tuple) else (value,)
+    shown = [
+        re.sub(r"//[^@/]*@", "//...@", word).partition("?")[0]
+        if isinstance(word, str) and "://" in word
+        else "(set)"
+        for word in words
+    ]
+    return ", ".join(shown)
 
 
 def _number(kind: str, value: int) -> str:

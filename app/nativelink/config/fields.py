@@ -383,16 +383,24 @@ class OneKey:
         union = schema
         while union["type"] != "tagged-union":
             union = union["schema"]
-        properties = {
-            tag: handler(choice)
-            for tag, choice in union["choices"].items()
-            if tag not in self.words
-        }
-        keyed: dict[str, Any] = {
-            "type": "object",
-            "properties": properties,
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        }
-        return {"anyOf": [{"enum": list(self.words)}, keyed]} if self.words else keyed
+        properties: dict[str, Any] = {}
+        alternatives: list[dict[str, Any]] = [{"enum": list(self.words)}] if self.words else []
+        for tag, choice in union["choices"].items():
+            if tag in self.words:
+                continue
+            if choice["type"] == "function-before":
+                properties[tag] = handler(choice)
+            else:
+                # Not taken out of its key by `Variant`: the model has the tag as its only key.
+                alternatives.append(handler(choice))
+        if properties:
+            alternatives.append(
+                {
+                    "type": "object",
+                    "properties": properties,
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                }
+            )
+        return alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}

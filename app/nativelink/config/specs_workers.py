@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
-from pydantic_core.core_schema import ValidationInfo
 from typing_extensions import TypeAliasType
 
 from nativelink.config.fields import (
@@ -258,8 +256,10 @@ class LocalWorkerSpec(Spec):
         default=UploadActionResultSpec(), description="What becomes of results."
     )
     work_directory: PathText = Field(
+        default="",
         description="Directory of running actions, on the device of the CAS's fast side. It "
-        "belongs to the worker and is emptied at start."
+        "belongs to the worker and is emptied at start. Empty: in a directory beside the "
+        "`content_path` of the CAS's fast side, with its name and `.work`.",
     )
     platform_properties: Mapping[str, WorkerProperty] = Field(
         description="What the worker offers to actions, by property name."
@@ -287,17 +287,6 @@ class LocalWorkerSpec(Spec):
         default=None,
         description="Also hide the rest of the file system; needs `use_namespaces`. Unset: false.",
     )
-
-    @field_validator("directory_cache")
-    @classmethod
-    def _beside_the_work(
-        cls, cache: DirectoryCacheSpec | None, info: ValidationInfo
-    ) -> DirectoryCacheSpec | None:
-        work_directory = info.data.get("work_directory")
-        if cache is None or cache.cache_root or not isinstance(work_directory, str):
-            return cache
-        root = PurePath(work_directory).parent / "directory_cache"
-        return cache.model_copy(update={"cache_root": str(root)})
 
 
 class WorkerSpec(Spec):

@@ -260,6 +260,20 @@ def install_source(package: str) -> None:
     shutil.rmtree(apt)
 
 
+TCNATIVE = TOOLS / "jni/libnetty_tcnative_linux_x86_64.so"
+
+
+def install_tcnative() -> None:
+    """What Debian's Bazel needs to speak TLS, under the name that its netty looks for.
+
+    Debian's netty knows ALPN through OpenSSL only, and looks for the library under upstream's
+    name and refuses to follow a link to Debian's.
+    """
+    TCNATIVE.parent.mkdir(parents=True, exist_ok=True)
+    found = next(Path("/usr/lib").glob("*/jni/libnetty-tcnative.so"))
+    shutil.copyfile(found, TCNATIVE)
+
+
 def source(package: str) -> Tool:
     """A C program to build, out of Debian's sources."""
     return Tool((TOOLS / "src" / package).exists, lambda: install_source(package))
@@ -272,6 +286,11 @@ CATALOGUE: dict[str, Tool] = {
     "openssl": debian("openssl", "openssl"),
     "cc": debian("cc", "gcc", "libc6-dev"),
     "bazel": debian("bazel", "bazel-bootstrap"),
+    "bazel-tls": Tool(
+        TCNATIVE.exists,
+        install_tcnative,
+        lambda: ["libnetty-tcnative-java", "libnetty-tcnative-jni"],
+    ),
     "debootstrap": debian("debootstrap", "debootstrap"),
     "chromium": debian("chromium", "chromium"),
     "bazel2": Tool((TOOLS / "bazel2").exists, install_bazel2, missing(npm="npm")),

@@ -63,10 +63,21 @@ def user_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
+def debian_bazel(workspace: Path, user_root: Path, base: str) -> Bazel:
+    """Debian's Bazel. Its system rc file names its install base, so that must be read."""
+    jni = program("jni/libnetty_tcnative_linux_x86_64.so", tool="bazel-tls").parent
+    # Its netty speaks TLS with ALPN through OpenSSL only, and Debian packs that apart.
+    startup = [
+        "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
+        f"--host_jvm_args=-Djava.library.path={jni}",
+    ]
+    return Bazel(program("bazel"), workspace, user_root, base, startup=startup)
+
+
 @pytest.fixture(scope="session")
 def bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
-    """Debian's Bazel. Its system rc file names its install base, so that must be read."""
-    one = Bazel(program("bazel"), workspace, user_root, "one")
+    """Bazel 4.2.3, with the output base that fills the cache."""
+    one = debian_bazel(workspace, user_root, "one")
     yield one
     one.stop()
 
@@ -74,7 +85,7 @@ def bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
 @pytest.fixture(scope="session")
 def other_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
     """The same Bazel with another output base: a colleague's machine."""
-    two = Bazel(program("bazel"), workspace, user_root, "two")
+    two = debian_bazel(workspace, user_root, "two")
     yield two
     two.stop()
 

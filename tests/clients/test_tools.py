@@ -35,8 +35,8 @@ def test_grpcurl_calls_by_reflection_alone(server: RunningServer) -> None:
     )
     health = json.loads(run([*grpcurl, address, "grpc.health.v1.Health/Check"]))
 
-    assert "SHA256" in capabilities["cacheCapabilities"]["digestFunctions"]
-    assert capabilities["lowApiVersion"] == {"major": 2}
+    assert "SHA256" in capabilities["cache_capabilities"]["digest_functions"]
+    assert capabilities["low_api_version"] == {"major": 2}
     assert health == {"status": "SERVING"}
 
 

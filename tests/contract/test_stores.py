@@ -7,22 +7,33 @@ import inspect
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nativelink.stores
-from nativelink.core.digest import DigestFunction
+from nativelink.core.digest import DigestFunction, StoreKey
+from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import ActionResult
 from nativelink.stores.eviction import EvictionPolicy
+from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
 from nativelink.stores.join.size_partition import SizePartitioningStore
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
 from nativelink.stores.store import DelegatingStore, Store
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
+from nativelink.stores.wrap.completeness import CompletenessCheckingStore
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.stores.wrap.verify import VerifyStore
 from nativelink.testing.fakes import DictStore, FakeClock
 from nativelink.testing.faults import FaultyStore, Latency, injected
-from nativelink.testing.store_contract import DigestKeysOnly, StoreBasics, StoreContract, StringKeys
+from nativelink.testing.store_contract import (
+    DigestKeysOnly,
+    StoreBasics,
+    StoreContract,
+    StreamsBlobs,
+    StringKeys,
+)
 from nativelink.testing.store_machine import StoreMachine
 
 
@@ -44,6 +55,23 @@ class TestMemory(StringKeys):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
         yield memory()
+
+
+class TestFilesystem(StringKeys, StreamsBlobs):
+    """Its other ways of working are in test_filesystem.py."""
+
+    kind = FilesystemStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        with TemporaryDirectory() as root:
+            async with FilesystemStore(
+                content_path=Path(root) / "content",
+                temp_path=Path(root) / "temp",
+                eviction=EvictionPolicy(),
+                clock=FakeClock(),
+            ) as store:
+                yield store
 
 
 class TestNoop(StoreBasics):
@@ -119,6 +147,20 @@ class TestCacheMetrics(StringKeys):
         yield CacheMetricsStore(
             DictStore(chunk_size=9_000), cache_type="cas", recorder=NullRecorder()
         )
+
+
+class TestCompleteness(StringKeys):
+    """Values under digests are action results that need nothing but themselves."""
+
+    kind = CompletenessCheckingStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield CompletenessCheckingStore(DictStore(chunk_size=9_000), memory())
+
+    def blob(self, size: int, seed: int = 0) -> tuple[StoreKey, bytes]:
+        key, data = super().blob(size, seed)
+        return key, ActionResult(stdout_raw=data).SerializeToString()
 
 
 # Joins
@@ -269,6 +311,19 @@ class ExistenceCacheMachine(StoreMachine):
 
 
 TestExistenceCacheMachine = ExistenceCacheMachine.TestCase
+
+
+class CompletenessMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield CompletenessCheckingStore(memory(), NoopStore())
+
+    def blob(self, index: int) -> tuple[StoreKey, bytes]:
+        key, data = super().blob(index)
+        return key, ActionResult(stdout_raw=data).SerializeToString()
+
+
+TestCompletenessMachine = CompletenessMachine.TestCase
 
 
 class VerifyMachine(StoreMachine):

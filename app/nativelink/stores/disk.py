@@ -320,16 +320,19 @@ class DiskLane:
                 except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
                     job.error = error
             loop.call_soon_threadsafe(self._deliver, jobs)
+            # An idle thread must not keep the last buffer that it read.
+            del job, jobs
         loop.call_soon_threadsafe(self._thread_ended)
 
     def _deliver(self, jobs: list[_Job[Any]]) -> None:
         self._waiting -= len(jobs)
         for job in jobs:
-            # The call may hold large buffers; the waiter may live on.
+            # Calls and results hold large buffers, and whoever waits may live long.
             job.call = _done
+            result, job.result = job.result, None
             if not job.waiter.done():
                 if job.error is None:
-                    job.waiter.set_result(job.result)
+                    job.waiter.set_result(result)
                 else:
                     job.waiter.set_exception(job.error)
             if job.ended is not None and not job.ended.done():

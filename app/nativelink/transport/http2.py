@@ -517,8 +517,8 @@ class Http2Connection(Sending):
             self._complete_block(self._block_flags, self._block_id, bytes(block))
 
     def _check_block_size(self) -> None:
-        # A list never takes more octets encoded than it counts decoded, 32 a field included, so
-        # a longer block is over the limit whatever is in it.
+        # An encoder that takes the shorter form of each text never needs more octets than the
+        # list counts, 32 a field included; so a longer block is over the limit.
         size = len(self._block or b"")
         if (
             size > self.settings.http2_max_header_list_size + self._max_frame

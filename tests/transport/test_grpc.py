@@ -1,0 +1,118 @@
+"""Messages out of chunks, compression, timeouts."""
+
+import gzip
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.transport.grpc import MessageReader, gunzip, gzip_message, parse_timeout
+from tests.transport.wire import message
+
+
+@given(
+    messages=st.lists(st.binary(max_size=40), max_size=6),
+    cuts=st.lists(st.integers(0, 300), max_size=12),
+    kind=st.sampled_from([bytes, memoryview, bytearray]),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_messages_are_the_same_however_their_body_is_cut(messages, cuts, kind):
+    body = b"".join(map(message, messages))
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    reader = MessageReader(100)
+    got = []
+    for start, end in pairwise(edges):
+        got += [bytes(item) for item in reader.feed(kind(body[start:end]))]
+    reader.finish()
+    assert got == messages
+    assert reader.held == 0
+
+
+def test_a_message_within_a_chunk_is_a_slice_and_no_copy():
+    chunk = memoryview(message(b"x" * 1000))
+    (got,) = MessageReader(2000).feed(chunk)
+    assert isinstance(got, memoryview)
+    assert got.obj is chunk.obj
+
+
+def test_what_is_missing_is_counted_as_held():
+    reader = MessageReader(100)
+    reader.feed(message(b"x" * 50)[:30])
+    assert reader.held == 25
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (message(b"x" * 11), Code.RESOURCE_EXHAUSTED),
+        (b"\x00\xff\xff\xff\xff", Code.RESOURCE_EXHAUSTED),
+        (message(b"x", flag=2), Code.INTERNAL),
+        (message(b"x", flag=1), Code.INTERNAL),
+    ],
+)
+def test_a_bad_prefix_is_refused_before_the_message_is_kept(body, code):
+    with pytest.raises(NativeLinkError) as caught:
+        MessageReader(10).feed(body[:5])
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize("body", [b"\x00", message(b"abc")[:-1]])
+def test_a_body_that_ends_within_a_message_is_refused(body):
+    reader = MessageReader(10)
+    reader.feed(body)
+    with pytest.raises(NativeLinkError) as caught:
+        reader.finish()
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_compressed_messages_are_inflated_and_others_passed():
+    reader = MessageReader(1000, gzip=True)
+    packed = gzip.compress(b"y" * 900)
+    assert [bytes(m) for m in reader.feed(message(packed, flag=1) + message(b"plain"))] == [
+        b"y" * 900,
+        b"plain",
+    ]
+
+
+def test_ours_is_gzip_for_everyone():
+    assert gzip.decompress(gzip_message(memoryview(b"z" * 999))) == b"z" * 999
+
+
+def test_a_gzip_bomb_costs_no_more_than_the_limit():
+    with pytest.raises(NativeLinkError) as caught:
+        gunzip(gzip.compress(bytes(50_000_000)), 1000)
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") + b"more", b""]
+)
+def test_damaged_gzip_is_the_clients_error(data):
+    with pytest.raises(NativeLinkError) as caught:
+        gunzip(data, 1000)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (b"1H", 3600),
+        (b"2M", 120),
+        (b"3S", 3),
+        (b"1500m", 1.5),
+        (b"250u", 0.00025),
+        (b"99999999n", 0.099999999),
+        (b"0S", 0),
+    ],
+)
+def test_timeouts_have_six_units(text, seconds):
+    assert parse_timeout(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", [b"", b"1", b"S", b"123456789S", b"-1S", b"1.5S", b"1s", b"1S "])
+def test_malformed_timeouts_are_refused(text):
+    with pytest.raises(NativeLinkError) as caught:
+        parse_timeout(text)
+    assert caught.value.code is Code.INVALID_ARGUMENT

@@ -14,14 +14,16 @@ from nativelink.telemetry.metrics import RPC_SERVER_DURATION
 __all__ = ["LoggingRpcRecorder", "RpcRecorder"]
 
 _BOUNDS: Final = RPC_SERVER_DURATION.bounds
+_FIRST_BOUND: Final = _BOUNDS[0]
+_OK: Final = Code.OK
 _log: Final = logging.getLogger("nativelink.access")
 
 
 class RpcRecorder:
     """`rpc.server.duration` of every method.
 
-    A method's cells are made beforehand, so a call costs two look-ups, a bisection and two
-    additions: a few per cent of the cheapest call there is.
+    Each cell is made beforehand. The usual call, one that succeeds within the first bucket, costs
+    a look-up and two additions (0.1 us), as there are calls that cost 5 us in all.
 
     Args:
         registry: where the histogram is.
@@ -29,21 +31,35 @@ class RpcRecorder:
             counted together, as what a client makes up must not become a label.
     """
 
+    __slots__ = ("_cells", "_succeeded", "_unknown")
+
     def __init__(self, registry: Registry, paths: Iterable[str]) -> None:
-        self._histogram = registry.histogram(RPC_SERVER_DURATION)
-        self._cells = {path: _cells(self._histogram, path) for path in paths}
-        self._unknown = _cells(self._histogram, "/unknown/unknown")
+        histogram = registry.histogram(RPC_SERVER_DURATION)
+        self._cells = {path: _cells(histogram, path) for path in paths}
+        self._succeeded = {path: cells[Code.OK] for path, cells in self._cells.items()}
+        self._unknown = _cells(histogram, "/unknown/unknown")
 
     def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
         """Count a call."""
-        cell = self._cells.get(method_path, self._unknown)[code]
+        try:
+            if code is _OK:
+                cell = self._succeeded[method_path]
+            else:
+                cell = self._cells[method_path][code]
+        except KeyError:
+            cell = self._unknown[code]
         # `cell.record(seconds)` without the price of calling it.
-        cell.counts[bisect_left(_BOUNDS, seconds)] += 1
+        if seconds <= _FIRST_BOUND:
+            cell.counts[0] += 1
+        else:
+            cell.counts[bisect_left(_BOUNDS, seconds)] += 1
         cell.sum += seconds
 
 
 class LoggingRpcRecorder(RpcRecorder):
     """Writes the access log too: one line per call at debug level."""
+
+    __slots__ = ()
 
     def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
         super().call_ended(method_path, code, seconds)

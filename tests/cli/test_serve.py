@@ -107,7 +107,7 @@ def test_the_banner_says_where_what_and_how(memory_file: Path):
         assert server.end(signal.SIGTERM) == 0
     assert f"nativelink {nativelink.__version__}\n" in server.lines
     assert f"  grpc://{server.address}  cas, ac, capabilities, bytestream, /status" in server.output
-    assert "  CAS  memory  (at most 64 MB)\n" in server.lines
+    assert "  CAS  at most 64 MB  in memory\n" in server.lines
     rc = [line.strip() for line in server.lines if line.startswith("  build ")]
     assert rc[:2] == [
         f"build --remote_cache=grpc://{server.address}",
@@ -196,7 +196,7 @@ def test_the_all_in_one_configuration_keeps_its_blobs_over_a_restart(tmp_path: P
             assert httpx.get(f"http://{server.address}/status").status_code == 200
             assert server.end(signal.SIGINT) == 0
     assert (tmp_path / "nativelink" / "cas" / "content").is_dir()
-    assert f"{tmp_path}/nativelink/cas/content  (at most 10 GB)" in server.output
+    assert f"at most 10 GB  in {tmp_path}/nativelink/cas/content\n" in server.output
 
 
 @pytest.mark.slow

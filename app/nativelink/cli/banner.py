@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from nativelink import __version__
@@ -20,6 +20,7 @@ from nativelink.telemetry.logs import LogFormat
 __all__ = ["bazelrc", "show_banner"]
 
 _log: Final = logging.getLogger(__name__)
+_LEAVE: Final = "Ctrl-C finishes what is under way and stops."
 
 
 def show_banner(system: System, environ: Mapping[str, str]) -> None:
@@ -31,7 +32,7 @@ def show_banner(system: System, environ: Mapping[str, str]) -> None:
     if sys.stdout.isatty():
         _show_rich(system)
     else:
-        print("\n".join(_plain(system)), flush=True)
+        _show_plain(system)
 
 
 def bazelrc(system: System) -> list[str]:
@@ -88,45 +89,43 @@ def _size(size_bytes: int) -> str:
     return f"{size:,.4g} {unit}"
 
 
-def _rows(system: System) -> tuple[Sequence[tuple[str, str]], Sequence[tuple[str, str, str]]]:
-    listens = [
-        (listener.url, ", ".join([*listener.services, *listener.pages]))
-        for listener in system.listeners
-    ]
-    keeps = [(leaf.path, leaf.place, _limits(leaf)) for leaf in system.leaves]
-    return listens, keeps
+def _sections(system: System) -> Iterator[tuple[str, list[str]]]:
+    """What is said, under headings."""
+    yield (
+        "listens on",
+        [
+            f"{listener.url}  {', '.join([*listener.services, *listener.pages])}"
+            for listener in system.listeners
+        ],
+    )
+    width = max((len(leaf.path) for leaf in system.leaves), default=0)
+    yield (
+        "keeps",
+        [f"{leaf.path:{width}}  {_limits(leaf)}  in {leaf.place}" for leaf in system.leaves],
+    )
+    yield "for your .bazelrc", bazelrc(system)
 
 
-def _plain(system: System) -> Iterator[str]:
-    listens, keeps = _rows(system)
-    yield f"nativelink {__version__}"
-    yield "listens on"
-    yield from (f"  {url}  {what}" for url, what in listens)
-    yield "keeps"
-    yield from (f"  {path}  {place}  ({limits})" for path, place, limits in keeps)
-    if lines := bazelrc(system):
-        yield "for your .bazelrc"
-        yield from (f"  {line}" for line in lines)
-    yield "Ctrl-C finishes what is under way and stops."
+def _show_plain(system: System) -> None:
+    print(f"nativelink {__version__}")
+    for title, lines in _sections(system):
+        if lines:
+            print(title)
+            print("".join(f"  {line}\n" for line in lines), end="")
+    print(_LEAVE, flush=True)
 
 
 def _show_rich(system: System) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    listens, keeps = _rows(system)
+    # Nothing wraps or is cut: the lines are to be copied.
+    console = Console(highlight=False, soft_wrap=True)
     console.print(Text(f"nativelink {__version__}", style="bold"))
-    for title, rows in (("listens on", listens), ("keeps", keeps)):
-        console.print(Text(title, style="dim"))
-        table = Table.grid(padding=(0, 2))
-        for row in rows:
-            table.add_row("", Text(row[0], style="bold cyan"), *(Text(cell) for cell in row[1:]))
-        console.print(table)
-    if lines := bazelrc(system):
-        console.print(Text("for your .bazelrc", style="dim"))
-        # Plain print: these lines are copied, so nothing may wrap or pad them.
-        print("\n".join(lines))
-    console.print(Text("Ctrl-C finishes what is under way and stops.", style="dim"))
+    for title, lines in _sections(system):
+        if lines:
+            console.print(Text(title, style="bold cyan"))
+            for line in lines:
+                console.print(Text(f"  {line}"))
+    console.print(Text(_LEAVE, style="dim"))
     sys.stdout.flush()

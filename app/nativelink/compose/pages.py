@@ -73,5 +73,5 @@ def _store_report(leaf: Leaf) -> dict[str, object]:
         "kind": leaf.kind,
         "place": leaf.place,
         "limits": limits,
-        **asdict(leaf.store.statistics()),
+        **asdict(leaf.statistics()),
     }

@@ -143,7 +143,7 @@ async def _open(
     )
     address = await _start(server, env)
     _observe(name, server, env)
-    pages = tuple(route.path for route in routes)
+    pages = tuple(route.path for route in routes if route.path != "/")
     return Listener(name, server, health, address, tls, services, instances, pages)
 
 

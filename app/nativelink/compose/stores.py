@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_common import EvictionSpec
@@ -57,14 +57,6 @@ if TYPE_CHECKING:
 __all__ = ["Leaf", "Node", "StoreBuilder"]
 
 
-class Counted(Protocol):
-    """A store with an eviction policy."""
-
-    def statistics(self) -> EvictionStatistics:
-        """Figures of this moment."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """A store, and the power that another store may need from it.
@@ -87,16 +79,18 @@ class Leaf:
     Attributes:
         path: its place in the configuration without `stores/`, such as `CAS/slow`.
         kind: the configuration's key, such as `filesystem`.
-        store: the store.
         place: where it keeps what it has, in words for people.
         policy: its limits.
+        entries: what it holds, and what it let go so far.
+        statistics: that and more, for people; a dataclass.
     """
 
     path: str
     kind: str
-    store: Counted
     place: str
     policy: EvictionPolicy
+    entries: Callable[[], EvictionStatistics]
+    statistics: Callable[[], Any]
 
 
 class StoreBuilder:
@@ -188,7 +182,8 @@ class StoreBuilder:
 
         policy = _policy(spec.eviction_policy)
         store = MemoryStore(eviction=policy, clock=self._env.clock)
-        self._leaf(Leaf(path, spec.KIND, store, "memory", policy), store)
+        figures = store.statistics
+        self._leaf(Leaf(path, spec.KIND, "memory", policy, figures, figures), store)
         return Node(store, store)
 
     async def _filesystem(self, spec: FilesystemSpec, path: str) -> Node:
@@ -211,7 +206,15 @@ class StoreBuilder:
             raise NativeLinkError(
                 Code.FAILED_PRECONDITION, f"{error.filename or ''}: {error.strerror or error}"
             ) from error
-        self._leaf(Leaf(path, spec.KIND, store, spec.content_path, policy), store)
+        leaf = Leaf(
+            path,
+            spec.KIND,
+            spec.content_path,
+            policy,
+            lambda: store.statistics().entries,
+            store.statistics,
+        )
+        self._leaf(leaf, store)
         return Node(store, store)
 
     def _noop(self) -> Node:
@@ -236,7 +239,7 @@ class StoreBuilder:
             ),
         )
         labels = (leaf.path, leaf.kind)
-        figures = leaf.store.statistics
+        figures = leaf.entries
 
         def observe(figure: Callable[[EvictionStatistics], float]) -> list[Observation]:
             return [(labels, figure(figures()))]

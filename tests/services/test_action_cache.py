@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from nativelink.core.digest import Digest, DigestFunction
-from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.digest import Digest, DigestFunction, StoreKey
+from nativelink.core.errors import Code, NativeLinkError, missing_blob
+from nativelink.core.streams import Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
-from nativelink.stores.store import write_bytes
+from nativelink.stores.store import DelegatingStore, write_bytes
 from nativelink.testing.calls import Caller, digest_message
 from nativelink.testing.fakes import DictStore
 
@@ -84,9 +85,22 @@ class TestGetActionResult:
         assert await method.handler(request, None) == stored
 
     async def test_a_result_that_is_not_there_is_not_found(self, server: Server) -> None:
-        with pytest.raises(NativeLinkError, match=str(ACTION)) as raised:
+        with pytest.raises(NativeLinkError, match="no result is cached") as raised:
             await server.get()
         assert code_of(raised) is Code.NOT_FOUND
+        assert not raised.value.details
+
+    async def test_a_store_may_say_why_there_is_no_result(self) -> None:
+        class IncompleteStore(DelegatingStore):
+            async def get(
+                self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None
+            ) -> None:
+                raise missing_blob(SHA256.digest_of(FILE))
+
+        service = ActionCacheService({"": ActionCacheInstance(IncompleteStore(DictStore()))})
+        request = pb.GetActionResultRequest(action_digest=digest_message(ACTION))
+        with pytest.raises(NativeLinkError, match=str(SHA256.digest_of(FILE))):
+            await Caller(service.methods()).unary("GetActionResult", request, pb.ActionResult)
 
     async def test_what_is_no_result_is_not_found_and_logged(
         self, server: Server, caplog: pytest.LogCaptureFixture

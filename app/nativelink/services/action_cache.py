@@ -13,12 +13,14 @@ from google.protobuf.message import DecodeError
 from nativelink.core.digest import Digest, DigestFunction, digests_of, is_empty
 from nativelink.core.eager import run_all
 from nativelink.core.errors import (
+    Code,
     NativeLinkError,
     invalid_argument,
     not_found,
     permission_denied,
 )
 from nativelink.core.rpc import CallContext, Method, Reply
+from nativelink.core.streams import BytesSink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
@@ -31,6 +33,7 @@ __all__ = ["ActionCacheInstance", "ActionCacheService"]
 _SERVICE: Final = service(pb.DESCRIPTOR, "ActionCache")
 #: A result is a list of names; one that is larger than this is none. (NativeLink's limit.)
 _MAX_RESULT_BYTES: Final = 10 * 1024 * 1024
+_NO_RESULT: Final = "no result is cached for this action"
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +90,17 @@ class ActionCacheService:
         if is_empty(digest):
             # Stores have the empty blob always; but no action is empty: it names its command.
             raise not_found(f"no result of {digest}: an empty message is no Action")
-        data = await read_bytes(instance.store, digest, max_size=_MAX_RESULT_BYTES)
+        sink = BytesSink(_MAX_RESULT_BYTES)
+        try:
+            await instance.store.get(digest, sink)
+        except NativeLinkError as error:
+            missing = error.details[0].digest if error.details else None
+            if error.code is Code.NOT_FOUND and missing == digest:
+                # The most frequent error of a cache has a text that is always the same, so that
+                # the transport need not encode it again.
+                error.message, error.details = _NO_RESULT, ()
+            raise
+        data = sink.getvalue()
         try:
             # 0.5 us; the bytes go out as they were stored all the same.
             result = pb.ActionResult.FromString(data)

@@ -41,18 +41,28 @@ class Bench:
         self.share = 4 if options.quick else 1
         self.seed = int(time.monotonic_ns() % 1_000_000)
 
-    def rate(self, server: Server, case: Case) -> float:
-        """Calls per second of one run."""
+    def rate(self, server: Server, case: Case) -> tuple[float, float]:
+        """Calls per second of one run, and the server's processor microseconds per call."""
+        before = server.cpu_s()
         if case.unique is not None:
             self.seed += 1
             requests = case.unique(self.seed, case.unique_count // self.share)
-            return loader.run(
+            before = server.cpu_s()
+            outcome = loader.run(
                 (server.host, server.port),
                 requests,
                 connections=case.connections,
                 concurrency=case.streams,
-            ).rate
-        return self.repeat(server, case).rate
+            )
+            return outcome.rate, (server.cpu_s() - before) / outcome.calls * 1e6
+        rate = self.repeat(server, case).rate
+        # The warm-up's calls cost time too; they come at the same rate.
+        calls = rate * (self.duration_s(case) + self.warm_up_s)
+        return rate, (server.cpu_s() - before) / calls * 1e6
+
+    def duration_s(self, case: Case) -> float:
+        """How long h2load repeats a case: longer where a second sees few calls."""
+        return self.seconds * (3 if case.answer_bytes > 32 * MIB else 1)
 
     def repeat(
         self, server: Server, case: Case, *, rate: float | None = None, tls: bool = False
@@ -67,7 +77,7 @@ class Bench:
             case.message(),
             connections=case.connections,
             streams=case.streams,
-            seconds=self.seconds * (3 if case.answer_bytes > 32 * MIB else 1),
+            seconds=self.duration_s(case),
             warm_up_s=self.warm_up_s,
             rate=rate,
         )
@@ -89,13 +99,16 @@ class Bench:
         result = CaseResult(case.name)
         for server in servers:
             result.rates[server.name] = []
+            result.cpu_us[server.name] = []
             if case.unique is not None:
                 # The first new files of a fresh server make its folders; nobody's score.
                 self.rate(server, dataclasses.replace(case, unique_count=case.unique_count // 8))
         for turn in range(self.rounds):
             # Back and forth, so that what one leaves to the next (dirty pages) is shared out.
             for server in servers if turn % 2 == 0 else reversed(servers):
-                result.rates[server.name].append(self.rate(server, case))
+                rate, cpu_us = self.rate(server, case)
+                result.rates[server.name].append(rate)
+                result.cpu_us[server.name].append(cpu_us)
         if case.latency:
             for server in servers:
                 peak = statistics.median(result.rates[server.name])

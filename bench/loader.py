@@ -118,11 +118,12 @@ class Outcome:
 
 
 class _Stream:
-    __slots__ = ("frames", "got_data", "next", "started", "unacknowledged", "window")
+    __slots__ = ("frames", "got_data", "next", "rest", "started", "unacknowledged", "window")
 
     def __init__(self, request: Request, window: int, started: float) -> None:
         self.frames = request.frames
         self.next = 0
+        self.rest: tuple[int, tuple[bytes | memoryview, ...]] | None = None
         self.window = window
         self.started = started
         self.got_data = False
@@ -208,14 +209,23 @@ class _Connection:
         frames, out = stream.frames, self.out
         last = len(frames) - 1
         while stream.next <= last:
-            length, parts = frames[stream.next]
-            if length > self.window or length > stream.window:
+            length, parts = stream.rest or frames[stream.next]
+            allowed = min(self.window, stream.window)
+            if length > allowed:
+                # A peer may wait for the last byte that it allowed before it allows more.
+                if allowed > 0:
+                    joined = memoryview(b"".join(parts))
+                    stream.rest = (length - allowed, (joined[allowed:],))
+                    out += (_FRAME.pack(allowed << 8, 0, number), joined[:allowed])
+                    self.window -= allowed
+                    stream.window -= allowed
                 self.blocked.append(number)
                 return
             self.window -= length
             stream.window -= length
             out.append(_FRAME.pack(length << 8, 1 if stream.next == last else 0, number))
             out.extend(parts)
+            stream.rest = None
             stream.next += 1
 
     def unblock(self) -> None:

@@ -36,10 +36,17 @@ class LatencyResult:
 
 @dataclass
 class CaseResult:
-    """Rates of one case: server name -> calls per second, one figure per round."""
+    """One case: server name -> one figure per round.
+
+    Attributes:
+        rates: calls per second.
+        cpu_us: the server's processor time per call, which other programs on the machine disturb
+            far less than they disturb rates.
+    """
 
     name: str
     rates: dict[str, list[float]] = field(default_factory=dict)
+    cpu_us: dict[str, list[float]] = field(default_factory=dict)
     latencies: dict[str, LatencyResult] = field(default_factory=dict)
 
     def ratio(self, server: str, peer: str = PEER) -> Ratio | None:

@@ -20,7 +20,12 @@ LIMIT = 0.05
 NAMES = ("GetCapabilities", "FindMissingBlobs 1 present", "GetActionResult hit")
 
 #: NativeLink's switches: no metrics at all, no log lines.
-QUIET = {"NL_DISABLE_METRICS": "1", "OTEL_SDK_DISABLED": "true", "RUST_LOG": "off", "NL_LOG_LEVEL": "off"}
+QUIET = {
+    "NL_DISABLE_METRICS": "1",
+    "OTEL_SDK_DISABLED": "true",
+    "RUST_LOG": "off",
+    "NL_LOG_LEVEL": "off",
+}
 
 
 def cost_us(server: Server, name: str, seconds: float) -> float:

@@ -78,7 +78,12 @@ def show(results: Results) -> None:
         style = "red" if "MISSED" in row[-1] else "green" if row[-1].endswith("goal") else None
         table.add_row(*row, style=style)
     console.print(table)
-    for lines in (_latency_rows(results), _server_rows(results), _tls_rows(results)):
+    for lines in (
+        _cpu_rows(results),
+        _latency_rows(results),
+        _server_rows(results),
+        _tls_rows(results),
+    ):
         if lines[1]:
             table = Table(*lines[0])
             for line in lines[1]:
@@ -99,6 +104,23 @@ def _latency_rows(results: Results) -> tuple[list[str], list[list[str]]]:
                 latency = case.latencies[name]
                 cells.append(f"{latency.p50_us / 1000:.2f} / {latency.p99_us / 1000:.2f}")
             rows.append([case.name, *cells])
+    return header, rows
+
+
+def _cpu_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Least processor time per call, and the peer's as a multiple of ours."""
+    servers = list(results.servers)
+    ours = [name for name in servers if name.startswith("ours, ")]
+    header = ["case", *(f"{name} us" for name in servers)]
+    header += [f"casd / {name.removeprefix('ours, ')}" for name in ours]
+    rows = []
+    for case in results.cases:
+        least = {name: min(case.cpu_us[name]) for name in servers}
+        row = [case.name, *(f"{least[name]:,.1f}" for name in servers)]
+        for name in ours:
+            known = least.get(PEER, 0) > 0 and least[name] > 0
+            row.append(f"{least[PEER] / least[name]:.2f}" if known else "")
+        rows.append(row)
     return header, rows
 
 
@@ -187,6 +209,12 @@ fsynced before they are acknowledged. Configurations of ours: `memory`; `filesys
 that the verdict names.
 
 {main}
+## Processor time per call
+
+User and system time of the server, the best round. On one core this is what the rates come from,
+and other programs on the machine disturb it less.
+
+{cpu}
 ## Latency
 
 {latency}
@@ -214,6 +242,7 @@ def write(results: Results) -> None:
         peer=PEER,
         summary=summary(results),
         main=_markdown(*_rows(results)),
+        cpu=_markdown(*_cpu_rows(results)),
         latency=_markdown(*_latency_rows(results)),
         servers=_markdown(*_server_rows(results)),
         tls=_markdown(*_tls_rows(results)),

@@ -64,8 +64,9 @@ class Server:
         return {name: int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
 
     def cpu_s(self) -> float:
-        """Processor time used so far, user and system."""
-        assert self.process is not None
+        """Processor time used so far, user and system; always 0 of an external peer."""
+        if self.process is None:
+            return 0.0
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

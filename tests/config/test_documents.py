@@ -121,6 +121,7 @@ def test_the_snippets_are_all_there():
     }
 
 
+@pytest.mark.slow
 def test_the_schema_is_a_schema_and_refuses_what_the_loader_refuses():
     Draft202012Validator.check_schema(json_schema())
     good = {"stores": [{"name": "A", "memory": {}}], "servers": []}

@@ -130,7 +130,8 @@ def _resolve(
             yield error(
                 path,
                 f'no {noun} is called "{name}"',
-                allowed=sorted(names) or f'"{key}" has none',
+                allowed=sorted(names) or None,
+                hint=None if names else f"the file has no {key}",
                 suggestion=closest(name, names),
             )
     if sections.complete:

@@ -39,7 +39,7 @@ class _Directory:
         """What its owner does to files that it did not put there."""
         if self.use in {_Use.TEMPORARY, _Use.WORK}:
             return "is emptied at every start"
-        return "loses files that its owner does not know"
+        return "is cleared of what its owner does not know"
 
     def __str__(self) -> str:
         return f'"{self.path[-1]}" ({self.directory})'
@@ -49,8 +49,9 @@ def check_paths(sections: Sections) -> Iterator[Problem]:
     """Findings about directories that overlap, or that lie on the wrong device."""
     directories = list(_directories(sections))
     for index, later in enumerate(directories):
-        for earlier in directories[:index]:
-            yield from _overlap(earlier, later)
+        overlaps = (_overlap(earlier, later) for earlier in directories[:index])
+        if (first := next(filter(None, overlaps), None)) is not None:
+            yield first
     for one in directories:
         for other in directories:
             if one.use is _Use.CONTENT and other.use is _Use.TEMPORARY and one.owner == other.owner:
@@ -83,13 +84,14 @@ def _normal(text: str) -> FilePath:
     return FilePath(FilePath(text).absolute())
 
 
-def _overlap(earlier: _Directory, later: _Directory) -> Iterator[Problem]:
+def _overlap(earlier: _Directory, later: _Directory) -> Problem | None:
     if earlier.directory == later.directory:
-        yield _shared(earlier, later)
-    elif earlier.directory in later.directory.parents:
-        yield error(later.path, f"is inside of {earlier}, which {earlier.fate}")
-    elif later.directory in earlier.directory.parents:
-        yield error(later.path, f"contains {earlier}, but {later.fate}")
+        return _shared(earlier, later)
+    if earlier.directory in later.directory.parents:
+        return error(later.path, f"is inside of {earlier}, which {earlier.fate}")
+    if later.directory in earlier.directory.parents:
+        return error(later.path, f"contains {earlier}, but {later.fate}")
+    return None
 
 
 def _shared(earlier: _Directory, later: _Directory) -> Problem:

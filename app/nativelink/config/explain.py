@@ -6,12 +6,12 @@ terminal's business (`cli/config.py`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nativelink.config.fields import Spec
+from nativelink.config.problems import mask_passwords
 from nativelink.config.sections import inner_specs
 from nativelink.config.shape import Choice, Key, ListOf, Scalar, shape_of
 from nativelink.config.specs import Config
@@ -217,6 +217,9 @@ def _details(spec: Spec, prefix: str = "") -> list[str]:
         if isinstance(value, Spec):
             if not value.KIND:
                 details += _details(value, f"{name}.")
+        elif isinstance(value, tuple) and any(isinstance(item, Spec) for item in value):
+            for index, item in enumerate(value):
+                details += _details(item, f"{name}[{index}].")
         elif (shown := _shown(key, value)) is not None:
             details.append(f"{name} {shown}")
     return details
@@ -224,9 +227,9 @@ def _details(spec: Spec, prefix: str = "") -> list[str]:
 
 def _shown(key: Key, value: object) -> str | None:
     if key.secret:
-        return _hidden(value)
+        return "(set)" if value else None
     if isinstance(value, tuple):
-        words = [item for item in value if isinstance(item, str)]
+        words = [mask_passwords(item) for item in value if isinstance(item, str)]
         return ", ".join(words) if words and isinstance(key.shape, ListOf) else None
     if isinstance(value, Mapping):
         pairs = [f"{name}: {each}" for name, each in value.items() if isinstance(each, str)]
@@ -238,21 +241,7 @@ def _shown(key: Key, value: object) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, int):
         return _number(key.shape.kind.name, value)
-    return str(value)
-
-
-def _hidden(value: object) -> str | None:
-    """URLs without user, password and signature; of anything else only that it is set."""
-    if not value:
-        return None
-    words = value if isinstance(value, tuple) else (value,)
-    shown = [
-        re.sub(r"//[^@/]*@", "//...@", word).partition("?")[0]
-        if isinstance(word, str) and "://" in word
-        else "(set)"
-        for word in words
-    ]
-    return ", ".join(shown)
+    return mask_passwords(str(value))
 
 
 def _number(kind: str, value: int) -> str:

@@ -6,6 +6,7 @@ and the manual describe it. `expansion.py`, `schema.py` and `manual.py` read the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -144,14 +145,17 @@ def _read_with(parse: Callable[[str], int | bool]) -> Callable[[Kind, object], o
     return read
 
 
+_DIGITS: Final = re.compile(r"\s*-?[0-9]+\s*", re.ASCII)
+
+
 def _seconds(text: str) -> int:
     """Whole seconds, rounded down; a bare number in quotes is seconds too."""
-    return int(text) if text.isdecimal() else int(parse_duration(text))
+    return int(text) if _DIGITS.fullmatch(text) else int(parse_duration(text))
 
 
 def _milliseconds(text: str) -> int:
     """Whole milliseconds, rounded down; a bare number in quotes is milliseconds."""
-    return int(text) if text.isdecimal() else int(parse_duration(text) * Fraction(1000))
+    return int(text) if _DIGITS.fullmatch(text) else int(parse_duration(text) * Fraction(1000))
 
 
 def _non_negative(read: Callable[[Kind, object], object]) -> Callable[[Kind, object], object]:

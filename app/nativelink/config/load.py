@@ -24,10 +24,17 @@ from nativelink.config.expansion import expand_tree
 from nativelink.config.legacy import Modern, modernize
 from nativelink.config.messages import problems_of
 from nativelink.config.positions import Lines, MalformedError, Positions, scan
-from nativelink.config.problems import Path, Problem, Severity, format_path, format_value
+from nativelink.config.problems import (
+    Path,
+    Problem,
+    Severity,
+    format_path,
+    format_value,
+    mask_passwords,
+)
 from nativelink.config.resolve import resolve
 from nativelink.config.sections import sections_of
-from nativelink.config.shape import Object, Shape, Tagged, child, shape_of
+from nativelink.config.shape import Object, Shape, Tagged, child, secret_keys, shape_of
 from nativelink.config.specs import Config
 from nativelink.core.errors import (
     NativeLinkError,
@@ -187,7 +194,7 @@ class _Source:
     ) -> Finding:
         """A finding at an offset of the text."""
         line, column = self._lines.at(offset)
-        source = self._lines.line(line) if shown else None
+        source = _excerpt(self._lines.line(line)) if shown else None
         return Finding(severity, self._file, line, column, where, sentence, source)
 
     def syntax_error(self, message: str) -> Finding:
@@ -234,6 +241,13 @@ class _Source:
         return tuple(dict.fromkeys(finding for _, finding in found))
 
 
+def _excerpt(line: str) -> str | None:
+    """The line as it may be shown: nothing of one with a secret key, no password in an URL."""
+    if any(re.search(rf"\b{key}\b", line) for key in secret_keys(Config)):
+        return None
+    return mask_passwords(line)
+
+
 def _offset(path: Path, positions: Positions, *, at_key: bool) -> int:
     """Where a place is; of one that is not in the file, the nearest around it that is."""
     exact = True
@@ -275,6 +289,6 @@ def _with_value(problem: Problem, written: object, secret: bool) -> Problem:
         return problem
     if secret:
         return replace(problem, got="a value that is not shown")
-    if isinstance(written, str) and "$" in written and problem.got != format_value(written):
+    if isinstance(written, str) and problem.got != format_value(written):
         return replace(problem, got=f"{format_value(written)}, which is {problem.got}")
     return problem

@@ -133,8 +133,7 @@ def _missing(place: _Place) -> Problem:
     meaning = None
     if isinstance(around, Object) and key in around.keys:
         meaning = (around.keys[key].info.description or "").split(". ")[0].rstrip(".")
-    hint = None if not meaning else f"needed: {meaning}"
-    return error(place.path, "is missing", hint=hint)
+    return error(place.path, f"is missing ({meaning})" if meaning else "is missing")
 
 
 def _unknown_kind(place: _Place) -> Problem:
@@ -166,9 +165,7 @@ def _no_kind(place: _Place) -> Problem:
     assert isinstance(shape, Tagged)
     if not place.node_is_object:
         return _not_an_object(place)
-    return error(
-        (*place.path, shape.key), f'"{shape.key}" is missing', allowed=list(shape.variants)
-    )
+    return error((*place.path, shape.key), "is missing", allowed=list(shape.variants))
 
 
 def _not_one_kind(place: _Place) -> Problem:

@@ -248,7 +248,8 @@ class _Scanner:
                 return _Token(str(match.lastgroup), match[0], start)
 
     def _shown(self) -> str:
-        return "end of the file" if self._token.kind == "end" else f'"{self._token.text}"'
+        quoted = self._token.kind == "text"
+        return self._token.text if quoted else f'"{self._token.text}"'
 
     def _unclosed(self) -> MalformedError:
         opening = self._open[-1]
@@ -296,6 +297,9 @@ class _Scanner:
     def _unreadable(self, start: int) -> MalformedError:
         if self._text.startswith("/*", start):
             return MalformedError(start, "the comment is not closed", 'a "*/" is missing')
+        if self._text[start] == "/" and self._text[:start].rstrip().endswith((":", "[")):
+            word = re.split(r"[\s,}\]]", self._text[start:], maxsplit=1)[0]
+            return MalformedError(start, f"unexpected {word}", f'texts need quotes: "{word}"')
         if self._text[start] == "/":
             return MalformedError(start, 'unexpected "/"', "comments begin with // or /*")
         quote = self._text[start]

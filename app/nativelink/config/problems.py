@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ __all__ = [
     "error",
     "format_path",
     "format_value",
+    "mask_passwords",
     "warning",
 ]
 
@@ -26,6 +28,8 @@ Path: TypeAlias = tuple[str | int, ...]
 #: A list of allowed words longer than this is left out once the right one was guessed.
 _MANY: Final = 12
 _LONGEST_VALUE: Final = 60
+
+_USER: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 
 
 class Severity(StrEnum):
@@ -140,11 +144,16 @@ def _is_unique(name: str, entries: object) -> bool:
     )
 
 
+def mask_passwords(text: str) -> str:
+    """The text with user and password of every URL in it as asterisks, as many as there were."""
+    return _USER.sub(lambda match: "*" * len(match[0]), text)
+
+
 def format_value(value: object) -> str:
-    """As JSON, cut where it is long."""
+    """As JSON, without passwords, cut where it is long."""
     if isinstance(value, dict) and value:
         return "an object"
     if isinstance(value, list) and value:
         return "a list"
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = mask_passwords(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

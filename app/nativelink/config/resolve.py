@@ -57,11 +57,15 @@ def _decide(spec: _Spec, *, default: bool) -> _Spec:
         changed["experimental_remote_cache_compression"] = on
     for name, value in spec:
         if isinstance(value, Spec):
-            changed[name] = _decide(value, default=default)
-        elif isinstance(value, tuple) and any(isinstance(item, Spec) for item in value):
-            changed[name] = tuple(
+            decided: object = _decide(value, default=default)
+            if decided is not value:
+                changed[name] = decided
+        elif isinstance(value, tuple):
+            items = tuple(
                 _decide(item, default=default) if isinstance(item, Spec) else item for item in value
             )
+            if any(new is not old for new, old in zip(items, value, strict=True)):
+                changed[name] = items
     return spec.model_copy(update=changed) if changed else spec
 
 

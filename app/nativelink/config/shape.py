@@ -41,6 +41,7 @@ __all__ = [
     "Shape",
     "Tagged",
     "child",
+    "secret_keys",
     "shape_of",
 ]
 
@@ -166,6 +167,33 @@ def child(shape: Shape | None, key: str | int, raw: object) -> Shape | None:
             return None if shape.beside is None else shape.beside.variants.get(str(key))
         case _:
             return None
+
+
+@cache
+def secret_keys(model: type[Spec]) -> frozenset[str]:
+    """Names of the keys in `model` and below it whose values are for nobody's eyes."""
+    found: set[str] = set()
+    waiting: list[Shape] = [shape_of(model)]
+    seen: set[Shape] = set()
+    while waiting:
+        shape = waiting.pop()
+        if shape in seen:
+            continue
+        seen.add(shape)
+        match shape:
+            case Object():
+                found |= {key.name for key in shape.keys.values() if key.secret}
+                waiting += [key.shape for key in shape.keys.values()]
+                waiting += [shape.beside] if shape.beside is not None else []
+            case ListOf():
+                waiting.append(shape.item)
+            case MapOf():
+                waiting.append(shape.value)
+            case Keyed() | Tagged():
+                waiting += shape.variants.values()
+            case _:
+                pass
+    return frozenset(found)
 
 
 def _key(attribute: str, info: FieldInfo, hint: Any) -> Key:

@@ -117,7 +117,7 @@ class RedisSpec(Spec):
 
     KIND: ClassVar[str] = "redis_store"
 
-    addresses: Annotated[tuple[Annotated[Text, SECRET], ...], Items] = Field(
+    addresses: Annotated[tuple[Text, ...], Items] = Field(
         min_length=1,
         description="URLs such as `redis://user:password@host:6379/0` (`rediss` for TLS); the "
         "path is the database number.",
@@ -189,9 +189,7 @@ class MongoSpec(Spec):
 
     KIND: ClassVar[str] = "experimental_mongo"
 
-    connection_string: Annotated[Text, SECRET] = Field(
-        description="`mongodb://…` or `mongodb+srv://…`."
-    )
+    connection_string: Text = Field(description="`mongodb://…` or `mongodb+srv://…`.")
     database: Text = Field(default="nativelink", description="Database.")
     cas_collection: Text = Field(default="cas", description="Collection of the blobs.")
     scheduler_collection: Text = Field(

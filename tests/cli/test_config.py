@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nativelink.cli.main import app
+
+WRONG = Path(__file__).parents[1] / "config" / "wrong" / "04-misspelled-key.json5"
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.json5"
+    path.write_text(
+        """{
+  stores: [{ name: "CAS", memory: { eviction_policy: { max_bytes: "1gb" } } }],
+  servers: [{
+    listener: { http: { socket_address: "127.0.0.1:50051" } },
+    services: { cas: [{ cas_store: "CAS" }], bytestream: [{ cas_store: "CAS" }],
+      capabilities: [{}] },
+  }],
+}""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def run(*arguments, **options):
+    return CliRunner().invoke(app, ["config", *map(str, arguments)], **options)
+
+
+def test_check_of_a_good_file_says_so_and_exits_with_0(good):
+    result = run("check", good)
+    assert result.exit_code == 0
+    assert result.output == f"{good}: valid, 0 errors, 0 warnings\n"
+
+
+def test_check_of_a_wrong_file_reports_all_and_exits_with_1():
+    result = run("check", WRONG)
+    assert result.exit_code == 1
+    expected = WRONG.with_suffix(".txt").read_text(encoding="utf-8").replace(WRONG.name, str(WRONG))
+    assert result.output == f"{expected}\n{WRONG}: not valid, 2 errors, 0 warnings\n"
+
+
+def test_check_is_in_colour_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[1;31m" in run("check", WRONG).output
+
+
+def test_warnings_alone_do_not_fail_the_check(good):
+    good.write_text(good.read_text().replace('max_bytes: "1gb"', ""))
+    result = run("check", good)
+    assert result.exit_code == 0
+    assert "warning: stores.CAS.memory.eviction_policy: nothing is ever evicted" in result.output
+    assert result.output.endswith("valid, 0 errors, 1 warning\n")
+
+
+def test_a_file_that_cannot_be_read_exits_with_2(tmp_path):
+    result = run("check", tmp_path / "absent.json5")
+    assert result.exit_code == 2
+    assert "cannot be read" in result.output
+
+
+def test_explain_draws_the_tree(good):
+    result = run("explain", good)
+    assert result.exit_code == 0
+    assert "cas -> CAS" in result.output
+    assert "memory  eviction_policy.max_bytes 1 GB" in result.output
+
+
+def test_explain_of_a_wrong_file_reports_its_errors():
+    result = run("explain", WRONG)
+    assert result.exit_code == 1
+    assert 'did you mean "eviction_policy"?' in result.output
+
+
+def test_schema_prints_a_schema():
+    result = run("schema")
+    assert result.exit_code == 0
+    assert json.loads(result.output)["$schema"].endswith("2020-12/schema")

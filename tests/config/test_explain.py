@@ -1,0 +1,62 @@
+from nativelink.config.explain import explain
+from nativelink.config.load import examine
+
+TEXT = """{
+  stores: [
+    { name: "CAS", fast_slow: {
+      fast: { memory: { eviction_policy: { max_bytes: "512mb", max_seconds: "2d" } } },
+      slow: { ref_store: { name: "UPSTREAM" } } } },
+    { name: "UPSTREAM", grpc: { store_type: "cas", headers: { authorization: "Bearer secret" },
+      endpoints: [{ address: "grpc://cache:1" }] } },
+    { name: "REDIS", redis_store: { addresses: ["redis://user:secret@host:6379/0"] } },
+  ],
+  schedulers: [{ name: "MAIN", cache_lookup: { ac_store: "REDIS", scheduler: { simple: {} } } }],
+  servers: [{
+    name: "public",
+    listener: { http: { socket_address: "127.0.0.1:1",
+      tls: { cert_file: "/c", key_file: "/k", client_ca_file: "/a" } } },
+    services: {
+      cas: [{ instance_name: "main", cas_store: "CAS" }],
+      execution: [{ instance_name: "main", cas_store: "CAS", scheduler: "MAIN" }],
+      health: {},
+    },
+  }],
+}"""
+
+
+def lines(nodes, depth=0):
+    for node in nodes:
+        details = f"  {', '.join(node.details)}" if node.details else ""
+        yield "  " * depth + node.label + details
+        yield from lines(node.children, depth + 1)
+
+
+def test_the_tree_says_who_uses_what_and_hides_secrets():
+    report = examine(TEXT, "file", {})
+    assert report.config is not None
+    assert (
+        "\n".join(lines(explain(report.config)))
+        == """\
+servers
+  public  127.0.0.1:1, mutual TLS
+    instance "main"
+      cas -> CAS
+      execution
+        cas_store -> CAS
+        scheduler -> MAIN
+    health  /status
+stores
+  CAS  used by cas "main" of server public, execution "main" of server public
+    fast_slow
+      fast: memory  eviction_policy.max_bytes 512 MB, eviction_policy.max_seconds 2 d
+      slow -> UPSTREAM
+  UPSTREAM  used by store CAS
+    grpc  endpoints[0].address grpc://cache:1, store_type cas, headers (set), \
+experimental_remote_cache_compression no
+  REDIS  used by scheduler MAIN
+    redis_store  addresses redis://***********@host:6379/0
+schedulers
+  MAIN  used by execution "main" of server public
+    cache_lookup  ac_store REDIS
+      scheduler: simple"""
+    )

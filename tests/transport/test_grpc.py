@@ -17,7 +17,7 @@ from tests.transport.wire import message
     cuts=st.lists(st.integers(0, 300), max_size=12),
     kind=st.sampled_from([bytes, memoryview, bytearray]),
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_messages_are_the_same_however_their_body_is_cut(messages, cuts, kind):
     body = b"".join(map(message, messages))
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
@@ -82,7 +82,7 @@ def test_ours_is_gzip_for_everyone():
 
 def test_a_gzip_bomb_costs_no_more_than_the_limit():
     with pytest.raises(NativeLinkError) as caught:
-        gunzip(gzip.compress(bytes(50_000_000)), 1000)
+        gunzip(gzip.compress(bytes(5_000_000)), 1000)
     assert caught.value.code is Code.RESOURCE_EXHAUSTED
 
 

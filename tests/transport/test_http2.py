@@ -468,9 +468,10 @@ def test_nothing_is_sent_while_the_socket_is_full():
     client.connection.set_writable(False, 0.0)
     client.connection.respond(stream, HEAD, PREFIX, b"hello", TRAILERS)
     assert kinds(client.frames()) == [HEADERS]
-    assert client.connection.congested
+    assert client.connection.parked_bytes == 10
     client.connection.set_writable(True, 0.0)
     assert kinds(client.frames()) == [DATA, HEADERS]
+    assert client.connection.parked_bytes == 0
 
 
 def test_no_more_is_queued_than_the_send_buffer_takes():

@@ -22,6 +22,7 @@ from nativelink.transport.exchanges import (
     malformed,
 )
 from nativelink.transport.grpc import PREFIX_BYTES, split_prefix
+from nativelink.transport.limits import MAX_PARKED_BYTES
 from nativelink.transport.routing import GrpcPlan, HttpPlan, Plan
 from nativelink.transport.status import error_of
 from nativelink.transport.streams import Stream
@@ -30,7 +31,14 @@ __all__ = ["Calls"]
 
 
 class Calls(CallEnvironment):
-    """Runs the calls of one connection."""
+    """Runs the calls of one connection.
+
+    A stream that begins while too many answers wait to be sent waits in a backlog.
+    """
+
+    def __init__(self, *args: Any, **collaborators: Any) -> None:
+        super().__init__(*args, **collaborators)
+        self._backlog: list[Stream] = []
 
     def handle(self, streams: Sequence[Stream]) -> None:
         """Act on streams with news, in order.
@@ -38,10 +46,13 @@ class Calls(CallEnvironment):
         The current call is set in this very context, and cleared at the end: handlers run in
         copies of it, and setting it once here is cheaper than entering each copy twice.
         """
+        connection = self.connection
         for stream in streams:
             exchange: Exchange | None = stream.call
             if exchange is not None:
                 exchange.on_news()
+            elif connection.parked_bytes >= MAX_PARKED_BYTES:
+                self._backlog.append(stream)
             elif stream.reset is None:
                 plan: Plan | None = stream.head.plan
                 if plan is None:
@@ -98,6 +109,14 @@ class Calls(CallEnvironment):
             return
         if observer is not None:
             observer.call_ended(plan.path, Code.OK, self.monotonic() - started)
+
+    def resume(self) -> bool:
+        """Begin what waits in the backlog if there is room for answers; whether there was any."""
+        if not self._backlog or self.connection.parked_bytes >= MAX_PARKED_BYTES // 2:
+            return False
+        backlog, self._backlog = self._backlog, []
+        self.handle(backlog)
+        return True
 
     def cancel(self) -> None:
         """Cancel every handler that waits: the server stops."""

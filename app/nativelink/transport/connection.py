@@ -24,8 +24,6 @@ __all__ = ["Http2Protocol", "OpeningProtocol"]
 
 #: From here on a list of buffers goes to the kernel as it is; below, one joined buffer is cheaper.
 _JOIN_BYTES: Final = 64 * 1024
-#: Streams looked at before it is looked at how much their answers take.
-_BATCH: Final = 8
 #: How long a connection that we ended may take to read why, before it is closed.
 _LINGER_S: Final = 1.0
 
@@ -124,8 +122,6 @@ class Http2Protocol(asyncio.Protocol):
         )
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        # Streams that began while answers pile up: they start when some were written.
-        self._backlog: list[Stream] = []
         self._flushing = False
         self._ended_at: float | None = None
 
@@ -141,24 +137,9 @@ class Http2Protocol(asyncio.Protocol):
         if news:
             # Nothing that a handler does now needs a flush of its own.
             self._flushing = True
-            self._work(news)
+            self.calls.handle(news)
             self._flushing = False
         self._flush()
-
-    def _work(self, news: list[Stream]) -> None:
-        connection, calls = self.connection, self.calls
-        while len(news) > _BATCH:
-            # Answers that pile up are written in between, and may hold up what comes after.
-            calls.handle(news[:_BATCH])
-            del news[:_BATCH]
-            if connection.congested:
-                self._write()
-                if connection.congested:
-                    begun = [stream for stream in news if stream.call is not None]
-                    self._backlog += [stream for stream in news if stream.call is None]
-                    calls.handle(begun)
-                    return
-        calls.handle(news)
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -178,11 +159,9 @@ class Http2Protocol(asyncio.Protocol):
             drained, connection.drained = connection.drained, []
             for stream in drained:
                 stream.call.on_drained()
-            if self._backlog and not connection.congested:
-                backlog, self._backlog = self._backlog, []
-                self._flushing = True
-                self._work(backlog)
-                self._flushing = False
+            self._flushing = True
+            self.calls.resume()
+            self._flushing = False
         if connection.done and self._ended_at is None:
             self._hang_up()
 
@@ -213,7 +192,6 @@ class Http2Protocol(asyncio.Protocol):
         for stream in streams:
             if stream.call is not None:
                 stream.call.on_news()
-        self._backlog.clear()
 
     def eof_received(self) -> bool:
         return False
@@ -223,14 +201,6 @@ class Http2Protocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.connection.set_writable(True, self._monotonic())
-        self._resume()
-
-    def _resume(self) -> None:
-        if self._backlog and not self.connection.congested:
-            backlog, self._backlog = self._backlog, []
-            self._flushing = True
-            self._work(backlog)
-            self._flushing = False
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
@@ -252,13 +222,13 @@ class Http2Protocol(asyncio.Protocol):
                 self.close()
                 return
         news = self.connection.tick(now)
+        self._flushing = True
+        self.calls.handle(news)
+        self._flushing = False
         if self.connection.dead and self._transport is not None:
             self._transport.abort()
-            return
-        self._flushing = True
-        self._work(news)
-        self._flushing = False
-        self._flush()
+        else:
+            self._flush()
 
     def drain(self, now: float) -> None:
         """Let the calls under way finish, take no more, then close."""

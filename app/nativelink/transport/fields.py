@@ -19,7 +19,14 @@ from typing import Final, TypeAlias
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
 
-__all__ = ["DEFAULT_TABLE_SIZE", "Field", "FieldDecoder", "FieldDecodingError", "encode_fields"]
+__all__ = [
+    "DEFAULT_TABLE_SIZE",
+    "Field",
+    "FieldBombError",
+    "FieldDecoder",
+    "FieldDecodingError",
+    "encode_fields",
+]
 
 #: A name and a value as they stand in the block.
 Field: TypeAlias = tuple[bytes, bytes]
@@ -40,8 +47,16 @@ _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE: Final = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
 
 
+# A list so many times too long is no mistake but an attack, and not decoded to its end.
+_BOMB_FACTOR: Final = 4
+
+
 class FieldDecodingError(Exception):
     """The block is no HPACK; the connection's table is lost with it (COMPRESSION_ERROR)."""
+
+
+class FieldBombError(Exception):
+    """A list beyond reason; decoding stopped, so the table is lost (ENHANCE_YOUR_CALM)."""
 
 
 def _decode_integer(block: bytes, index: int, prefix: int) -> tuple[int, int]:
@@ -112,7 +127,7 @@ class FieldDecoder:
     Attributes:
         table_changed: whether the last block changed the dynamic table.
         oversized: whether the last list passed `max_list_bytes`; its rest was decoded for the
-            table's sake and dropped, so a bomb (CVE-2016-6581) costs no memory.
+            table's sake and dropped.
         malformed: whether the last list held a field that RFC 9113 section 8.2.1 forbids.
     """
 
@@ -133,6 +148,7 @@ class FieldDecoder:
 
         Raises:
             FieldDecodingError: the table is then unusable.
+            FieldBombError: as well (CVE-2016-6581: small blocks that name large entries).
         """
         try:
             return self._decode(block)
@@ -144,6 +160,7 @@ class FieldDecoder:
         fields: list[Field] = []
         entries = self._entries
         left = self._max_list_bytes
+        bomb = -(_BOMB_FACTOR - 1) * left
         index = 0
         end = len(block)
         while index < end:
@@ -195,6 +212,11 @@ class FieldDecoder:
                 fields.append(field)
             else:
                 self.oversized = True
+                if left < bomb:
+                    raise FieldBombError(
+                        f"a header list of more than {_BOMB_FACTOR} times the "
+                        f"{self._max_list_bytes} octets allowed"
+                    )
         if self._tainted and not self.malformed:
             self.malformed = any(
                 _NAME.fullmatch(name) is None or _BAD_VALUE.search(value) for name, value in fields

@@ -57,6 +57,7 @@ class Sending:
         out_bytes: those of them that are DATA.
         streams: open streams by id, in order of arrival.
         writable: whether the socket takes more; `set_writable` changes it.
+        parked_bytes: bytes in the outboxes of answers that are complete.
         drained: streams whose outbox became empty since the driver looked last.
     """
 
@@ -65,6 +66,7 @@ class Sending:
         self.out_bytes = 0
         self.streams: dict[int, Stream] = {}
         self.writable = True
+        self.parked_bytes = 0
         self.drained: list[Stream] = []
         self._now = now
         self._send_buffer = send_buffer
@@ -75,11 +77,6 @@ class Sending:
         self._paused_at = now
         # DATA frames sent, each of which a peer may answer with a WINDOW_UPDATE and a PING.
         self._frames_sent = 0
-
-    @property
-    def congested(self) -> bool:
-        """Whether starting more work would only pile up answers that cannot be written."""
-        return not self.writable or self.out_bytes >= self._send_buffer
 
     def take_output(self) -> list[Chunk]:
         """What is to be written now. Call `pump` when it is written."""
@@ -102,7 +99,7 @@ class Sending:
     def pump(self) -> None:
         """Send on from the outboxes, as far as windows and room allow."""
         for stream in list(self._blocked.values()) if self._blocked else ():
-            if self.congested or self._send_window <= 0:
+            if not self.writable or self.out_bytes >= self._send_buffer or self._send_window <= 0:
                 return
             self._send_outbox(stream)
 
@@ -180,9 +177,13 @@ class Sending:
         stream.trailers = trailers
         if stream.outbox is None:
             self._send_end(stream)
+        else:
+            self.parked_bytes += stream.outbox_bytes
 
     def cut(self, stream: Stream) -> None:
         """Drop what waits in the outbox: the answer ends without it."""
+        if stream.finished:
+            self.parked_bytes -= stream.outbox_bytes
         stream.outbox = None
         stream.outbox_bytes = 0
         self._blocked.pop(stream.id, None)
@@ -200,6 +201,8 @@ class Sending:
         if parts is None:
             return
         sent = self._emit(stream, parts, stream.outbox_bytes)
+        if stream.finished:
+            self.parked_bytes -= sent
         if sent == stream.outbox_bytes:
             stream.outbox = None
             stream.outbox_bytes = 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nativelink.transport.fields import FieldDecodingError
+from nativelink.transport.fields import FieldBombError, FieldDecodingError
 from nativelink.transport.flow import INITIAL_MAX_FRAME, INITIAL_WINDOW, Sending
 from nativelink.transport.frames import (
     ACK,
@@ -545,6 +545,8 @@ class Http2Connection(Sending):
                 self._new_request(flags, stream_id, block)
         except FieldDecodingError as error:
             raise ConnectionEndedError(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+        except FieldBombError as error:
+            raise ConnectionEndedError(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from None
 
     def _new_request(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
@@ -818,11 +820,9 @@ class Http2Connection(Sending):
         """The connection is lost: end every stream; those that were open."""
         streams = list(self.streams.values())
         self.streams.clear()
-        self._blocked.clear()
         for stream in streams:
+            self.cut(stream)
             stream.reset = ErrorCode.CANCEL
-            stream.outbox = None
-            stream.outbox_bytes = 0
             stream.inbox = []
             stream.buffered = 0
             self._note(stream)

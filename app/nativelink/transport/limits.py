@@ -14,6 +14,7 @@ __all__ = [
     "ALLOWANCE_PER_SECOND",
     "MAX_DELAYED_CONTROL_FRAMES",
     "MAX_HELD_REQUEST_MESSAGES",
+    "MAX_PARKED_BYTES",
     "MAX_SETTINGS_PER_FRAME",
     "RESETS_PER_SECOND",
     "SMALL_CHUNK_BYTES",
@@ -42,6 +43,10 @@ MAX_DELAYED_CONTROL_FRAMES: Final = 10_000
 #: Bytes of incomplete request messages per connection, in messages of the longest size allowed. A
 #: connection can hold `max_concurrent_streams` of them, which nobody needs at once.
 MAX_HELD_REQUEST_MESSAGES: Final = 64
+
+#: Bytes of complete answers that wait in outboxes; beyond it a connection starts no new calls. One
+#: read can ask for thousands of answers of megabytes, and a peer can open no window for any.
+MAX_PARKED_BYTES: Final = 16 * 1024 * 1024
 
 #: Chunks below this are gathered while they wait to be read, so that a window full of one-byte
 #: DATA frames is held as bytes and not as objects (CVE-2019-9518's cousin).

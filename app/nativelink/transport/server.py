@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 from nativelink.core.clock import Clock, SystemClock
@@ -92,6 +93,7 @@ class Server:
         self.monotonic = self.clock.monotonic
         self._tls = None if tls is None else TlsContexts(tls)
         self._socket: socket.socket | None = None
+        self._address: tuple[str, int] | None = None
         self._server: asyncio.Server | None = None
         self._relistening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -114,6 +116,8 @@ class Server:
         if self._tls is not None:
             self._tls.load(self.monotonic())
         self._socket = _bound_socket(self.settings)
+        name = self._socket.getsockname()
+        self._address = (name[0], name[1])
         await self._listen()
         self._schedule_tick()
 
@@ -140,11 +144,10 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that are bound."""
-        if self._socket is None:
+        """Host and port that are, or were, bound."""
+        if self._address is None:
             raise RuntimeError("the server was not started")
-        name = self._socket.getsockname()
-        return name[0], name[1]
+        return self._address
 
     async def drain(self, grace_s: float) -> bool:
         """Accept no more, let calls under way finish for `grace_s` seconds, then close.
@@ -183,9 +186,6 @@ class Server:
         for connection in list(self._connections):
             tasks |= connection.tasks
             connection.close()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
         if tasks:
             await asyncio.wait(tasks)
         if self._connections:
@@ -196,6 +196,9 @@ class Server:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     # -- time -------------------------------------------------------------------------------
 
@@ -274,12 +277,15 @@ class Server:
 def _bound_socket(settings: ServerSettings) -> socket.socket:
     host, _, port = settings.address.rpartition(":")
     host = host.strip("[]") or "0.0.0.0"  # noqa: S104 - `:port` says so
-    if not port.isdigit() or int(port) > 65535:
+    try:
+        version = ip_address(host).version if port.isascii() and port.isdigit() else 0
+    except ValueError:
+        version = 0
+    if not version or int(port) > 65535:
         raise invalid_argument(
             f"socket_address {settings.address!r}: ip:port is expected, such as 0.0.0.0:50051"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if settings.freebind:

@@ -168,7 +168,6 @@ class StreamFlight:
             return reader.taken_bytes
         finally:
             self._readers.discard(reader)
-            self._wake_pump()
             if not self._readers:
                 await self._last_reader_leaves(wait_for_fill=stayed)
 

@@ -20,6 +20,7 @@ async def environment() -> AsyncIterator[Environment]:
             version="1.2.3",
             clock=clock,
             registry=Registry(),
+            measured=True,
             health=HealthRegistry(clock=clock, observe=lambda _result: None),
             lifetimes=lifetimes,
             tracer=None,

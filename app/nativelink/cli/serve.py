@@ -85,6 +85,7 @@ async def _run(config: Config, environ: Mapping[str, str]) -> int:
         await stopping.wait()
         _log.info("%s: draining", signal.Signals(received[0]).name)
         clean = await system.drain(_GRACE_S)
+    _log.info("stopped" if clean else "stopped, calls under way were cut off")
     return 0 if clean else 128 + received[0]
 
 

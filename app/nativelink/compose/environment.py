@@ -25,6 +25,7 @@ class Environment:
         version: this program's.
         clock: the time.
         registry: where parts report their metrics.
+        measured: whether calls are counted; OTEL_SDK_DISABLED switches it off.
         health: where parts add their checks.
         lifetimes: closes what was opened, the last first.
         tracer: makes spans of calls; None where calls are not traced.
@@ -35,6 +36,7 @@ class Environment:
     version: str
     clock: Clock
     registry: Registry
+    measured: bool
     health: HealthRegistry
     lifetimes: AsyncExitStack
     tracer: Tracer | None

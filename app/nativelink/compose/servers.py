@@ -132,13 +132,12 @@ async def _open(
     services = offered(spec.services)
     instances = cache_instances(spec.services)
     routes = page_routes(spec.services, services, stores.leaves, snapshot, env)
-    recorder = LoggingRpcRecorder if _access_log.isEnabledFor(logging.DEBUG) else RpcRecorder
     server = Server(
         methods,
         routes,
         settings=settings,
         tls=tls,
-        observer=recorder(env.registry, [method.path for method in methods]),
+        observer=_observer(methods, env),
         clock=env.clock,
     )
     address = await _start(server, env)
@@ -155,6 +154,15 @@ def _observe(name: str, server: Server, env: Environment) -> None:
     registry.observe(CONNECTIONS, lambda: [(labels, figures().connections)])
     registry.observe(CONNECTIONS_ACCEPTED, lambda: [(labels, figures().connections_total)])
     registry.observe(RPC_ACTIVE, lambda: [(labels, figures().calls)])
+
+
+def _observer(methods: Sequence[Method], env: Environment) -> RpcRecorder | None:
+    """What is told of every call that ended."""
+    if not env.measured:
+        return None
+    logged = _access_log.isEnabledFor(logging.DEBUG)
+    recorder = LoggingRpcRecorder if logged else RpcRecorder
+    return recorder(env.registry, [method.path for method in methods])
 
 
 def _names(methods: Sequence[Method]) -> list[str]:

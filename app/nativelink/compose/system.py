@@ -10,7 +10,7 @@ from nativelink.compose.available import unavailable
 from nativelink.compose.environment import Environment
 from nativelink.compose.servers import Listener, open_listeners
 from nativelink.compose.stores import Leaf, StoreBuilder
-from nativelink.compose.telemetry import open_telemetry
+from nativelink.compose.telemetry import open_telemetry, sdk_disabled
 from nativelink.config.specs import Config, HashFunction
 from nativelink.core.clock import Clock
 from nativelink.core.digest import DigestFunction
@@ -103,6 +103,7 @@ async def _open(
         version=version,
         clock=clock,
         registry=registry,
+        measured=not sdk_disabled(environ),
         health=HealthRegistry(clock=clock, observe=observe),
         lifetimes=lifetimes,
         tracer=tracer,

@@ -17,7 +17,14 @@ from nativelink.telemetry.process import observe_process, watch_event_loop
 if TYPE_CHECKING:
     from nativelink.telemetry.tracing import Tracer
 
-__all__ = ["Export", "export_interval_s", "metrics_export", "open_telemetry", "tracing_export"]
+__all__ = [
+    "Export",
+    "export_interval_s",
+    "metrics_export",
+    "open_telemetry",
+    "sdk_disabled",
+    "tracing_export",
+]
 
 #: What the last export may take at shutdown; a collector that is gone must not hold us up.
 _LAST_EXPORT_S: Final = 2.0
@@ -32,6 +39,11 @@ class Export:
     """
 
     endpoint: str | None
+
+
+def sdk_disabled(environ: Mapping[str, str]) -> bool:
+    """`OTEL_SDK_DISABLED`: nothing is sent, and calls are not even counted."""
+    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
 
 
 def metrics_export(environ: Mapping[str, str]) -> Export | None:
@@ -119,7 +131,7 @@ def _export(environ: Mapping[str, str], signal: str) -> Export | None:
 
     NativeLink always sends to `localhost:4317`, answered or not; here an endpoint has to be named.
     """
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if sdk_disabled(environ):
         return None
     if environ.get(f"OTEL_{signal}_EXPORTER", "otlp") == "none":
         return None

@@ -1,0 +1,127 @@
+"""What a person is told when the server is up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nativelink.cli import banner
+from nativelink.cli.banner import bazelrc, show_banner
+from nativelink.compose.servers import Listener
+from nativelink.compose.stores import Leaf
+from nativelink.compose.system import System
+from nativelink.stores.eviction import EvictionPolicy
+from nativelink.stores.memory import MemoryStore
+from nativelink.testing.fakes import FakeClock
+from nativelink.transport.settings import TlsSettings
+
+
+def listener(**changes: Any) -> Listener:
+    usual: dict[str, Any] = {
+        "name": "0",
+        "server": None,
+        "health": None,
+        "address": "127.0.0.1:50051",
+        "tls": None,
+        "services": ("cas",),
+        "instances": ("main", ""),
+        "pages": ("/status",),
+    }
+    return Listener(**{**usual, **changes})
+
+
+def system(*listeners: Listener, leaves: tuple[Leaf, ...] = ()) -> System:
+    return System(listeners, leaves)
+
+
+def leaf(path: str, policy: EvictionPolicy) -> Leaf:
+    return Leaf(
+        path,
+        "memory",
+        "memory",
+        policy,
+        MemoryStore(eviction=policy, clock=FakeClock()).statistics,
+        list,
+    )
+
+
+def test_the_lines_are_those_of_the_first_listener_with_a_whole_cache():
+    lines = bazelrc(system(listener(instances=()), listener(address="127.0.0.1:2")))
+    assert lines == [
+        "build --remote_cache=grpc://127.0.0.1:2",
+        "build --remote_instance_name=main",
+        "build --remote_upload_local_results=true",
+        "build --remote_timeout=600",
+        "build --experimental_guard_against_concurrent_changes=true",
+    ]
+
+
+def test_without_a_cache_there_is_nothing_to_paste():
+    assert bazelrc(system(listener(instances=()))) == []
+
+
+def test_the_unnamed_instance_needs_no_line():
+    lines = bazelrc(system(listener(instances=("",))))
+    assert not any("instance_name" in line for line in lines)
+
+
+def test_a_listener_on_all_addresses_is_reached_by_the_machines_name(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(banner.socket, "gethostname", lambda: "builder")
+    lines = bazelrc(system(listener(address="0.0.0.0:50051")))
+    assert lines[0] == "build --remote_cache=grpc://builder:50051"
+
+
+def test_tls_needs_the_certificate_and_mutual_tls_the_clients_own():
+    tls = TlsSettings(Path("/tls/server.crt"), Path("/tls/server.key"))
+    lines = bazelrc(system(listener(tls=tls)))
+    assert lines[0] == "build --remote_cache=grpcs://127.0.0.1:50051"
+    assert lines[-1] == "build --tls_certificate=/tls/server.crt"
+    mutual = TlsSettings(Path("/c"), Path("/k"), client_ca_file=Path("/ca"))
+    lines = bazelrc(system(listener(tls=mutual)))
+    assert [line.partition("=")[0] for line in lines[-3:]] == [
+        "build --tls_certificate",
+        "build --tls_client_certificate",
+        "build --tls_client_key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (EvictionPolicy(), "without a limit"),
+        (EvictionPolicy(max_bytes=512_000_000), "at most 512 MB"),
+        (
+            EvictionPolicy(max_bytes=10_500_000_000, max_count=1000),
+            "at most 10.5 GB, at most 1,000",
+        ),
+        (EvictionPolicy(max_seconds=86_400), "unused for 86,400 s"),
+        (EvictionPolicy(max_bytes=999), "at most 999 bytes"),
+    ],
+)
+def test_limits_are_said_in_words(
+    policy: EvictionPolicy, words: str, capsys: pytest.CaptureFixture[str]
+):
+    show_banner(system(listener(), leaves=(leaf("CAS", policy),)), {})
+    assert f"  CAS  {words}" in capsys.readouterr().out
+
+
+def test_with_json_logs_only_log_lines_are_written(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "nativelink")
+    show_banner(system(listener()), {"NL_LOG": "json"})
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == ["listening on grpc://127.0.0.1:50051"]
+
+
+def test_a_terminal_gets_the_same_lines_uncut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_banner(system(listener()), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "  build --experimental_guard_against_concurrent_changes=true" in lines

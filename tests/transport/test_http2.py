@@ -336,6 +336,24 @@ def test_credit_is_given_for_what_was_consumed_and_not_before():
     assert (update.stream_id, update.payload) == (0, u32(40768))
 
 
+def test_what_a_reader_holds_is_given_back_when_the_last_frame_overtakes_its_credit():
+    client = Client(ServerSettings(http2_initial_connection_window_size=80_000))
+    stream = client.open()
+    client.send(frame(DATA, 0, 1, bytes(16_000)))
+    # The reader has the first chunk in its hands; the rest arrives meanwhile.
+    stream.inbox.clear()
+    client.send(frame(DATA, END_STREAM, 1, bytes(100)))
+    client.connection.credit(stream, 16_000)
+    client.connection.credit(stream, 100)
+    assert stream.buffered == 0
+    # Nothing was lost: the rest of half a window makes the update due.
+    other = client.open()
+    client.send(2 * frame(DATA, 0, 3, bytes(12_000)))
+    client.connection.credit(other, 24_000)
+    (update,) = client.frames()
+    assert (update.stream_id, update.payload) == (0, u32(40_100))
+
+
 def test_more_data_than_the_streams_window_ends_the_stream():
     client = Client(ServerSettings(http2_initial_stream_window_size=20_000))
     stream = client.open()

@@ -263,7 +263,7 @@ class Http2Connection(Sending):
                     # A whole unary request; what `_body` would do, without its questions.
                     self._receive_window -= length
                     stream.inbox.append(data[start:stop])
-                    stream.buffered = length
+                    stream.buffered += length
                     stream.ended = True
                     if not stream.noted:
                         stream.noted = True

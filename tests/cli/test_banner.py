@@ -35,14 +35,8 @@ def system(*listeners: Listener, leaves: tuple[Leaf, ...] = ()) -> System:
 
 
 def leaf(path: str, policy: EvictionPolicy) -> Leaf:
-    return Leaf(
-        path,
-        "memory",
-        "memory",
-        policy,
-        MemoryStore(eviction=policy, clock=FakeClock()).statistics,
-        list,
-    )
+    figures = MemoryStore(eviction=policy, clock=FakeClock()).statistics
+    return Leaf(path, "memory", "memory", policy, figures, figures)
 
 
 def test_the_lines_are_those_of_the_first_listener_with_a_whole_cache():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -15,6 +14,7 @@ from typing import Final
 
 from nativelink import __version__
 from nativelink.cli.banner import show_banner
+from nativelink.cli.garbage import freeze_what_stays
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.config.load import load_file
@@ -77,10 +77,7 @@ async def _run(config: Config, environ: Mapping[str, str]) -> int:
     async with open_system(
         config, version=__version__, environ=environ, clock=SystemClock()
     ) as system:
-        # What was made so far lives as long as the process; the collector need not look at it
-        # again and again.
-        gc.collect()
-        gc.freeze()
+        freeze_what_stays()
         show_banner(system, environ)
         await stopping.wait()
         _log.info("%s: draining", signal.Signals(received[0]).name)

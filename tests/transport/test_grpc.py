@@ -87,7 +87,9 @@ def test_a_gzip_bomb_costs_no_more_than_the_limit():
 
 
 @pytest.mark.parametrize(
-    "data", [b"no gzip", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") + b"more", b""]
+    "data",
+    [b"no gzip", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") + b"more", b""],
+    ids=["no gzip", "cut short", "followed by more", "empty"],
 )
 def test_damaged_gzip_is_the_clients_error(data):
     with pytest.raises(NativeLinkError) as caught:

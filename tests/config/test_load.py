@@ -1,4 +1,5 @@
 import logging
+import re
 import subprocess
 import sys
 
@@ -120,6 +121,32 @@ def test_an_explicit_zero_is_the_default_where_the_manual_says_so():
     assert server.services.health.path == "/status"
     assert server.services.health.timeout_seconds == 5
     assert server.services.admin.path == "/admin"
+
+
+def test_null_is_the_same_as_leaving_a_key_out_where_the_manual_has_a_default():
+    text = f"""{{
+      stores: [
+        {{ name: "M", memory: {{ eviction_policy: NULL }} }},
+        {{ name: "S", shard: {{ stores: [{{ store: {{ noop: {{}} }}, weight: NULL }}] }} }},
+        {{ name: "G", experimental_cloud_object_store: {{ provider: "gcs", bucket: "b",
+          max_retry_buffer_per_request: NULL, resumable_chunk_size: NULL,
+          multipart_max_concurrent_uploads: NULL }} }},
+        {CAS},
+      ],
+      schedulers: [{{ name: "X", simple: {{ supported_platform_properties: NULL }} }}],
+      workers: [{{ local: {{
+        worker_api_endpoint: {{ uri: "grpc://s:1", timeout: NULL, tls_config: NULL }},
+        cas_fast_slow_store: "CAS", platform_properties: {{}}, use_namespaces: NULL,
+        upload_action_result: {{ upload_historical_results_strategy: NULL }} }} }}],
+      servers: [{{ listener: {{ http: {{ socket_address: ":0", advanced_http: NULL,
+        compression: {{ send_compression_algorithm: NULL,
+          accepted_compression_algorithms: [] }} }} }}, services: {{ cas: NULL, admin: NULL }} }}],
+      global: {{ default_digest_hash_function: NULL }},
+    }}"""
+    with_nulls = load(text.replace("NULL", "null"))
+    assert with_nulls == load(re.sub(r"\w+: NULL,?", "", text))
+    assert with_nulls.stores[1].spec.stores[0].weight == 1
+    assert with_nulls.workers[0].local.worker_api_endpoint.timeout == 5.0
 
 
 CAS = """{ name: "CAS", fast_slow: {

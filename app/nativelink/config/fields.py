@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -45,6 +44,7 @@ __all__ = [
     "Milliseconds",
     "Named",
     "NoEffect",
+    "NullIs",
     "NullIsEmpty",
     "Number",
     "Number32",
@@ -262,8 +262,23 @@ Fraction64 = Annotated[
     Field(ge=0, allow_inf_nan=False),
 ]
 
+
+@dataclass(frozen=True, slots=True)
+class NullIs:
+    """`null` stands for `value`, which is the default."""
+
+    value: object
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda raw: self.value if raw is None else raw, handler(source)
+        )
+
+
 #: `null` where a list may be left out.
-NullIsEmpty: Final = BeforeValidator(lambda raw: () if raw is None else raw)
+NullIsEmpty: Final = NullIs(())
 
 #: JSON has lists; specs hold tuples. (Strict mode alone would ask the reader for a tuple.)
 Items = Strict(strict=False)

@@ -226,7 +226,11 @@ class _Rewriter:
         verify, _ = entries.pop("verify_client", (None, ()))
         required = True
         if verify is not None:
-            self._warn((*path, "verify_client"), '"verify_client"', '"client_ca_file" to require')
+            self._warn(
+                (*path, "verify_client"),
+                '"verify_client"',
+                '"client_ca_file" alone, which lets in only clients with a certificate',
+            )
             try:
                 required = self._boolean(verify)
             except ValueError as failure:

@@ -130,12 +130,14 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._end = 0
+        self._last_end = 0
         self._open: list[_Token] = []
         self.spots: dict[Path, Spot] = {}
         self.duplicates: list[tuple[Path, int]] = []
-        self._token = self._read()
+        self._token = _Token("end", "", 0)
 
     def document(self) -> None:
+        self._advance()
         self._value((), None)
         if self._token.kind != "end":
             closing = self._token.text in {"}", "]"}

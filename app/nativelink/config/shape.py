@@ -22,7 +22,7 @@ from nativelink.config.fields import (
     Kind,
     Named,
     NoEffect,
-    NullIsEmpty,
+    NullIs,
     OneKey,
     Secret,
     Spec,
@@ -215,7 +215,8 @@ def _key(attribute: str, info: FieldInfo, hint: Any) -> Key:
 
 def _is_nullable(hint: object) -> bool:
     if get_origin(hint) is Annotated:
-        return NullIsEmpty in get_args(hint) or _is_nullable(get_args(hint)[0])
+        marked = any(isinstance(mark, NullIs) for mark in get_args(hint)[1:])
+        return marked or _is_nullable(get_args(hint)[0])
     return type(None) in get_args(hint)
 
 

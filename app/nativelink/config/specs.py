@@ -11,6 +11,7 @@ from nativelink.config.fields import (
     EXTENSION,
     Fraction64,
     Items,
+    NullIs,
     NullIsEmpty,
     Number,
     Size,
@@ -100,9 +101,11 @@ class GlobalSpec(Spec):
         description="Files that stores and workers hold open at the same time; further ones wait. "
         "More than 10, and less than the system's limit (`ulimit -n`).",
     )
-    default_digest_hash_function: Annotated[HashFunction, Items] | None = Field(
-        default=HashFunction.SHA256,
-        description="Digest function of requests that do not name one.",
+    default_digest_hash_function: Annotated[HashFunction, Items, NullIs(HashFunction.SHA256)] = (
+        Field(
+            default=HashFunction.SHA256,
+            description="Digest function of requests that do not name one.",
+        )
     )
     default_digest_size_health_check: Annotated[Size, Zero(1024**2)] = Field(
         default=1024**2, description="Bytes of the blob that health checks write and read."
@@ -113,11 +116,6 @@ class GlobalSpec(Spec):
     tracing: Annotated[TracingSpec, EXTENSION] = Field(
         default=TracingSpec(), description="How traces leave the process."
     )
-
-    @field_validator("default_digest_hash_function")
-    @classmethod
-    def _sha256(cls, function: HashFunction | None) -> HashFunction:
-        return function or HashFunction.SHA256
 
 
 class Config(Spec):
@@ -138,7 +136,7 @@ class Config(Spec):
     experimental_origin_events: OriginEventsSpec | None = Field(
         default=None, description="Record what requests did. Unset: no."
     )
-    global_: GlobalSpec = Field(
+    global_: Annotated[GlobalSpec, NullIs(GlobalSpec())] = Field(
         alias="global", default=GlobalSpec(), description="What concerns the whole process."
     )
 

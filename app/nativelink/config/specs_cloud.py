@@ -10,6 +10,7 @@ from nativelink.config.fields import (
     EXTENSION,
     SECRET,
     Flag,
+    NullIs,
     Number,
     PathText,
     Seconds,
@@ -58,12 +59,12 @@ class ObjectStoreSpec(Spec):
             "shorter than the rule's age. 0: objects do not expire."
         ),
     )
-    max_retry_buffer_per_request: Size | None = Field(
+    max_retry_buffer_per_request: Annotated[Size, NullIs(5 * 1024**2)] = Field(
         default=5 * 1024**2,
         description="Bytes of one upload kept in memory so that a failed request can be sent "
         "again. 0: a failed request fails the upload.",
     )
-    multipart_max_concurrent_uploads: Annotated[Number, Zero(10)] | None = Field(
+    multipart_max_concurrent_uploads: Annotated[Number, Zero(10), NullIs(10)] = Field(
         default=10, description="Parts of one multipart upload that travel at the same time."
     )
     insecure_allow_http: Flag = Field(
@@ -92,7 +93,7 @@ class GcsSpec(ObjectStoreSpec):
 
     provider: Literal["gcs"] = Field(description="Selects Google Cloud Storage.")
     bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
-    resumable_chunk_size: Annotated[Size, Zero(2 * 1024**2)] | None = Field(
+    resumable_chunk_size: Annotated[Size, Zero(2 * 1024**2), NullIs(2 * 1024**2)] = Field(
         default=2 * 1024**2, description="Bytes sent per request of a resumable upload."
     )
     authentication_required: Flag = Field(
@@ -140,7 +141,7 @@ class OntapS3Spec(ObjectStoreSpec):
         description="PEM file with the authorities that vouch for the endpoint. Unset: those of "
         "the operating system.",
     )
-    max_retry_buffer_per_request: Size | None = Field(
+    max_retry_buffer_per_request: Annotated[Size, NullIs(20 * 1024**2)] = Field(
         default=20 * 1024**2,
         description="Bytes of one upload kept in memory so that a failed request can be sent "
         "again. 0: a failed request fails the upload.",

@@ -13,6 +13,7 @@ from nativelink.config.fields import (
     Flag,
     Fraction64,
     Items,
+    NullIs,
     Number,
     PathText,
     Seconds,
@@ -163,10 +164,9 @@ class ClientTlsSpec(Spec):
     key_file: PathText | None = Field(
         default=None, description="PEM private key that belongs to `cert_file`."
     )
-    use_native_roots: Flag | None = Field(
-        default=None,
-        description="Trust the authorities of the operating system instead of `ca_file`. "
-        "Unset: false.",
+    use_native_roots: Annotated[Flag, NullIs(False)] = Field(
+        default=False,
+        description="Trust the authorities of the operating system instead of `ca_file`.",
     )
 
 

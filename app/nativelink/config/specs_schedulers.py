@@ -12,6 +12,7 @@ from typing_extensions import TypeAliasType
 from nativelink.config.fields import (
     Items,
     Named,
+    NullIs,
     Number,
     OneKey,
     PathText,
@@ -91,8 +92,10 @@ class SimpleSpec(Spec):
 
     KIND: ClassVar[str] = "simple"
 
-    supported_platform_properties: Mapping[str, Annotated[PropertyType, Items]] | None = Field(
-        default=None,
+    supported_platform_properties: Annotated[
+        Mapping[str, Annotated[PropertyType, Items]], NullIs({})
+    ] = Field(
+        default={},
         description=(
             "Platform properties and how they restrict the choice of a worker. `minimum`: the "
             "worker has at least this number, and running actions use it up. `exact`: the worker "

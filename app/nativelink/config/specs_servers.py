@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from nativelink.config.fields import (
     EXTENSION,
     Flag,
     Items,
     NoEffect,
+    NullIs,
     Number32,
     PathText,
     Seconds,
@@ -46,18 +47,15 @@ class CompressionAlgorithmName(StrEnum):
 class HttpCompressionSpec(Spec):
     """gRPC message compression. Worth its CPU only on slow links."""
 
-    send_compression_algorithm: Annotated[CompressionAlgorithmName, Items] | None = Field(
+    send_compression_algorithm: Annotated[
+        CompressionAlgorithmName, Items, NullIs(CompressionAlgorithmName.NONE)
+    ] = Field(
         default=CompressionAlgorithmName.NONE,
-        description="How responses are compressed to clients that accept it. Unset: not.",
+        description="How responses are compressed to clients that accept it.",
     )
     accepted_compression_algorithms: Annotated[
         tuple[Annotated[CompressionAlgorithmName, Items], ...], Items
     ] = Field(description="How clients may compress requests.")
-
-    @field_validator("send_compression_algorithm")
-    @classmethod
-    def _none(cls, algorithm: CompressionAlgorithmName | None) -> CompressionAlgorithmName:
-        return algorithm or CompressionAlgorithmName.NONE
 
 
 class AdvancedHttpSpec(Spec):
@@ -154,7 +152,7 @@ class HttpListenerSpec(Spec):
     compression: HttpCompressionSpec | None = Field(
         default=None, description="gRPC message compression. Unset: none."
     )
-    advanced_http: AdvancedHttpSpec = Field(
+    advanced_http: Annotated[AdvancedHttpSpec, NullIs(AdvancedHttpSpec())] = Field(
         default=AdvancedHttpSpec(), description="Settings that are best left alone."
     )
     max_decoding_message_size: Annotated[Size, Zero(4 * 1024**2)] = Field(
@@ -199,6 +197,6 @@ class ServerSpec(Spec):
     )
     listener: ListenerSpec = Field(description="Where it listens.")
     services: ServicesSpec = Field(description="What it offers.")
-    experimental_identity_header: IdentityHeaderSpec = Field(
-        default=IdentityHeaderSpec(), description="How requests say who sent them."
+    experimental_identity_header: Annotated[IdentityHeaderSpec, NullIs(IdentityHeaderSpec())] = (
+        Field(default=IdentityHeaderSpec(), description="How requests say who sent them.")
     )

@@ -13,6 +13,7 @@ from nativelink.config.fields import (
     Flag,
     Items,
     Named,
+    NullIs,
     Number,
     Number32,
     OneKey,
@@ -142,16 +143,11 @@ class ShardItemSpec(Spec):
     """One part of a sharded store."""
 
     store: StoreSpec = Field(description="Holds this part.")
-    weight: Number32 | None = Field(
+    weight: Annotated[Number32, NullIs(1)] = Field(
         default=1,
         description="Share of the keys that come here, compared with the weights of the others. "
         "0: none.",
     )
-
-    @field_validator("weight")
-    @classmethod
-    def _one_if_null(cls, weight: int | None) -> int:
-        return 1 if weight is None else weight
 
 
 class ShardSpec(Spec):

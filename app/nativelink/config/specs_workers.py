@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
 from nativelink.config.fields import (
@@ -14,6 +14,7 @@ from nativelink.config.fields import (
     Fraction64,
     Items,
     Milliseconds,
+    NullIs,
     Number,
     OneKey,
     PathText,
@@ -48,17 +49,14 @@ class EndpointSpec(Spec):
     """Where the worker finds its scheduler."""
 
     uri: Text = Field(description="`grpc://host:port`, or `grpcs://host:port` for TLS.")
-    timeout: Fraction64 | None = Field(
-        default=5.0, description="Seconds that a request may take, with a fraction."
+    timeout: Annotated[Fraction64, NullIs(5.0), AfterValidator(lambda seconds: seconds or 5.0)] = (
+        Field(
+            default=5.0, description="Seconds that a request may take, with a fraction. 0 means 5."
+        )
     )
     tls_config: ClientTlsSpec | None = Field(
         default=None, description="Required with a TLS address, refused with a plain one."
     )
-
-    @field_validator("timeout")
-    @classmethod
-    def _five_seconds(cls, timeout: float | None) -> float:
-        return timeout or 5.0
 
 
 class UploadStrategy(StrEnum):
@@ -87,7 +85,9 @@ class UploadActionResultSpec(Spec):
         description="Name of the CAS store for results that people may want to look at later. "
         "Unset: the worker's CAS.",
     )
-    upload_historical_results_strategy: Annotated[UploadStrategy, Items] | None = Field(
+    upload_historical_results_strategy: Annotated[
+        UploadStrategy, Items, NullIs(UploadStrategy.FAILURES_ONLY)
+    ] = Field(
         default=UploadStrategy.FAILURES_ONLY,
         description="Which results go to `historical_results_store`.",
     )
@@ -102,11 +102,6 @@ class UploadActionResultSpec(Spec):
     failure_message_template: Text = Field(
         default="", description="The same with every other result."
     )
-
-    @field_validator("upload_historical_results_strategy")
-    @classmethod
-    def _failures(cls, strategy: UploadStrategy | None) -> UploadStrategy:
-        return strategy or UploadStrategy.FAILURES_ONLY
 
 
 class PropertyValues(Spec):
@@ -252,8 +247,8 @@ class LocalWorkerSpec(Spec):
         description="Name of the worker's CAS: a fast_slow store whose fast side is a filesystem "
         "store, because inputs are hard links to its files."
     )
-    upload_action_result: UploadActionResultSpec = Field(
-        default=UploadActionResultSpec(), description="What becomes of results."
+    upload_action_result: Annotated[UploadActionResultSpec, NullIs(UploadActionResultSpec())] = (
+        Field(default=UploadActionResultSpec(), description="What becomes of results.")
     )
     work_directory: PathText = Field(
         default="",
@@ -264,8 +259,8 @@ class LocalWorkerSpec(Spec):
     platform_properties: Mapping[str, WorkerProperty] = Field(
         description="What the worker offers to actions, by property name."
     )
-    additional_environment: Mapping[str, EnvironmentSource] | None = Field(
-        default=None,
+    additional_environment: Annotated[Mapping[str, EnvironmentSource], NullIs({})] = Field(
+        default={},
         description=(
             "Environment variables that actions get besides their own: `{property: name}`, "
             '`{value: text}`, `"from_environment"` (the worker\'s own), `"timeout_millis"`, '
@@ -278,14 +273,14 @@ class LocalWorkerSpec(Spec):
     experimental_active_input_leases: Flag = Field(
         default=False, description="Protect the inputs of running actions from eviction."
     )
-    use_namespaces: Flag | None = Field(
-        default=None,
+    use_namespaces: Annotated[Flag, NullIs(False)] = Field(
+        default=False,
         description="Run actions in their own Linux namespaces; true refuses to start where the "
-        "kernel does not allow it. Unset: false.",
+        "kernel does not allow it.",
     )
-    use_mount_namespace: Flag | None = Field(
-        default=None,
-        description="Also hide the rest of the file system; needs `use_namespaces`. Unset: false.",
+    use_mount_namespace: Annotated[Flag, NullIs(False)] = Field(
+        default=False,
+        description="Also hide the rest of the file system; needs `use_namespaces`.",
     )
 
 

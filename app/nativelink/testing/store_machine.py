@@ -23,6 +23,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -76,6 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         cls.TestCase.settings = settings(
             max_examples=20, stateful_step_count=30, deadline=None, derandomize=True, database=None
         )
+        cls.TestCase.pytestmark = [pytest.mark.slow]
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[Store]:

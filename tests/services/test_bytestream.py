@@ -578,6 +578,25 @@ class TestBounds:
             await server.write(*requests(name_of(LARGE, "u"), LARGE, piece=16 * KIB))
         assert sizes == [BUFFER_BYTES] * 3
 
+    async def test_what_a_store_does_not_want_is_not_kept(self) -> None:
+        store = DictStore()
+
+        class ContentStore(DelegatingStore):
+            """Says that it has stored the blob before it has read it."""
+
+            async def put(self, key: StoreKey, source: Source) -> int:
+                return len(await source.read())
+
+        async with serving(store, wrapped=ContentStore(store)) as server:
+            source = FakeMessageSource(*requests(name_of(LARGE, "u"), LARGE)[:8], ended=False)
+            call = await server.start(source)
+            source.send(write("", 8 * PIECE, LARGE[8 * PIECE : 9 * PIECE]))
+            await settle()
+            assert source.reads == 9
+            assert server.service.statistics().buffered_bytes == 0
+            source.send(write("", 9 * PIECE, LARGE[9 * PIECE :], finish=True))
+            assert await call == len(LARGE)
+
     async def test_a_parked_upload_ends_after_its_time(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -116,6 +116,18 @@ def test_a_store_is_checked_by_itself(store, finding):
     assert any(finding in sentence for sentence in of_store(store)), of_store(store)
 
 
+def test_a_file_that_one_may_not_look_for_is_no_finding(monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    found = sentences(
+        "{ stores: [], servers: [{ services: { health: {} }, listener: { http: {"
+        ' socket_address: ":0", tls: { cert_file: "/root/c", key_file: "/root/k" } } } }] }'
+    )
+    assert found == set()
+
+
 def test_a_shared_temporary_directory_is_a_warning():
     found = sentences(
         "{ servers: [], stores: ["

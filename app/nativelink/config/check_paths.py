@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path as FilePath
 
+from nativelink.config.check_files import exists
 from nativelink.config.problems import Path, Problem, error, warning
 from nativelink.config.sections import Sections, walk_specs
 from nativelink.config.specs_stores import FilesystemSpec
@@ -131,6 +132,6 @@ def _device(content: _Directory, temporary: _Directory) -> Iterator[Problem]:
 
 def _nearest(directory: FilePath) -> FilePath:
     """The directory, or the nearest one above it that exists."""
-    while not directory.exists() and directory != directory.parent:
+    while not exists(directory) and directory != directory.parent:
         directory = directory.parent
     return directory

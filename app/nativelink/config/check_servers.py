@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
 from typing import Final
 
+from nativelink.config.check_files import missing_file
 from nativelink.config.problems import Path, Problem, error, warning
 from nativelink.config.sections import Sections, Service
 from nativelink.config.specs_common import split_address
@@ -95,9 +95,7 @@ def _is_any(text: str) -> bool:
 
 def _tls(path: Path, tls: TlsSpec) -> Iterator[Problem]:
     for key in ("cert_file", "key_file", "client_ca_file", "client_crl_file"):
-        name = getattr(tls, key)
-        if name is not None and not FilePath(name).exists():
-            yield warning((*path, key), f"there is no file {name} here")
+        yield from missing_file((*path, key), getattr(tls, key))
     if tls.client_crl_file is not None and tls.client_ca_file is None:
         yield error(
             (*path, "client_crl_file"),

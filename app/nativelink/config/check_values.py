@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 from typing import Final
 
+from nativelink.config.check_files import missing_file
 from nativelink.config.fields import Spec
 from nativelink.config.problems import Path, Problem, error, warning
 from nativelink.config.sections import Sections
@@ -37,8 +37,8 @@ def check_values(sections: Sections) -> Iterator[Problem]:
                 yield warning((*path, "jitter"), f"is between 0.0 and 1.0, not {jitter}")
             case GcsSpec():
                 yield from _timeouts(path, spec)
-            case OntapS3Spec(root_certificates=str(name)) if not FilePath(name).exists():
-                yield warning((*path, "root_certificates"), f"there is no file {name} here")
+            case OntapS3Spec():
+                yield from missing_file((*path, "root_certificates"), spec.root_certificates)
             case GlobalSpec(max_open_files=limit) if limit <= _FEWEST_OPEN_FILES:
                 yield error(
                     (*path, "max_open_files"),
@@ -135,6 +135,4 @@ def _client_tls(path: Path, tls: ClientTlsSpec) -> Iterator[Problem]:
         )
         yield error((*path, present), f'needs "{absent}"', at_key=True)
     for key in ("ca_file", "cert_file", "key_file"):
-        name = getattr(tls, key)
-        if name is not None and not FilePath(name).exists():
-            yield warning((*path, key), f"there is no file {name} here")
+        yield from missing_file((*path, key), getattr(tls, key))

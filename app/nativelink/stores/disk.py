@@ -313,16 +313,21 @@ class DiskLane:
     def _work(self) -> None:
         loop = self._loop
         assert loop is not None
-        while (jobs := self._queue.get()) is not None:
-            for job in jobs:
-                try:
-                    job.result = job.call()
-                except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-                    job.error = error
-            loop.call_soon_threadsafe(self._deliver, jobs)
-            # An idle thread must not keep the last buffer that it read.
-            del job, jobs
+        while self._perform(self._queue.get(), loop):
+            pass
         loop.call_soon_threadsafe(self._thread_ended)
+
+    def _perform(self, jobs: list[_Job[Any]] | None, loop: asyncio.AbstractEventLoop) -> bool:
+        """Do a share of jobs; a call of its own, so that an idle thread holds no buffer."""
+        if jobs is None:
+            return False
+        for job in jobs:
+            try:
+                job.result = job.call()
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+                job.error = error
+        loop.call_soon_threadsafe(self._deliver, jobs)
+        return True
 
     def _deliver(self, jobs: list[_Job[Any]]) -> None:
         self._waiting -= len(jobs)

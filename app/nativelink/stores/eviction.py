@@ -4,27 +4,31 @@
 pure: it holds no clock, does no I/O and never awaits; time comes in with each call. Its rules are
 the documented ones of NativeLink's eviction policy (docs/configuration.md, EvictionPolicy).
 
-The order is exact but kept lazily. A look-up of a thousand keys only notes which entries it met,
-in one list; they are moved to the recent end when somebody needs the order: when something must be
-evicted, or when the notes reach `_MAX_NOTES`. A note costs a few nanoseconds, a move as much as
-the look-up itself, and an entry that is met a hundred times between two settlings is moved once.
+The order is exact but kept lazily. A look-up of a thousand keys only notes them, in one list; they
+are moved to the recent end when somebody needs the order: when something must be evicted, or when
+the notes reach `_MAX_NOTES`. A note costs a few nanoseconds, a move as much as the look-up itself,
+and a key that is met a hundred times between two settlings is moved once.
+
+There is no object per entry but the key and the value: a million entries are then a million
+objects less for the garbage collector to walk through while the event loop waits.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-__all__ = ["Entry", "EvictingMap", "EvictionPolicy", "EvictionStatistics"]
+__all__ = ["EvictingMap", "EvictionPolicy", "EvictionStatistics"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-#: Settling so many notes takes about a millisecond, and they hold 64 KiB.
-_MAX_NOTES: Final = 8192
+#: Settling so many notes takes about a millisecond; the keys in them may be the callers' own, of
+#: 200 bytes each.
+_MAX_NOTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +72,6 @@ class EvictionStatistics:
     expired_bytes: int
 
 
-class Entry(Generic[K, V]):
-    """A key and its value in an `EvictingMap`; compared by identity.
-
-    Attributes:
-        key: the key.
-        value: the value; replaced, never mutated.
-        used: when it was last used, in the caller's seconds; kept only under `max_seconds`.
-    """
-
-    __slots__ = ("key", "used", "value")
-
-    def __init__(self, key: K, value: V, used: float) -> None:
-        self.key = key
-        self.value = value
-        self.used = used
-
-
 class EvictingMap(Generic[K, V]):
     """A mapping that lets go of its least recently used entries.
 
@@ -99,7 +86,6 @@ class EvictingMap(Generic[K, V]):
     __slots__ = (
         "_bytes",
         "_callbacks",
-        "_entries",
         "_evicted_bytes",
         "_evicted_count",
         "_expired_bytes",
@@ -112,6 +98,8 @@ class EvictingMap(Generic[K, V]):
         "_next_expiry",
         "_notes",
         "_pinned",
+        "_used",
+        "_values",
         "_weigh",
     )
 
@@ -123,13 +111,15 @@ class EvictingMap(Generic[K, V]):
         self._max_seconds = policy.max_seconds
         self._max_count = policy.max_count
         self._weigh = weigh
-        self._entries: OrderedDict[K, Entry[K, V]] = OrderedDict()
-        #: Entries used since the order was last settled, in order; None stands for a miss.
-        self._notes: list[Entry[K, V] | None] = []
+        self._values: OrderedDict[K, V] = OrderedDict()
+        #: When each key was last used, only under `max_seconds`.
+        self._used: dict[K, float] = {}
+        #: Keys that were looked up since the order was last settled, in order; not all are held.
+        self._notes: list[K] = []
         #: A time before which nothing expires: ages only ever get younger.
         self._next_expiry = 0.0
         self._leases: dict[K, int] = {}
-        self._pinned: dict[K, Entry[K, V]] = {}
+        self._pinned: set[K] = set()
         self._callbacks: list[Callable[[K, V], None]] = []
         self._bytes = 0
         self._evicted_count = 0
@@ -138,11 +128,11 @@ class EvictingMap(Generic[K, V]):
         self._expired_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._entries) - len(self._pinned)
+        return len(self._values) - len(self._pinned)
 
     def __contains__(self, key: K) -> bool:
         """Whether the key is held, expired or not; nothing is refreshed or dropped."""
-        return key in self._entries
+        return key in self._values
 
     @property
     def total_bytes(self) -> int:
@@ -155,7 +145,10 @@ class EvictingMap(Generic[K, V]):
         For the empty blob, which is always there: a look-up finds it like any other, so no
         look-up pays for a second question.
         """
-        self._pinned[key] = self._entries[key] = Entry(key, value, math.inf)
+        self._pinned.add(key)
+        self._values[key] = value
+        if self._max_seconds:
+            self._used[key] = math.inf
 
     def on_removed(self, callback: Callable[[K, V], None]) -> None:
         """Call `callback` for every entry that is evicted, expires or is removed.
@@ -167,45 +160,43 @@ class EvictingMap(Generic[K, V]):
 
     def get(self, key: K, now: float) -> V | None:
         """The value, or None; refreshes the key."""
-        entry = self._entries.get(key)
-        if entry is None:
+        value = self._values.get(key)
+        if value is None or (self._max_seconds and not self._use(key, now)):
             return None
-        if self._max_seconds:
-            if now - entry.used > self._max_seconds and self._expire(entry):
-                return None
-            if entry.used < now:  # A pinned entry is of the far future.
-                entry.used = now
-        self._notes.append(entry)
+        self._notes.append(key)
         if len(self._notes) >= _MAX_NOTES:
             self._settle()
-        return entry.value
+        return value
 
-    def get_many(self, keys: Iterable[K], now: float) -> list[Entry[K, V] | None]:
-        """The entry of each key, position by position, None where it is absent; refreshes them."""
-        found = list(map(self._entries.get, keys))
+    def get_many(self, keys: Sequence[K], now: float) -> list[V | None]:
+        """The value of each key, position by position, None where it is absent; refreshes them."""
+        values: list[V | None] = list(map(self._values.get, keys))
         if self._max_seconds:
-            found = [self._alive(entry, now) for entry in found]
-            for entry in found:
-                if entry is not None and entry.used < now:
-                    entry.used = now
-        self._notes += found
-        if len(self._notes) >= _MAX_NOTES:
-            self._settle()
-        return found
+            for index, key in enumerate(keys):
+                if values[index] is not None and not self._use(key, now):
+                    values[index] = None
+        # Keys that are all absent, as of a new build, have no order to be kept.
+        if values.count(None) < len(values):
+            self._notes += keys
+            if len(self._notes) >= _MAX_NOTES:
+                self._settle()
+        return values
 
     def peek(self, key: K, now: float) -> V | None:
         """The value, or None; leaves age and order as they are."""
-        entry = self._entries.get(key)
-        if entry is None or self._alive(entry, now) is None:
+        value = self._values.get(key)
+        if value is None or (self._max_seconds and not self._is_alive(key, now)):
             return None
-        return entry.value
+        return value
 
-    def peek_many(self, keys: Iterable[K], now: float) -> list[Entry[K, V] | None]:
+    def peek_many(self, keys: Sequence[K], now: float) -> list[V | None]:
         """`get_many` that leaves age and order as they are."""
-        found = list(map(self._entries.get, keys))
+        values: list[V | None] = list(map(self._values.get, keys))
         if self._max_seconds:
-            found = [self._alive(entry, now) for entry in found]
-        return found
+            for index, key in enumerate(keys):
+                if values[index] is not None and not self._is_alive(key, now):
+                    values[index] = None
+        return values
 
     def insert(self, key: K, value: V, now: float) -> None:
         """Put or replace a value as the most recent one, then evict what is too much.
@@ -213,18 +204,17 @@ class EvictingMap(Generic[K, V]):
         A value that alone reaches `max_bytes` is evicted at once, with everything else. A pinned
         key keeps its value.
         """
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = Entry(key, value, now)
-        elif key in self._pinned:
+        if key in self._pinned:
             return
-        else:
-            self._bytes -= self._weigh(entry.value)
-            entry.value = value
-            entry.used = now
+        older = self._values.get(key)
+        if older is not None:
+            self._bytes -= self._weigh(older)
+        self._values[key] = value
         self._bytes += self._weigh(value)
+        if self._max_seconds:
+            self._used[key] = now
         # Noted like a look-up, as it is more recent than the notes before it.
-        self._notes.append(entry)
+        self._notes.append(key)
         self.evict(now)
 
     def insert_oldest(self, key: K, value: V, used: float) -> None:
@@ -233,28 +223,27 @@ class EvictingMap(Generic[K, V]):
         For what was there before the map: to be called from the most recent to the least, with
         `evict` at the end. A key that is held already stays as it is.
         """
-        if key not in self._entries:
-            self._entries[key] = Entry(key, value, used)
-            self._entries.move_to_end(key, last=False)
+        if key not in self._values:
+            self._values[key] = value
+            self._values.move_to_end(key, last=False)
             self._bytes += self._weigh(value)
             if self._max_seconds:
+                self._used[key] = used
                 self._next_expiry = min(self._next_expiry, used + self._max_seconds)
 
     def remove(self, key: K) -> V | None:
         """Take a key out; its value, or None if it was not held."""
-        entry = self._entries.get(key)
-        if entry is None or key in self._pinned:
+        if key not in self._values or key in self._pinned:
             return None
         self._leases.pop(key, None)
-        self._drop(entry)
-        return entry.value
+        return self._drop(key)
 
     def lease(self, key: K) -> bool:
         """Keep a key from being evicted until `release`; False if it is not held.
 
         Leases of one key are counted. `remove` ends them all.
         """
-        if key not in self._entries or key in self._pinned:
+        if key not in self._values or key in self._pinned:
             return False
         self._leases[key] = self._leases.get(key, 0) + 1
         return True
@@ -284,7 +273,7 @@ class EvictingMap(Generic[K, V]):
         if over:
             self._evict_while(self._is_too_much)
         if self._max_seconds:
-            oldest = next(iter(self._entries.values())).used if len(self) else now
+            oldest = self._used[next(iter(self._values))] if len(self) else now
             self._next_expiry = oldest + self._max_seconds
 
     def evict_bytes(self, wanted: int) -> int:
@@ -309,7 +298,7 @@ class EvictingMap(Generic[K, V]):
     def keys_oldest_first(self) -> Sequence[K]:
         """All keys in the order in which they would be evicted."""
         self._settle()
-        return [key for key in self._entries if key not in self._pinned]
+        return [key for key in self._values if key not in self._pinned]
 
     def _is_too_much(self) -> bool:
         return bool(
@@ -318,70 +307,71 @@ class EvictingMap(Generic[K, V]):
         )
 
     def _evict_expired(self, now: float) -> bool:
-        evicted = self._expired_count
+        before = self._expired_count
         oldest = now - self._max_seconds
-        self._evict_while(lambda: next(iter(self._entries.values())).used < oldest, expired=True)
-        return self._expired_count > evicted
+        used = self._used
+        self._evict_while(lambda: used[next(iter(self._values))] < oldest, expired=True)
+        return self._expired_count > before
 
     def _evict_while(self, condition: Callable[[], bool], *, expired: bool = False) -> None:
         """Let go of the least recent entry again and again; leased ones are passed over."""
-        entries = self._entries
+        values = self._values
         for key in self._pinned:
-            entries.move_to_end(key)
+            values.move_to_end(key)
         passed: list[K] = []
         while len(self) > len(passed) and condition():
-            entry = next(iter(entries.values()))
-            if entry.key in self._leases:
+            key = next(iter(values))
+            if key in self._leases:
                 # Out of the way for this pass, back in its place afterwards.
-                passed.append(entry.key)
-                entries.move_to_end(entry.key)
-                continue
-            self._drop(entry)
-            weight = self._weigh(entry.value)
-            if expired:
-                self._expired_count += 1
-                self._expired_bytes += weight
+                passed.append(key)
+                values.move_to_end(key)
+            elif expired:
+                self._expire(key)
             else:
                 self._evicted_count += 1
-                self._evicted_bytes += weight
+                self._evicted_bytes += self._weigh(values[key])
+                self._drop(key)
         for key in reversed(passed):
-            entries.move_to_end(key, last=False)
+            values.move_to_end(key, last=False)
 
-    def _alive(self, entry: Entry[K, V] | None, now: float) -> Entry[K, V] | None:
-        """The entry itself, or None if it had expired and was let go."""
-        if (
-            self._max_seconds
-            and entry is not None
-            and now - entry.used > self._max_seconds
-            and self._expire(entry)
-        ):
-            return None
-        return entry
-
-    def _expire(self, entry: Entry[K, V]) -> bool:
-        """Let go of an entry that is too old; False if it is leased."""
-        if entry.key in self._leases:
+    def _use(self, key: K, now: float) -> bool:
+        """Refresh the age of a key under `max_seconds`; False if it is too old or gone."""
+        if not self._is_alive(key, now):
             return False
-        # One key may stand several times in a batch.
-        if self._entries.get(entry.key) is entry:
-            self._drop(entry)
-            self._expired_count += 1
-            self._expired_bytes += self._weigh(entry.value)
+        if self._used[key] < now:  # A pinned key is of the far future.
+            self._used[key] = now
         return True
 
-    def _drop(self, entry: Entry[K, V]) -> None:
-        del self._entries[entry.key]
-        self._bytes -= self._weigh(entry.value)
+    def _is_alive(self, key: K, now: float) -> bool:
+        """Whether a key is held and young enough, under `max_seconds`; lets it go if it is not."""
+        used = self._used.get(key)
+        if used is None:
+            return False  # Let go a moment ago: one key may stand several times in a batch.
+        if now - used <= self._max_seconds or key in self._leases:
+            return True
+        self._expire(key)
+        return False
+
+    def _expire(self, key: K) -> None:
+        self._expired_count += 1
+        self._expired_bytes += self._weigh(self._values[key])
+        self._drop(key)
+
+    def _drop(self, key: K) -> V:
+        value = self._values.pop(key)
+        self._used.pop(key, None)
+        self._bytes -= self._weigh(value)
         for callback in self._callbacks:
-            callback(entry.key, entry.value)
+            callback(key, value)
+        return value
 
     def _settle(self) -> None:
         """Bring the order up to date."""
-        # The last note of an entry counts, so they are gone through backwards and each once.
+        # The last note of a key counts, so they are gone through backwards and each once.
         latest = dict.fromkeys(reversed(self._notes))
         self._notes.clear()
-        latest.pop(None, None)
-        entries = self._entries
-        for entry in reversed(latest):
-            if entry is not None and entries.get(entry.key) is entry:
-                entries.move_to_end(entry.key)
+        values = self._values
+        move_to_end = values.move_to_end
+        for key in reversed(latest):
+            if key in values:
+                move_to_end(key)

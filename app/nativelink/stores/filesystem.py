@@ -213,10 +213,7 @@ class FilesystemStore:
     # Looking up.
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
-        sizes = [
-            None if entry is None else entry.value
-            for entry in self._map.get_many(keys, self._now())
-        ]
+        sizes = self._map.get_many(keys, self._now())
         if self._scanning and None in sizes:
             unknown = [key for key, size in zip(keys, sizes, strict=True) if size is None]
             found = await self._look_on_disk(unknown)
@@ -250,7 +247,7 @@ class FilesystemStore:
             size = await self._find(key)
         if offset > size:
             raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
-        if key in EMPTY_DIGESTS:
+        if size == 0 and key in EMPTY_DIGESTS:
             return
         directory, name = self._layout.content(key)
         if size <= _SMALL_READ_BYTES and not self._evict_page_cache and self._guard.allowed:

@@ -42,30 +42,40 @@ class CachedReads:
 
         None says nothing about the file but that this is not the way to read it.
         """
+        # This is the hottest path to the disk, so `piece` is written out here.
         try:
             fd = os.open(name, _READ, dir_fd=directory)
         except OSError:
             return None
+        # One byte more than there should be shows a file that has grown.
+        buffer = bytearray(size + 1)
         try:
-            # One byte more than there should be shows a file that has grown.
-            data = self.piece(fd, 0, size + 1)
+            if os.preadv(fd, (buffer,), 0, self._flags) != size:
+                return None
+        except OSError as error:
+            return self._retry(error, fd, 0, size + 1, exactly=size)
         finally:
             os.close(fd)
-        return data if data is not None and len(data) == size else None
+        return memoryview(buffer)[:size]
 
     def piece(self, fd: int, offset: int, length: int) -> Chunk | None:
         """Up to `length` bytes, as many as are in the page cache; None if there are none."""
         buffer = bytearray(length)
         try:
             size = os.preadv(fd, (buffer,), offset, self._flags)
-        except BlockingIOError:
-            return None
         except OSError as error:
-            if self._flags and error.errno in _UNSUPPORTED:
-                self._flags = 0
-                return self.piece(fd, offset, length)
-            return None
+            return self._retry(error, fd, offset, length)
         return memoryview(buffer)[:size]
+
+    def _retry(
+        self, error: OSError, fd: int, offset: int, length: int, *, exactly: int | None = None
+    ) -> Chunk | None:
+        """Read without the promise not to wait, if it was the promise that failed."""
+        if not self._flags or error.errno not in _UNSUPPORTED:
+            return None
+        self._flags = 0
+        data = self.piece(fd, offset, length)
+        return data if data is None or exactly in {None, len(data)} else None
 
 
 class FileShrankError(Exception):

@@ -38,10 +38,8 @@ class MemoryStore:
         self._map.on_removed(self._report)
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
-        return [
-            None if entry is None else len(entry.value)
-            for entry in self._map.get_many(keys, self._now())
-        ]
+        values = self._map.get_many(keys, self._now())
+        return [None if value is None else len(value) for value in values]
 
     async def get(
         self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None

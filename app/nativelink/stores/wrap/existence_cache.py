@@ -63,15 +63,12 @@ class ExistenceCacheStore(DelegatingStore):
             removals.on_removed(self._forget)
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
-        entries = self._map.peek_many(keys, self._now())
-        if None not in entries:
-            return [entry.value for entry in entries if entry is not None]
-        unknown = [key for key, entry in zip(keys, entries, strict=True) if entry is None]
+        sizes = self._map.peek_many(keys, self._now())
+        if None not in sizes:
+            return sizes
+        unknown = [key for key, size in zip(keys, sizes, strict=True) if size is None]
         found = await self._look_up(unknown)
-        return [
-            found[key] if entry is None else entry.value
-            for key, entry in zip(keys, entries, strict=True)
-        ]
+        return [found[key] if size is None else size for key, size in zip(keys, sizes, strict=True)]
 
     async def get(
         self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None

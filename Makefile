@@ -40,6 +40,7 @@ bench: $(DEV) $(TOOLS) ## Measure against peers in the same run; writes docs/ben
 
 docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py
+	@$(BIN)/python scripts/generate_metrics_docs.py
 
 clean: ## Remove everything that the other targets made, but no cached builds
 	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

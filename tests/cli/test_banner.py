@@ -12,6 +12,7 @@ from nativelink.compose.stores import Leaf
 from nativelink.compose.system import System
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.memory import MemoryStore
+from nativelink.telemetry.meter import Registry
 from nativelink.testing.fakes import FakeClock
 from nativelink.transport.settings import TlsSettings
 
@@ -31,7 +32,7 @@ def listener(**changes: Any) -> Listener:
 
 
 def system(*listeners: Listener, leaves: tuple[Leaf, ...] = ()) -> System:
-    return System(listeners, leaves)
+    return System(listeners, leaves, Registry())
 
 
 def leaf(path: str, policy: EvictionPolicy) -> Leaf:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from opentelemetry.metrics import set_meter_provider
+
 from nativelink import __version__
 from nativelink.cli.banner import show_banner
 from nativelink.cli.garbage import freeze_what_stays
@@ -20,6 +22,7 @@ from nativelink.config import Config
 from nativelink.config.load import load_file
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import NativeLinkError
+from nativelink.telemetry.api import ApiMeterProvider
 from nativelink.telemetry.logs import configure
 
 __all__ = ["serve"]
@@ -77,6 +80,8 @@ async def _run(config: Config, environ: Mapping[str, str]) -> int:
     async with open_system(
         config, version=__version__, environ=environ, clock=SystemClock()
     ) as system:
+        # Libraries that are instrumented with OpenTelemetry report beside us.
+        set_meter_provider(ApiMeterProvider(system.registry))
         freeze_what_stays()
         show_banner(system, environ)
         await stopping.wait()

@@ -30,10 +30,12 @@ class System:
     Attributes:
         listeners: open ports with what they serve, in the configuration's order.
         leaves: the stores that keep something.
+        registry: the metrics of all of it.
     """
 
     listeners: tuple[Listener, ...]
     leaves: tuple[Leaf, ...]
+    registry: Registry
 
     async def drain(self, grace_s: float) -> bool:
         """Take no new calls and let those under way finish.
@@ -113,4 +115,4 @@ async def _open(
     stores = StoreBuilder(config.stores, env)
     await stores.build_all()
     listeners = await open_listeners(config, stores, env)
-    return System(tuple(listeners), tuple(stores.leaves))
+    return System(tuple(listeners), tuple(stores.leaves), registry)

@@ -85,6 +85,9 @@ class NumberPoint:
     value: float
 
 
+PointsObserver: TypeAlias = Callable[[], Iterable[NumberPoint]]
+
+
 @dataclass(frozen=True, slots=True)
 class HistogramPoint:
     """A histogram for one set of attributes; `counts` has one more entry than there are bounds."""
@@ -209,7 +212,7 @@ class Registry:
     def __init__(self, scope: str = "nativelink") -> None:
         self._scope = scope
         self._instruments: dict[tuple[str, str], Counter | Histogram] = {}
-        self._observers: dict[tuple[str, str], tuple[Definition, list[Observer]]] = {}
+        self._observers: dict[tuple[str, str], tuple[Definition, list[PointsObserver]]] = {}
 
     def counter(self, definition: Definition, *, scope: str | None = None) -> Counter:
         """The counter, up-down counter or gauge of a definition, made once."""
@@ -229,10 +232,19 @@ class Registry:
         assert isinstance(made, Histogram), f"{definition.name} is no histogram"
         return made
 
-    def observe(
-        self, definition: Definition, observer: Observer, *, scope: str | None = None
-    ) -> None:
+    def observe(self, definition: Definition, observer: Observer) -> None:
         """Ask `observer` for numbers at every collection, so that nobody counts in between."""
+
+        def points() -> Iterable[NumberPoint]:
+            for values, value in observer():
+                yield NumberPoint(tuple(zip(definition.attributes, values, strict=True)), value)
+
+        self.observe_points(definition, points)
+
+    def observe_points(
+        self, definition: Definition, observer: PointsObserver, *, scope: str | None = None
+    ) -> None:
+        """`observe` for attributes that the definition need not name."""
         key = (scope or self._scope, definition.name)
         self._observers.setdefault(key, (definition, []))[1].append(observer)
 
@@ -244,9 +256,7 @@ class Registry:
                 found.append(Series(scope, instrument.definition, points))
         for (scope, _), (definition, observers) in self._observers.items():
             observed: list[NumberPoint | HistogramPoint] = [
-                NumberPoint(tuple(zip(definition.attributes, values, strict=True)), value)
-                for observer in observers
-                for values, value in observer()
+                point for observer in observers for point in observer()
             ]
             if observed:
                 found.append(Series(scope, definition, observed))

@@ -169,6 +169,7 @@ async def run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         if unfinished:
             await asyncio.wait(unfinished)
         for task in tasks:
-            # Retrieved, so that a second failure is not reported as lost.
-            task.cancelled() or task.exception()
+            if not task.cancelled():
+                # Retrieved, so that a second failure is not reported as lost.
+                task.exception()
     return results

@@ -7,7 +7,7 @@ Foreign exceptions become ours in the module that calls the library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -119,7 +119,7 @@ class NativeLinkError(Exception):
 
 
 @contextmanager
-def context(what: str) -> Iterator[None]:
+def context(what: str) -> Generator[None, None, None]:
     """Prefix the message of an error that passes through; the code stays.
 
     Not for hot paths: there, catch `NativeLinkError` where it is to be named.

@@ -105,7 +105,14 @@ class Calls(CallEnvironment):
                 return
             self.reply(stream, plan, context, begun[0])
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
-            UnaryExchange(self, stream, plan, context, started).fail(error_of(raised, plan.path))
+            failure = error_of(raised, plan.path)
+            if stream.head_sent:
+                UnaryExchange(self, stream, plan, context, started).fail(failure)
+                return
+            head = self.router.error_head(failure, context.trailing_metadata)
+            self.connection.send_only(stream, head)
+            if observer is not None:
+                observer.call_ended(plan.path, failure.code, self.monotonic() - started)
             return
         if observer is not None:
             observer.call_ended(plan.path, Code.OK, self.monotonic() - started)

@@ -25,6 +25,11 @@ _OK_FIELD: Final = (b"grpc-status", b"0")
 _STATUS_200: Final = (b":status", b"200")
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 
+#: Encoded errors that are kept for the next time: at most 128 x 2 x 200 octets, about 50 KiB, if
+#: clients provoke messages that are all different.
+_MAX_ERROR_HEADS: Final = 128
+_MAX_KEPT_MESSAGE: Final = 200
+
 
 class GrpcPlan:
     """A gRPC call.
@@ -133,6 +138,7 @@ class Router:
         self._head = header_block(common)
         self._gzip_head = header_block([*common, (b"grpc-encoding", b"gzip")])
         self.ok_trailers: Final = header_block([_OK_FIELD], end_stream=True)
+        self._error_heads: dict[tuple[Code, str], HeaderBlock] = {}
 
     def plan(self, head: RequestHead) -> Plan:
         """What to do with a request."""
@@ -211,6 +217,20 @@ class Router:
 
     def error_head(self, error: NativeLinkError, metadata: Sequence[Field] = ()) -> HeaderBlock:
         """A whole answer in one block ("Trailers-Only") that reports `error`."""
+        if metadata or error.details:
+            return self._error_head(error, metadata)
+        # A cache says "not found" all day, and always in the same words.
+        key = (error.code, error.message)
+        head = self._error_heads.get(key)
+        if head is None:
+            head = self._error_head(error, metadata)
+            if len(error.message) <= _MAX_KEPT_MESSAGE:
+                if len(self._error_heads) >= _MAX_ERROR_HEADS:
+                    self._error_heads.clear()
+                self._error_heads[key] = head
+        return head
+
+    def _error_head(self, error: NativeLinkError, metadata: Sequence[Field]) -> HeaderBlock:
         fields = [_STATUS_200, _CONTENT_TYPE, *status_fields(error), *encode_metadata(metadata)]
         if error.code is Code.UNIMPLEMENTED:
             fields.append((b"grpc-accept-encoding", self._accepted))

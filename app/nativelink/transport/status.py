@@ -57,6 +57,8 @@ def error_of(raised: BaseException, where: str) -> NativeLinkError:
         raised: the exception.
         where: the method or route, for the log.
     """
+    if isinstance(raised, NativeLinkError):
+        return raised
     errors = _leaves(raised)
     ours = [error for error in errors if isinstance(error, NativeLinkError)]
     if len(ours) == len(errors):

@@ -8,6 +8,7 @@ waits for the end of that turn.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nativelink.core.rpc import Peer
@@ -19,6 +20,8 @@ from nativelink.transport.http2 import Http2Connection
 if TYPE_CHECKING:
     from nativelink.transport.server import Server
     from nativelink.transport.streams import Stream
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Http2Protocol", "OpeningProtocol"]
 
@@ -182,8 +185,16 @@ class Http2Protocol(asyncio.Protocol):
         if transport is None:
             return
         self._ended_at = self._monotonic()
+        error = self.connection.error
+        if error is not None:
+            _log.warning(
+                "connection from %s ended with %s: %s",
+                self.calls.peer.address,
+                error.code.name,
+                error.reason,
+            )
         self._take_leave(self.connection.abandon())
-        if self.connection.error is None or self.connection.dead or not transport.can_write_eof():
+        if error is None or self.connection.dead or not transport.can_write_eof():
             transport.close()
         else:
             transport.write_eof()

@@ -122,7 +122,7 @@ class Server:
         self._schedule_tick()
 
     async def _listen(self) -> None:
-        """Accept on a duplicate of our socket; a listener before it stops.
+        """Accept on a duplicate of our socket, in the place of the listener before.
 
         TLS contexts are swapped by that: what waits to be accepted waits in the kernel, and
         connections under way do not belong to the listener.
@@ -131,7 +131,9 @@ class Server:
         loop = asyncio.get_running_loop()
         context = None if self._tls is None else self._tls.context
         timeout = self.settings.handshake_timeout_s or None
-        before = self._server
+        # First, so that no connection that comes now gets the old context.
+        if self._server is not None:
+            self._server.close()
         self._server = await loop.create_server(
             lambda: OpeningProtocol(self),
             sock=self._socket.dup(),
@@ -139,8 +141,6 @@ class Server:
             ssl=context,
             ssl_handshake_timeout=timeout if context is not None else None,
         )
-        if before is not None:
-            before.close()
 
     @property
     def address(self) -> tuple[str, int]:

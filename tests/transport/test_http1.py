@@ -1,0 +1,206 @@
+"""Plain HTTP/1.1 on the same listener."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from nativelink.core.errors import unavailable
+from nativelink.core.rpc import HttpResponse, HttpRoute
+from nativelink.testing.fakes import wait_until
+from nativelink.transport.server import Server, ServerSettings
+from tests.transport.live import live
+
+
+async def exchange(running, request):
+    async with running.connect() as client:
+        client.writer.write(request)
+        return await client.closed()
+
+
+def get(path, *headers):
+    lines = [f"GET {path} HTTP/1.1", "Host: x", *headers, "Connection: close", "", ""]
+    return "\r\n".join(lines).encode()
+
+
+async def test_a_request_is_answered():
+    async with live() as running:
+        answer = await exchange(running, get("/status"))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"content-type: application/json" in head
+    assert body == b'{"ok": true}\n'
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (get("/nowhere"), b"404"),
+        (get("/broken"), b"500"),
+        (b"GET /status HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000, b"431"),
+        (
+            b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n" + bytes(70_000),
+            b"413",
+        ),
+        (b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", b"400"),
+    ],
+    ids=["absent", "broken", "no host", "long head", "long body", "length"],
+)
+async def test_what_cannot_be_served_is_said_so_and_closed(request_, status):
+    async with live(ServerSettings(max_decoding_message_size=65_536)) as running:
+        assert (await exchange(running, request_)).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"INVALID CONNECTION PREFACE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+    ],
+)
+async def test_what_does_not_speak_http_gets_no_answer(garbage):
+    async with live() as running:
+        assert await exchange(running, garbage) == b""
+
+
+async def test_a_connection_serves_one_request_after_the_other_and_pipelined_ones():
+    async with live() as running, running.connect() as client:
+        post = b"POST /post?q=%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        client.writer.write(b"".join(post % number for number in range(3)))
+        for number in range(3):
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b" 200 " in head
+            assert await client.reader.readexactly(10) == b"POST 3 q=%d" % number
+
+
+async def test_a_chunked_body_that_comes_slowly_is_one_body():
+    async with live() as running, running.connect() as client:
+        client.writer.write(
+            b"POST /post HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
+        assert (await client.reader.readline()).startswith(b"HTTP/1.1 100 ")
+        for part in (b"3\r\nabc\r\n", b"2\r\nde\r\n", b"0\r\n\r\n"):
+            client.writer.write(part)
+            await client.writer.drain()
+        assert (await client.closed()).endswith(b"POST 5 ")
+
+
+async def test_head_has_no_body():
+    async with live() as running:
+        answer = await exchange(
+            running, b"HEAD /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"content-length: 13" in answer
+
+
+async def test_a_client_that_half_closes_is_answered():
+    async with live() as running, running.connect() as client:
+        client.writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.writer.write_eof()
+        assert (await client.closed()).startswith(b"HTTP/1.1 200 ")
+
+
+class Gated:
+    """A route whose handler waits."""
+
+    def __init__(self):
+        self.gate = asyncio.Event()
+        self.cancelled = False
+        self.server = Server([], [HttpRoute("/wait", self.wait), HttpRoute("/fail", self.fail)])
+
+    async def wait(self, request):
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return HttpResponse(200, b"waited")
+
+    async def fail(self, request):
+        await asyncio.sleep(0)
+        raise unavailable("later")
+
+    async def __aenter__(self):
+        await self.server.start()
+        self.reader, self.writer = await asyncio.open_connection(*self.server.address)
+        return self
+
+    async def __aexit__(self, *exc):
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except OSError:
+            pass
+        await self.server.close()
+
+
+async def test_a_handler_may_wait_and_others_wait_behind_it():
+    async with Gated() as gated:
+        gated.writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + get("/fail"))
+        await wait_until(lambda: gated.server.statistics().connections == 1)
+        gated.gate.set()
+        answer = await gated.reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"waitedHTTP/1.1 503 " in answer
+    assert answer.endswith(b"later\n")
+
+
+async def test_a_client_that_vanishes_cancels_its_handler():
+    """A reset does; an orderly end is also what a client does that only has nothing more to say."""
+    async with Gated() as gated:
+        gated.writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until(lambda: any(item.tasks for item in gated.server._connections))
+        reset_when_closed = struct.pack("ii", 1, 0)
+        gated.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, reset_when_closed
+        )
+        gated.writer.transport.abort()
+        await wait_until(lambda: gated.cancelled)
+
+
+async def test_a_drain_answers_what_is_under_way_and_closes():
+    async with Gated() as gated, asyncio.TaskGroup() as group:
+        gated.writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until(lambda: any(item.tasks for item in gated.server._connections))
+        group.create_task(gated.server.drain(5))
+        await asyncio.sleep(0)
+        gated.gate.set()
+        answer = await gated.reader.read()
+        assert b"connection: close" in answer.lower()
+        assert answer.endswith(b"waited")
+
+
+async def test_a_drain_closes_a_connection_that_rests():
+    async with live() as running, running.connect() as client:
+        client.writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.reader.readuntil(b"true}\n")
+        await running.server.drain(5)
+        assert await client.closed() == b""
+
+
+@pytest.mark.parametrize(
+    ("begun", "limit"),
+    [
+        (b"GET /sta", 30),
+        (b"GET /status HTTP/1.1\r\nHost: x\r\nX-Slow: ", 30),
+        (b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc", 60),
+    ],
+    ids=["line", "head", "body"],
+)
+async def test_slow_requests_are_not_awaited_for_ever(begun, limit):
+    settings = ServerSettings(header_timeout_s=30, body_timeout_s=60)
+    async with live(settings) as running, running.connect() as client:
+        client.writer.write(begun)
+        await client.writer.drain()
+        await wait_until(lambda: running.server.statistics().connections == 1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running.pass_time(limit - 1)
+        assert running.server.statistics().connections == 1
+        running.pass_time(2)
+        assert await client.closed() == b""

@@ -1,0 +1,231 @@
+"""TLS on loopback: versions, ALPN, client certificates, revocation, files that change."""
+
+import json
+import logging
+import ssl
+
+import pytest
+from cryptography import x509
+
+from nativelink.core.errors import NativeLinkError
+from nativelink.testing.fakes import wait_until
+from nativelink.transport.server import Server, TlsSettings
+from tests.transport.authority import Authority
+from tests.transport.live import live
+from tests.transport.wire import message
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """An authority whose files a test may change."""
+    return Authority(tmp_path)
+
+
+def client_context(authority, *, pair=None, protocols=("h2",), version=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.file)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    if pair is not None:
+        context.load_cert_chain(*pair)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+async def echoes(client, text=b"hello"):
+    client.greet()
+    return (await client.answer(client.open("Unary", text)))[0] == message(text)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_calls_are_served_over_both_versions(authority, version):
+    async with (
+        live(tls=TlsSettings(*authority.issue("server"))) as running,
+        running.connect(client_context(authority, version=version)) as client,
+    ):
+        ssl_object = client.writer.get_extra_info("ssl_object")
+        assert ssl_object.selected_alpn_protocol() == "h2"
+        assert await echoes(client)
+
+
+async def test_an_older_version_is_refused(authority):
+    context = client_context(authority)
+    with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with live(tls=TlsSettings(*authority.issue("server"))) as running:
+        with pytest.raises((ssl.SSLError, OSError)):
+            async with running.connect(context):
+                pass
+
+
+@pytest.mark.parametrize("protocols", [("http/1.1",), ()])
+async def test_http_1_is_served_by_alpn_and_without_it(authority, protocols):
+    async with (
+        live(tls=TlsSettings(*authority.issue("server"))) as running,
+        running.connect(client_context(authority, protocols=protocols)) as client,
+    ):
+        client.writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await client.closed()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_http_2_is_recognized_without_alpn(authority):
+    async with (
+        live(tls=TlsSettings(*authority.issue("server"))) as running,
+        running.connect(client_context(authority, protocols=())) as client,
+    ):
+        assert await echoes(client)
+
+
+async def test_a_client_certificate_is_known_to_the_handler(authority):
+    pair = authority.issue("client")
+    tls = TlsSettings(*authority.issue("server"), client_ca_file=authority.file)
+    async with (
+        live(tls=tls) as running,
+        running.connect(client_context(authority, pair=pair)) as client,
+    ):
+        client.greet()
+        body, _ = await client.answer(client.open("Peer", b""))
+    assert json.loads(body[5:]) == [
+        "CN=client,O=Builders",
+        [
+            "DNS:localhost",
+            "IP:127.0.0.1",
+            "URI:spiffe://test/client",
+            "email:builder@test.example",
+        ],
+    ]
+
+
+async def is_served(running, context):
+    """Whether a client gets an answer; TLS 1.3 tells of a refusal only after the handshake."""
+    try:
+        async with running.connect(context) as client:
+            return await echoes(client)
+    except (EOFError, OSError, ssl.SSLError):
+        return False
+
+
+async def test_a_client_without_a_certificate_of_ours_is_refused(authority, tmp_path):
+    stranger = Authority(tmp_path, "stranger").issue("client")
+    tls = TlsSettings(*authority.issue("server"), client_ca_file=authority.file)
+    async with live(tls=tls) as running:
+        assert not await is_served(running, client_context(authority))
+        assert not await is_served(running, client_context(authority, pair=stranger))
+        assert await is_served(running, client_context(authority, pair=authority.issue("client")))
+
+
+async def test_a_certificate_may_be_optional(authority):
+    tls = TlsSettings(
+        *authority.issue("server"), client_ca_file=authority.file, verify_client=False
+    )
+    async with live(tls=tls) as running:
+        assert await is_served(running, client_context(authority))
+        async with running.connect(
+            client_context(authority, pair=authority.issue("client"))
+        ) as client:
+            client.greet()
+            body, _ = await client.answer(client.open("Peer", b""))
+            assert json.loads(body[5:])[0] == "CN=client,O=Builders"
+
+
+async def test_a_revoked_certificate_is_refused(authority):
+    good, bad = authority.issue("good"), authority.issue("bad")
+    tls = TlsSettings(
+        *authority.issue("server"),
+        client_ca_file=authority.file,
+        client_crl_file=authority.revoke("bad"),
+    )
+    async with live(tls=tls) as running:
+        assert await is_served(running, client_context(authority, pair=good))
+        assert not await is_served(running, client_context(authority, pair=bad))
+
+
+def serial_of(client):
+    der = client.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+async def test_a_new_certificate_is_served_and_old_connections_stay(own):
+    async with (
+        live(tls=TlsSettings(*own.issue("server"))) as running,
+        running.connect(client_context(own)) as old,
+    ):
+        assert await echoes(old, b"before")
+        before = serial_of(old)
+        own.issue("server")
+        running.pass_time(4)
+        async with running.connect(client_context(own)) as new:
+            assert serial_of(new) == own.issued["server"].serial_number
+        assert (await old.answer(old.open("Unary", b"after")))[0] == message(b"after")
+        assert serial_of(old) == before
+
+
+async def test_a_revocation_takes_effect_without_a_restart(own):
+    pair = own.issue("client")
+    tls = TlsSettings(*own.issue("server"), client_ca_file=own.file, client_crl_file=own.revoke())
+    async with live(tls=tls) as running:
+        assert await is_served(running, client_context(own, pair=pair))
+        own.revoke("client")
+        running.pass_time(4)
+        assert not await is_served(running, client_context(own, pair=pair))
+
+
+async def test_broken_files_leave_the_old_ones_in_use_and_are_logged_once(own, caplog):
+    certificate, key = own.issue("server")
+    async with live(tls=TlsSettings(certificate, key)) as running:
+        for broken in (b"no certificate", None):
+            if broken is None:
+                certificate.unlink()
+            else:
+                certificate.write_bytes(broken)
+            with caplog.at_level(logging.ERROR):
+                caplog.clear()
+                running.pass_time(4)
+                running.pass_time(4)
+            assert len(caplog.records) == 1
+            assert str(certificate) in caplog.text
+            assert await is_served(running, client_context(own))
+        own.issue("server")
+        running.pass_time(4)
+        async with running.connect(client_context(own)) as client:
+            assert serial_of(client) == own.issued["server"].serial_number
+
+
+async def test_a_changed_file_is_not_looked_at_on_every_tick(own):
+    async with live(tls=TlsSettings(*own.issue("server"))) as running:
+        listener = running.server._server
+        own.issue("server")
+        running.pass_time(1)
+        assert running.server._server is listener
+        running.pass_time(3)
+        await wait_until(lambda: running.server._server is not listener)
+
+
+async def test_files_that_cannot_be_used_are_named_at_the_start(authority, tmp_path):
+    certificate, key = authority.issue("server")
+    broken = tmp_path / "broken.pem"
+    broken.write_text("nothing")
+    _, other_key = authority.issue("other")
+    for tls, named in (
+        (TlsSettings(broken, key), broken),
+        (TlsSettings(certificate, other_key), other_key),
+        (TlsSettings(certificate, tmp_path / "absent"), "absent"),
+        (TlsSettings(certificate, key, client_ca_file=broken), "client_ca_file"),
+        (TlsSettings(certificate, key, authority.file, broken), "client_crl_file"),
+    ):
+        with pytest.raises(NativeLinkError, match=str(named).replace("\\", "")):
+            await Server([], tls=tls).start()
+
+
+def test_settings_that_verify_nothing_are_refused(tmp_path):
+    for extra in ({"verify_client": True}, {"client_crl_file": tmp_path}):
+        with pytest.raises(NativeLinkError, match="client_ca_file"):
+            TlsSettings(tmp_path, tmp_path, **extra)

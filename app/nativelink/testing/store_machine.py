@@ -77,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         cls.TestCase.settings = settings(
             max_examples=20, stateful_step_count=30, deadline=None, derandomize=True, database=None
         )
-        cls.TestCase.pytestmark = [pytest.mark.slow]
+        pytest.mark.slow(cls.TestCase)
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[Store]:

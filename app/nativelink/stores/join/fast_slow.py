@@ -213,10 +213,13 @@ class FastSlowStore:
             left = None if limit is None else limit - counted.size
             await self._get_slow(key, sink, offset + counted.size, left)
             return
+        if failure is None or self._slow_keeps_puts:
+            await self._get_cold(key, sink, offset, limit)
+            return
         try:
             await self._get_cold(key, sink, offset, limit)
         except NativeLinkError as error:
-            if failure is not None and error.code is Code.NOT_FOUND and not self._slow_keeps_puts:
+            if error.code is Code.NOT_FOUND:
                 # It can only be in the fast side, which could not be asked.
                 raise failure from error
             raise
@@ -301,6 +304,8 @@ class FastSlowStore:
         """Read what the fast side does not have."""
         if offset or limit is not None or not self._shares(key):
             await self._get_slow(key, sink, offset, limit)
+        elif key not in self._flights and (isinstance(key, str) or key.size_bytes <= _WHOLE_BYTES):
+            await self._lead_whole(key, sink)
         else:
             await self._get_shared(key, sink)
 
@@ -344,7 +349,7 @@ class FastSlowStore:
             if isinstance(flight, StreamFlight):
                 await self._follow_stream(key, flight, sink)
                 return
-            await flight.answered.wait()
+            await flight.wait()
             if flight.error is not None:
                 raise _copy(flight.error)
             if flight.too_large:
@@ -361,22 +366,27 @@ class FastSlowStore:
         collected = BytesSink(_MAX_WHOLE_BYTES)
         try:
             try:
-                await self._get_slow(key, collected)
-            except Exception as error:
+                await self._slow.get(key, collected)
+            except NativeLinkError as error:
                 flight.too_large = collected.size > _MAX_WHOLE_BYTES
                 if not flight.too_large:
                     flight.error = error
+                    if error.code is Code.NOT_FOUND:
+                        self._slow_misses += 1
                     raise
             else:
+                self._slow_hits += 1
+                self._slow_read_bytes += collected.size
                 data = flight.data = collected.getvalue()
-                flight.answered.set()
+                flight.set()
                 if data:
                     await sink.write(data)
                 await flight.fill(self._fill_read(key, BytesSource(data)))
                 return
         finally:
-            self._end_flight(key, flight)
-            flight.answered.set()
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            flight.set()
         await self._get_slow(key, sink)
 
     async def _follow_stream(self, key: StoreKey, flight: StreamFlight, sink: Sink) -> None:

@@ -35,22 +35,23 @@ class GivenUpError(Exception):
     """What the fast store's source raises when a blob is not to be filled in after all."""
 
 
-class WholeFlight:
-    """A read of a small blob, and what came of it.
+class WholeFlight(Latch):
+    """A read of a small blob, and what came of it; set when one of these is known.
 
     Attributes:
         data: the blob.
         error: why there is none; if there is neither, the leader went away.
         too_large: whether it does not fit in one piece, so that everyone reads it for himself.
-        answered: set when one of these is known, or never will be.
     """
 
-    __slots__ = ("_filling", "_may_fill", "answered", "data", "error", "too_large")
+    __slots__ = ("_filling", "_may_fill", "data", "error", "too_large")
 
     def __init__(self) -> None:
+        # `Latch.__init__` without its call: every cold read and every miss passes here.
+        self.is_set = False
+        self._event = None
         self.data: bytes | None = None
         self.error: Exception | None = None
-        self.answered = Latch()
         self.too_large = False
         self._may_fill = True
         self._filling: Latch | None = None

@@ -138,6 +138,9 @@ class FilesystemStore:
         #: While the scan runs, keys whose files changed since it may have seen them.
         self._changed: set[StoreKey] = set()
         self._scanning = False
+        #: Keys whose newest value is in place, and seen, but might not survive a power cut yet.
+        #: An upload of the same value is not acknowledged for being there already.
+        self._undurable: set[StoreKey] = set()
         self._removals = Removals(self._layout, self._writes)
 
     # Lifetime.
@@ -313,8 +316,9 @@ class FilesystemStore:
         known = self._map.peek(key, self._now())
         if actual is not None and actual in {expected, known}:
             return actual
-        if known is not None and known != expected:
-            # It was replaced while it was opened.
+        if known is not None and (known != expected or self._layout.size_of(key) == known):
+            # It was replaced, or evicted and put again, while it was opened. Names change on this
+            # thread only, so what is found on it now is the truth.
             return None
         self._lose(key, expected, actual)
         raise absent(key)
@@ -336,7 +340,10 @@ class FilesystemStore:
         except OSError as error:
             raise disk_error(error, f"reading {key}") from error
         except FileShrankError as error:
-            if self._map.peek(key, self._now()) == file.size:
+            if (
+                self._map.peek(key, self._now()) == file.size
+                and self._layout.size_of(key) != file.size
+            ):
                 self._lose(key, file.size, error.size)
             raise NativeLinkError(Code.DATA_LOSS, f"reading {key}: {error}") from error
 
@@ -389,7 +396,11 @@ class FilesystemStore:
             return await self._refuse(key, source, size)
         known = self._map.peek(key, self._now())
         is_whole = size <= HOP_BYTES
-        compare = known is not None and known == (size if is_whole else source.size or known)
+        compare = (
+            known is not None
+            and known == (size if is_whole else source.size or known)
+            and key not in self._undurable
+        )
         if compare and is_whole:
             equal = self._equals_cached(key, chunks, size)
             if equal:
@@ -397,6 +408,8 @@ class FilesystemStore:
                 return size
             compare = equal is None
         file = TempFile(self._layout, key, compare=compare, evict_page_cache=self._evict_page_cache)
+        # What the new value is compared with must not be evicted before that is known.
+        is_leased = compare and self._map.lease(key)
         try:
             if is_whole and size <= _SMALL_WRITE_BYTES and self._guard.allowed:
                 began = timer()
@@ -420,11 +433,14 @@ class FilesystemStore:
                 self._watch_space(urgent=True)
                 raise disk_error(error, f"storing {key}") from error
             raise
+        finally:
+            if is_leased:
+                self._map.release(key, self._now())
         if is_new:
             assert self._commit is not None
             await self._commit.commit(WrittenFile(key, file.name, file.fd, file.size))
-        else:
-            self._map.get(key, self._now())
+        elif key not in self._map:
+            raise unavailable(f"storing {key}: its file was removed by someone else meanwhile")
         return file.size
 
     def _equals_cached(self, key: StoreKey, chunks: list[Chunk], size: int) -> bool | None:
@@ -467,11 +483,14 @@ class FilesystemStore:
             self._changed.add(file.key)
         if file.key in self._map:
             file.listed = True
+            self._undurable.add(file.key)
             self._insert(file)
 
     def committed(self, file: WrittenFile) -> None:
         """A new value is seen by nobody before it is durable."""
-        if not file.listed:
+        if file.listed:
+            self._undurable.discard(file.key)
+        else:
             self._insert(file)
         if self._evict_page_cache:
             os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -161,6 +161,19 @@ async def test_a_draining_server_says_so_to_those_who_watch_its_health():
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_a_call_that_does_not_finish_in_time_is_cut_off():
+    async with (
+        opened(config(server(CACHE))) as system,
+        grpc.aio.insecure_channel(system.listeners[0].address) as channel,
+    ):
+        write = channel.stream_unary("/google.bytestream.ByteStream/Write")()
+        await write.wait_for_connection()
+        assert not await system.drain(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            await write
+        assert cut.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 class _Spans(trace_service_pb2_grpc.TraceServiceServicer):
     """A collector of traces."""
 

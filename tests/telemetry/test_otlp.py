@@ -129,6 +129,23 @@ async def test_snapshots_are_sent_at_the_interval_and_once_more_at_the_end():
     assert exporter.closed
 
 
+async def test_an_exporter_that_breaks_does_not_end_the_sending(
+    caplog: pytest.LogCaptureFixture,
+):
+    class Broken(Collected):
+        def export(self, metrics_data: sdk.MetricsData, /) -> sdk.MetricExportResult:
+            super().export(metrics_data)
+            raise KeyError("broken")
+
+    exporter = Broken()
+    task = asyncio.create_task(pusher(filled(), exporter).run())
+    assert await asyncio.to_thread(exporter.twice.wait, 10)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    assert "metrics could not be sent" in caplog.text
+
+
 class _Service(metrics_service_pb2_grpc.MetricsServiceServicer):
     def __init__(self) -> None:
         self.requests: list[metrics_service_pb2.ExportMetricsServiceRequest] = []

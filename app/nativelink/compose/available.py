@@ -12,7 +12,7 @@ from typing import Final
 from nativelink.config.fields import Spec
 from nativelink.config.specs import Config
 
-__all__ = ["unavailable"]
+__all__ = ["ignored", "unavailable"]
 
 _STORES: Final = frozenset(
     {
@@ -48,6 +48,24 @@ def unavailable(config: Config) -> Iterator[str]:
                 yield f"{where}/{name}: this service is not available in this version"
     if config.experimental_origin_events is not None:
         yield "experimental_origin_events: they are not available in this version"
+
+
+def ignored(config: Config) -> Iterator[str]:
+    """One line for each option that this version passes over, because clients do without it."""
+    for index, server in enumerate(config.servers):
+        where = f"servers/{server.name or index}/services"
+        for cas in server.services.cas:
+            if cas.experimental_chunking is not None:
+                yield (
+                    f"{where}/cas/{cas.instance_name}: experimental_chunking is not available in "
+                    "this version; blobs are transferred whole"
+                )
+        for capabilities in server.services.capabilities:
+            if capabilities.remote_cache_compression:
+                yield (
+                    f"{where}/capabilities/{capabilities.instance_name}: remote_cache_compression "
+                    "is not available in this version; blobs are transferred uncompressed"
+                )
 
 
 def _tree(path: str, spec: Spec) -> Iterator[tuple[str, Spec]]:

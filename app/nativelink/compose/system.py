@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
-from nativelink.compose.available import unavailable
+from nativelink.compose.available import ignored, unavailable
 from nativelink.compose.environment import Environment
 from nativelink.compose.servers import Listener, open_listeners
 from nativelink.compose.stores import Leaf, StoreBuilder
@@ -21,6 +23,8 @@ from nativelink.telemetry.meter import Registry
 from nativelink.telemetry.metrics import HEALTH_CHECKS
 
 __all__ = ["System", "open_system"]
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ async def open_system(
     """
     if lines := list(unavailable(config)):
         raise NativeLinkError(Code.UNIMPLEMENTED, "\n".join(lines))
+    for line in ignored(config):
+        _log.warning("%s", line)
     registry = Registry()
     checks = registry.counter(HEALTH_CHECKS)
 

@@ -122,12 +122,15 @@ class MetricsPusher:
         """Send until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
-            await self.push()
+            try:
+                await self.push()
+            except Exception:  # noqa: BLE001 - whatever an exporter does
+                # Whatever becomes of its figures, the server goes on.
+                _log.exception("metrics could not be sent")
 
     async def push(self) -> None:
-        """Send one snapshot; the exporter reports failures to the log itself."""
-        data = self.snapshot()
-        await asyncio.to_thread(self._exporter.export, data)
+        """Send one snapshot; the exporter reports a collector that is gone to the log itself."""
+        await asyncio.to_thread(self._exporter.export, self.snapshot())
 
     async def close(self, timeout_s: float) -> None:
         """Send the last snapshot and close; takes hardly longer than `timeout_s`."""
@@ -135,6 +138,8 @@ class MetricsPusher:
         loop = asyncio.get_running_loop()
         last = loop.run_in_executor(None, self._exporter.export, data)
         await asyncio.wait([last], timeout=timeout_s)
+        if last.done() and (error := last.exception()) is not None:
+            _log.warning("the last metrics could not be sent: %r", error)
         await asyncio.to_thread(self._exporter.shutdown)
 
     def snapshot(self) -> sdk.MetricsData:

@@ -228,3 +228,27 @@ async def test_a_side_that_keeps_nothing_is_not_brought_anything(environment: En
         if isinstance(point, NumberPoint)
     }
     assert written[("store.tier", "fast"), ("store.direction", "write")] == 0
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "{ memory: { eviction_policy: { max_count: 1 } } }",
+        """{ size_partitioning: { size: 100, upper_store: { noop: {} },
+             lower_store: { memory: { eviction_policy: { max_count: 1 } } } } }""",
+        """{ fast_slow: { fast: { memory: {} },
+             slow: { memory: { eviction_policy: { max_count: 1 } } } } }""",
+        """{ fast_slow: { fast: { memory: { eviction_policy: { max_count: 1 } } },
+             slow_direction: "read_only", slow: { memory: {} } } }""",
+    ],
+    ids=["memory", "one side that does not say", "slow side", "fast side alone"],
+)
+async def test_an_existence_cache_hears_what_its_backend_loses(
+    environment: Environment, backend: str
+):
+    stores = builder(f'[{{ name: "CAS", existence_cache: {{ backend: {backend} }} }}]', environment)
+    store = (await stores.named("CAS")).store
+    other = b"another blob"
+    await write_bytes(store, DIGEST, BLOB)
+    await write_bytes(store, DigestFunction.SHA256.digest_of(other), other)
+    assert await store.has([DIGEST]) == [None]

@@ -292,17 +292,20 @@ class StoreBuilder:
 
         fast = await self._build(spec.fast, f"{path}/fast")
         slow = await self._build(spec.slow, f"{path}/slow")
+        slow_direction = _direction(slow, spec.slow_direction)
         store = FastSlowStore(
             fast.store,
             slow.store,
             fast_direction=_direction(fast, spec.fast_direction),
-            slow_direction=_direction(slow, spec.slow_direction),
+            slow_direction=slow_direction,
             bypass_dedup_threshold_bytes=spec.bypass_dedup_threshold_bytes,
             clock=self._env.clock,
         )
         self._tiers.append(store)
-        # What the slow side lost is lost, whatever the fast side still has.
-        return Node(store, slow.removals)
+        if slow_direction.keeps_puts:
+            # What the slow side lost is lost, whatever the fast side still has.
+            return Node(store, slow.removals)
+        return Node(store, _feeds(fast, slow))
 
     async def _size_partitioning(self, spec: SizePartitioningSpec, path: str) -> Node:
         from nativelink.stores.join.size_partition import SizePartitioningStore
@@ -310,9 +313,7 @@ class StoreBuilder:
         lower = await self._build(spec.lower_store, f"{path}/lower_store")
         upper = await self._build(spec.upper_store, f"{path}/upper_store")
         store = SizePartitioningStore(lower.store, upper.store, size=spec.size)
-        if lower.removals is None or upper.removals is None:
-            return Node(store)
-        return Node(store, _BothFeeds(lower.removals, upper.removals))
+        return Node(store, _feeds(lower, upper))
 
     async def _verify(self, spec: VerifySpec, path: str) -> Node:
         from nativelink.stores.wrap.verify import VerifyStore
@@ -358,15 +359,21 @@ class StoreBuilder:
         return Node(store, backend.removals)
 
 
-class _BothFeeds:
-    """What left either of two stores."""
+class _AllFeeds:
+    """What left any of several stores."""
 
-    def __init__(self, lower: RemovalFeed, upper: RemovalFeed) -> None:
-        self._feeds = (lower, upper)
+    def __init__(self, feeds: Sequence[RemovalFeed]) -> None:
+        self._feeds = feeds
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         for feed in self._feeds:
             feed.on_removed(callback)
+
+
+def _feeds(*nodes: Node) -> RemovalFeed | None:
+    """What is known of what leaves several stores: one that does not say hides no other."""
+    feeds = [node.removals for node in nodes if node.removals is not None]
+    return _AllFeeds(feeds) if feeds else None
 
 
 def _direction(node: Node, spec: DirectionSpec) -> StoreDirection:

@@ -112,7 +112,8 @@ class StoreDirection(StrEnum):
 class FastSlowSpec(Spec):
     """A fast store in front of a slow one: reads fill the fast side, writes go to both.
 
-    What the fast side has is taken to be in the slow one too, without asking.
+    Whether a blob is there is asked of the slow side alone: what only the fast side has could not
+    be read by anyone else, so it counts as absent and is uploaded again.
     """
 
     KIND: ClassVar[str] = "fast_slow"

@@ -26,6 +26,7 @@ from tests.transport.wire import (
     frame,
     message,
     parse,
+    settings,
     u32,
     window_update,
 )
@@ -144,7 +145,7 @@ async def test_a_download_stops_at_the_window_and_goes_on_with_it():
 
 
 async def test_an_upload_is_given_credit_only_as_it_is_read():
-    settings = ServerSettings(http2_initial_stream_window_size=65_535)
+    chosen = ServerSettings(http2_initial_stream_window_size=65_535)
     gate = asyncio.Event()
     sizes = []
 
@@ -155,7 +156,7 @@ async def test_an_upload_is_given_credit_only_as_it_is_read():
         return b"done"
 
     method = Method("/test.Echo/Slow", slow, client_streaming=True)
-    async with live(settings, methods=[method]) as running, running.connect() as client:
+    async with live(chosen, methods=[method]) as running, running.connect() as client:
         client.greet()
         stream_id = client.open("Slow")
         for _ in range(4):
@@ -286,8 +287,8 @@ async def test_messages_are_compressed_both_ways_where_that_is_wanted():
 
 
 async def test_incomplete_messages_are_bounded_for_a_whole_connection():
-    settings = ServerSettings(max_decoding_message_size=2000)
-    async with live(settings) as running, running.connect() as client:
+    chosen = ServerSettings(max_decoding_message_size=2000)
+    async with live(chosen) as running, running.connect() as client:
         client.greet()
         piece = message(bytes(2000))[:1800]
         for _ in range(64 * 2000 // 1795 + 1):
@@ -327,8 +328,8 @@ async def test_plain_http_has_its_routes_on_the_same_connection():
 
 
 async def test_a_body_or_a_head_that_is_too_long_is_refused():
-    settings = ServerSettings(max_decoding_message_size=1000)
-    async with live(settings) as running, running.connect() as client:
+    chosen = ServerSettings(max_decoding_message_size=1000)
+    async with live(chosen) as running, running.connect() as client:
         client.greet()
         fields = [(":method", "POST"), (":scheme", "http"), (":path", "/post")]
         client.writer.write(
@@ -406,8 +407,8 @@ async def test_a_connection_that_says_nothing_is_closed():
 
 
 async def test_an_old_connection_is_told_to_go_and_then_closed():
-    settings = ServerSettings(max_connection_age_s=100, max_connection_age_grace_s=50)
-    async with live(settings) as running, running.connect() as client:
+    chosen = ServerSettings(max_connection_age_s=100, max_connection_age_grace_s=50)
+    async with live(chosen) as running, running.connect() as client:
         client.greet()
         client.open("Wait", b"")
         await wait_until(lambda: running.server.statistics().calls == 1)
@@ -421,8 +422,8 @@ async def test_an_old_connection_is_told_to_go_and_then_closed():
 
 
 async def test_a_peer_that_reads_nothing_stalls_alone_and_is_dropped():
-    settings = ServerSettings(send_timeout_s=60)
-    async with live(settings) as running, running.connect() as client, running.connect() as other:
+    chosen = ServerSettings(send_timeout_s=60)
+    async with live(chosen) as running, running.connect() as client, running.connect() as other:
         client.greet(window=2**31 - 1)
         client.reader._transport.pause_reading()
         client.open("Download", b"1000000000,1000000")
@@ -468,6 +469,32 @@ async def test_requests_do_not_start_while_answers_pile_up():
             sizes[got.stream_id] += len(got.payload) if got.kind == DATA else 0
         assert [sizes[stream_id] for stream_id in range(1, 201, 2)] == 100 * [len(big) + 5]
         assert len(begun) == 100
+
+
+async def test_calls_that_waited_for_room_are_answered_once_each():
+    async def handler(request, context):
+        return bytes(1024 * 1024)
+
+    method = Method("/test.Echo/Big", handler)
+    async with live(methods=[method]) as running, running.connect() as client:
+        client.greet(window=0)
+        stream_ids = [client.open("Big") for _ in range(40)]
+        for stream_id in stream_ids:
+            client.writer.write(frame(DATA, 0, stream_id, message(b"")))
+        for stream_id in stream_ids:
+            client.writer.write(frame(DATA, END_STREAM, stream_id, b""))
+        client.writer.write(frame(PING, 0, 0, b"8 octets"))
+        await client.until(PING)
+        client.writer.write(settings(window=2**31 - 1))
+        sizes = Counter()
+        ends = Counter()
+        while sum(ends.values()) < 40:
+            got = await client.frame()
+            if got.kind == HEADERS and got.flags & END_STREAM:
+                ends[got.stream_id] += 1
+            sizes[got.stream_id] += len(got.payload) if got.kind == DATA else 0
+        assert ends == Counter(stream_ids)
+        assert sizes == Counter(dict.fromkeys(stream_ids, 1024 * 1024 + 5))
 
 
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1", "127.0.0.1:99999", "x", "::1"])

@@ -38,7 +38,7 @@ class Calls(CallEnvironment):
 
     def __init__(self, *args: Any, **collaborators: Any) -> None:
         super().__init__(*args, **collaborators)
-        self._backlog: list[Stream] = []
+        self._backlog: dict[int, Stream] = {}
 
     def handle(self, streams: Sequence[Stream]) -> None:
         """Act on streams with news, in order.
@@ -51,8 +51,8 @@ class Calls(CallEnvironment):
             exchange: Exchange | None = stream.call
             if exchange is not None:
                 exchange.on_news()
-            elif connection.parked_bytes >= MAX_PARKED_BYTES:
-                self._backlog.append(stream)
+            elif self._backlog or connection.parked_bytes >= MAX_PARKED_BYTES:
+                self._backlog[stream.id] = stream
             elif stream.reset is None:
                 plan: Plan | None = stream.head.plan
                 if plan is None:
@@ -66,8 +66,10 @@ class Calls(CallEnvironment):
     def _begin(self, stream: Stream, plan: Plan) -> None:
         """A request that is not complete yet, or that no unary method takes."""
         if isinstance(plan, GrpcPlan):
-            kind = UnaryExchange if plan.unary else StreamingExchange
-            kind(self, stream, plan).on_news()
+            if plan.unary:
+                UnaryExchange(self, stream, plan).on_news()
+            else:
+                StreamingExchange(self, stream, plan).begin()
         elif isinstance(plan, HttpPlan):
             HttpExchange(self, stream, plan).on_news()
         else:
@@ -121,8 +123,9 @@ class Calls(CallEnvironment):
         """Begin what waits in the backlog if there is room for answers; whether there was any."""
         if not self._backlog or self.connection.parked_bytes >= MAX_PARKED_BYTES // 2:
             return False
-        backlog, self._backlog = self._backlog, []
-        self.handle(backlog)
+        waiting = list(self._backlog.values())
+        self._backlog.clear()
+        self.handle(waiting)
         return True
 
     def cancel(self) -> None:

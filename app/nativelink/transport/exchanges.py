@@ -31,6 +31,7 @@ from nativelink.transport.grpc import (
     MessageReader,
     gzip_message,
     message_prefix,
+    split_prefix,
 )
 from nativelink.transport.http2 import Http2Connection
 from nativelink.transport.limits import MAX_HELD_REQUEST_MESSAGES
@@ -234,7 +235,8 @@ class _GrpcExchange(Exchange):
         super().__init__(calls, stream, plan.path, started)
         self.plan = plan
         self._timer: asyncio.TimerHandle | None = None
-        self._reader = MessageReader(calls.max_message, gzip=plan.gunzip)
+        # Made when a request does not arrive in one piece.
+        self._reader: MessageReader | None = None
         self._messages: deque[Chunk] = deque()
         if context is None:
             timeout = plan.timeout_s
@@ -269,9 +271,10 @@ class _GrpcExchange(Exchange):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.calls.held -= self._reader.held
-        self._reader.held = 0
-        self._messages.clear()
+        if self._reader is not None:
+            self.calls.held -= self._reader.held
+            self._reader.held = 0
+            self._messages.clear()
         observer = self.calls.observer
         if observer is not None:
             observer.call_ended(self.plan.path, code, self.calls.monotonic() - self._started)
@@ -295,7 +298,10 @@ class _GrpcExchange(Exchange):
 
     def _feed(self, chunk: bytes | memoryview | bytearray) -> None:
         """Cut a chunk into messages, within the connection's bound on incomplete ones."""
-        calls, reader = self.calls, self._reader
+        calls = self.calls
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = MessageReader(calls.max_message, gzip=self.plan.gunzip)
         before = reader.held
         try:
             self._messages += reader.feed(chunk)
@@ -314,7 +320,14 @@ class _GrpcExchange(Exchange):
             NativeLinkError: INVALID_ARGUMENT and what `MessageReader` raises.
         """
         stream = self.stream
-        inbox, stream.inbox = stream.inbox, []
+        inbox = stream.inbox
+        if stream.ended and len(inbox) == 1 and self._reader is None:
+            body = inbox[0]
+            size = len(body) - PREFIX_BYTES
+            if 0 <= size <= self.calls.max_message and split_prefix(body) == (0, size):
+                # The usual case; its credit is given when the stream ends.
+                return parsed_request(self.plan, bytes(body[PREFIX_BYTES:]))
+        stream.inbox = []
         for chunk in inbox:
             self._feed(chunk)
         if len(self._messages) > 1:
@@ -323,7 +336,8 @@ class _GrpcExchange(Exchange):
             stream.whole = True
             self._watch_deadline()
             return None
-        self._reader.finish()
+        if self._reader is not None:
+            self._reader.finish()
         if not self._messages:
             raise invalid_argument(f"{self.where} takes one request message, none was sent")
         return parsed_request(self.plan, self._messages.popleft())
@@ -367,9 +381,10 @@ class StreamingExchange(_GrpcExchange):
         elif self._began:
             _wake(self._awaits_body)
         elif not self.ended:
-            self._try_begin()
+            self.begin()
 
-    def _try_begin(self) -> None:
+    def begin(self) -> None:
+        """Start the handler, once its request is there if it takes only one."""
         method = self.plan.method
         request: Any = self
         if not method.client_streaming:
@@ -404,7 +419,8 @@ class StreamingExchange(_GrpcExchange):
             elif stream.inbox:
                 self._chunks, stream.inbox = stream.inbox[::-1], []
             elif stream.ended:
-                self._reader.finish()
+                if self._reader is not None:
+                    self._reader.finish()
                 return None
             else:
                 self._awaits_body = self.calls.loop.create_future()

@@ -140,7 +140,7 @@ class FilesystemStore:
         self._scanning = False
         #: Keys whose newest value is in place, and seen, but might not survive a power cut yet.
         #: An upload of the same value is not acknowledged for being there already.
-        self._undurable: set[StoreKey] = set()
+        self._undurable: dict[StoreKey, WrittenFile] = {}
         self._removals = Removals(self._layout, self._writes)
 
     # Lifetime.
@@ -417,13 +417,14 @@ class FilesystemStore:
                 self._guard.took(timer() - began)
             elif is_whole:
                 is_new = await self._writes.run(partial(file.write_whole, chunks))
-            elif await write_stream(
-                file, chunks, source, lane=self._writes, max_bytes=self._max_bytes
-            ):
-                is_new = await self._writes.run(file.finish)
             else:
-                await self._writes.run(file.discard)
-                return await self._refuse(key, source, file.size)
+                size = await write_stream(
+                    file, chunks, source, lane=self._writes, max_bytes=self._max_bytes
+                )
+                if self._is_too_large(size):
+                    await self._writes.run(file.discard)
+                    return await self._refuse(key, source, size)
+                is_new = await self._writes.run(file.finish)
         except BaseException as error:
             if size <= _SMALL_WRITE_BYTES:
                 file.discard()
@@ -441,7 +442,7 @@ class FilesystemStore:
             await self._commit.commit(WrittenFile(key, file.name, file.fd, file.size))
         elif key not in self._map:
             raise unavailable(f"storing {key}: its file was removed by someone else meanwhile")
-        return file.size
+        return size
 
     def _equals_cached(self, key: StoreKey, chunks: list[Chunk], size: int) -> bool | None:
         """Whether a value is what the key has already; None if that takes the disk to answer."""
@@ -483,13 +484,15 @@ class FilesystemStore:
             self._changed.add(file.key)
         if file.key in self._map:
             file.listed = True
-            self._undurable.add(file.key)
+            self._undurable[file.key] = file
             self._insert(file)
 
     def committed(self, file: WrittenFile) -> None:
         """A new value is seen by nobody before it is durable."""
         if file.listed:
-            self._undurable.discard(file.key)
+            # A still newer value may be on its way.
+            if self._undurable.get(file.key) is file:
+                del self._undurable[file.key]
         else:
             self._insert(file)
         if self._evict_page_cache:

@@ -162,7 +162,7 @@ class TempFile:
 
 async def write_stream(
     file: TempFile, chunks: list[Chunk], source: Source, *, lane: DiskLane, max_bytes: int
-) -> bool:
+) -> int:
     """Write `chunks` and then the rest of a source, as it comes.
 
     One hop is written while the next is gathered, so network and disk work at a time and two hops
@@ -176,7 +176,7 @@ async def write_stream(
         max_bytes: stop reading when the file reaches this; 0 is no limit.
 
     Returns:
-        Whether the source was read to its end.
+        The number of bytes read; from `max_bytes` on the source was not read to its end.
 
     Raises:
         OSError: the disk is full, for one.
@@ -196,8 +196,8 @@ async def write_stream(
                 gathered += len(chunk)
             size += gathered
             if max_bytes and size >= max_bytes:
-                return False
-        return True
+                break
+        return size
     finally:
         if job is not None:
             await lane.finish(job)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
@@ -42,9 +42,8 @@ _STATIC: Final[list[Field]] = [
 ]
 _STATIC_LENGTH: Final = len(_STATIC)
 
-# RFC 9113 section 8.2.1: what a name and a value must not contain. Upper case is malformed too.
-_NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
-_BAD_VALUE: Final = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
+# RFC 9113 section 8.2.1: what a name may consist of. Upper case is malformed.
+_is_name: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 
 
 # A list so many times too long is no mistake but an attack, and not decoded to its end.
@@ -75,32 +74,46 @@ def _decode_integer(block: bytes, index: int, prefix: int) -> tuple[int, int]:
     raise FieldDecodingError("an integer of more than five octets")
 
 
+def _is_value(value: bytes) -> bool:
+    """RFC 9113 section 8.2.1: no NUL, CR or LF anywhere, no space or tab at either end."""
+    return (
+        b"\0" not in value
+        and b"\n" not in value
+        and b"\r" not in value
+        and value[:1] not in _BLANKS
+        and value[-1:] not in _BLANKS
+    )
+
+
+_BLANKS: Final = frozenset((b" ", b"\t"))
+
+
 class _Huffman:
     """A byte-at-a-time machine made, as it is needed, of `hpack`'s nibble-at-a-time one."""
 
     def __init__(self) -> None:
-        #: state -> octet -> (next state, what it emits, whether the text may end here).
-        self._rows: list[list[tuple[int, bytes, bool] | None]] = [
-            [None] * 256 for _ in range(len(HUFFMAN_TABLE) // 16)
+        # A state is its row: 256 steps by octet, each made when it is first taken, of the next
+        # row, what the step emits, and whether the text may end after it. Behind them, the
+        # state's number.
+        self._rows: list[list[Any]] = [
+            [*[None] * 256, state] for state in range(len(HUFFMAN_TABLE) // 16)
         ]
 
     def decode(self, data: bytes) -> bytes:
-        rows = self._rows
-        state = 0
-        complete = True
+        row = self._rows[0]
+        step: tuple[list[Any], bytes, bool] = (row, b"", True)
         out: list[bytes] = []
         for octet in data:
-            step = rows[state][octet]
+            step = row[octet]
             if step is None:
-                step = rows[state][octet] = self._step(state, octet)
-            state, emitted, complete = step
-            out.append(emitted)
-        if not complete:
+                step = row[octet] = self._step(row[256], octet)
+            row = step[0]
+            out.append(step[1])
+        if not step[2]:
             raise FieldDecodingError("Huffman text that ends within a symbol")
         return b"".join(out)
 
-    @staticmethod
-    def _step(state: int, octet: int) -> tuple[int, bytes, bool]:
+    def _step(self, state: int, octet: int) -> tuple[list[Any], bytes, bool]:
         emitted = b""
         complete = False
         for nibble in (octet >> 4, octet & 15):
@@ -110,11 +123,26 @@ class _Huffman:
             if flags & HUFFMAN_EMIT_SYMBOL:
                 emitted += symbol.to_bytes(1, "big")
             complete = bool(flags & HUFFMAN_COMPLETE)
-        return state, emitted, complete
+        return self._rows[state], emitted, complete
 
 
 # Pure memoization of a constant table, so one for all connections.
 _huffman_decode: Final = _Huffman().decode
+
+
+def _text(block: bytes, index: int) -> tuple[bytes, int]:
+    """RFC 7541 section 5.2."""
+    huffman = block[index] & 0x80
+    length = block[index] & 0x7F
+    if length == 0x7F:
+        length, index = _decode_integer(block, index, 7)
+    else:
+        index += 1
+    end = index + length
+    if end > len(block):
+        raise FieldDecodingError("a text longer than its block")
+    text = block[index:end]
+    return (_huffman_decode(text) if huffman else text), end
 
 
 class FieldDecoder:
@@ -187,18 +215,23 @@ class FieldDecoder:
                 continue
             else:
                 kept = octet & 0x40
-                number, index = _decode_integer(block, index, 6 if kept else 4)
+                limit = 0x3F if kept else 0x0F
+                number = octet & limit
+                index += 1
+                if number == limit:
+                    number, index = _decode_integer(block, index - 1, 6 if kept else 4)
                 if number:
                     name = (
                         _STATIC[number - 1] if number <= _STATIC_LENGTH else self._dynamic(number)
                     )[0]
+                    malformed = False
                 else:
-                    name, index = self._string(block, index)
-                value, index = self._string(block, index)
+                    name, index = _text(block, index)
+                    malformed = _is_name(name) is None
+                value, index = _text(block, index)
                 field = (name, value)
-                malformed = _NAME.fullmatch(name) is None or _BAD_VALUE.search(value) is not None
-                if malformed:
-                    self.malformed = True
+                if malformed or not _is_value(value):
+                    malformed = self.malformed = True
                 if kept:
                     self.table_changed = True
                     size = len(name) + len(value) + _ENTRY_OVERHEAD
@@ -219,7 +252,7 @@ class FieldDecoder:
                     )
         if self._tainted and not self.malformed:
             self.malformed = any(
-                _NAME.fullmatch(name) is None or _BAD_VALUE.search(value) for name, value in fields
+                _is_name(name) is None or not _is_value(value) for name, value in fields
             )
         return fields
 
@@ -235,20 +268,6 @@ class FieldDecoder:
         while entries and self._size + size > self._capacity:
             name, value = entries.pop()
             self._size -= len(name) + len(value) + _ENTRY_OVERHEAD
-
-    @staticmethod
-    def _string(block: bytes, index: int) -> tuple[bytes, int]:
-        huffman = block[index] & 0x80
-        length = block[index] & 0x7F
-        if length == 0x7F:
-            length, index = _decode_integer(block, index, 7)
-        else:
-            index += 1
-        end = index + length
-        if end > len(block):
-            raise FieldDecodingError("a text longer than its block")
-        text = block[index:end]
-        return (_huffman_decode(text) if huffman else text), end
 
 
 _STATUS_INDEX: Final = {

@@ -220,8 +220,14 @@ class Sending:
 
     def _emit(self, stream: Stream, parts: Sequence[Chunk], size: int) -> int:
         """Queue frames of as much of `parts` as may go now; how many bytes that is."""
-        room = self._send_buffer - self.out_bytes if self.writable else 0
-        allowed = min(size, self._send_window, stream.send_window, room)
+        # Comparisons rather than `min`, here and below: this runs for every frame that we send.
+        allowed = self._send_buffer - self.out_bytes if self.writable else 0
+        if allowed > size:
+            allowed = size
+        if allowed > self._send_window:
+            allowed = self._send_window
+        if allowed > stream.send_window:
+            allowed = stream.send_window
         if allowed <= 0:
             return 0
         self._send_window -= allowed
@@ -247,7 +253,10 @@ class Sending:
                 if not missing:
                     if not left:
                         return allowed
-                    count = min(length - offset, left) // max_frame
+                    count = length - offset
+                    if count > left:
+                        count = left
+                    count //= max_frame
                     if count:
                         # Whole frames out of one part: the bulk of every large answer.
                         if view is None:
@@ -260,11 +269,15 @@ class Sending:
                         left -= stop - offset
                         offset = stop
                         continue
-                    missing = min(left, max_frame)
+                    missing = max_frame
+                    if missing > left:
+                        missing = left
                     left -= missing
-                    out.append(data_header(missing, 0, id_))
+                    out.append(pack_header(missing >> 8, missing & 255, DATA, 0, id_))
                     self._frames_sent += 1
-                count = min(missing, length - offset)
+                count = length - offset
+                if count > missing:
+                    count = missing
                 if count == length:
                     out.append(part)
                 else:

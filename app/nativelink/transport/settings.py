@@ -71,6 +71,8 @@ class ServerSettings:
         http2_max_concurrent_streams: calls at a time on one connection. hyper has 200; Bazel's
             `--jobs` goes beyond it on one connection.
         http2_max_send_buf_size: bytes that may wait for a slow peer's socket before handlers wait.
+            hyper has 400 KiB a stream; this is for a connection, and lets an answer of 1 MiB with
+            its framing go in one turn of the loop.
         http2_enable_connect_protocol: announce RFC 8441; nothing here speaks such a protocol, so
             such a request is answered 501.
         http2_max_header_list_size: request headers, 32 added for each; 16 KiB as in hyper.
@@ -103,7 +105,7 @@ class ServerSettings:
     http2_adaptive_window: bool = False
     http2_max_frame_size: int = _MIN_FRAME_BYTES
     http2_max_concurrent_streams: int = 1000
-    http2_max_send_buf_size: int = 512 * 1024
+    http2_max_send_buf_size: int = 1280 * 1024
     http2_enable_connect_protocol: bool = False
     http2_max_header_list_size: int = 16 * 1024
     max_connection_age_s: float = 0

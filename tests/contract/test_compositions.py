@@ -192,6 +192,8 @@ class TestExistence(Documented, StringKeys, StreamsBlobs):
 
 class TestTwoDisks(Documented, StringKeys, StreamsBlobs):
     configuration = TWO_DISKS
+    #: An upload is on its way to both disks at a time.
+    allowed_bytes = 2 * StreamsBlobs.allowed_bytes
 
 
 class TestMeasured(Documented, StringKeys, StreamsBlobs):

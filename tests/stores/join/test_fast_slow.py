@@ -12,7 +12,7 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import BytesSink, BytesSource, Chunk, NullSink
 from nativelink.stores.join import fast_slow
 from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
-from nativelink.stores.join.single_flight import WINDOW_BYTES
+from nativelink.stores.join.single_flight import PIPE_BYTES, WINDOW_BYTES
 from nativelink.testing.fakes import DictStore, FakeClock, PiecesSource, wait_until
 from nativelink.testing.faults import (
     FaultySink,
@@ -393,8 +393,8 @@ async def test_a_cancelled_write_leaves_no_task_and_nothing_in_either_side():
 
 
 async def test_a_slow_fast_side_holds_the_writer_back_instead_of_filling_memory():
-    """Whoever is slower sets the pace: at most one piece waits between the sides."""
-    pair, (key, data) = Pair(), blob(LARGE)
+    """Whoever is slower sets the pace: a few pieces wait between the sides."""
+    pair, (key, data) = Pair(), blob(HUGE)
     gate = Gate()
 
     class Stuck(DictStore):
@@ -412,9 +412,9 @@ async def test_a_slow_fast_side_holds_the_writer_back_instead_of_filling_memory(
         await wait_until(lambda: gate.waiting == 1)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert source.given <= 20_000
+        assert source.given <= PIPE_BYTES + 20_000
         gate.open()
-        assert await putting == LARGE
+        assert await putting == HUGE
 
 
 async def test_racing_values_of_a_key_leave_both_sides_agreeing():
@@ -714,6 +714,33 @@ async def test_a_reader_who_comes_while_the_fast_side_commits_reads_along():
         gate.open()
         await reading
     assert pair.slow.calls["get"] == 1
+
+
+async def test_a_store_that_cannot_keep_a_blob_is_told_its_size_beforehand():
+    """Else a memory store gathers as much as it may hold before it gives up."""
+    pair, (key, data) = Pair(), blob(LARGE)
+    pair.slow_blobs.blobs[key] = data
+    sizes: list[int | None] = []
+
+    class Asking(DictStore):
+        async def put(self, key, source):  # type: ignore[no-untyped-def]
+            sizes.append(source.size)
+            return await super().put(key, source)
+
+    fast = Asking()
+    await FastSlowStore(fast, pair.slow).get(key, NullSink())
+    assert sizes == [LARGE]
+    assert fast.blobs == {key: data}
+
+
+async def test_a_value_of_another_size_than_its_digest_is_read_and_not_kept():
+    """It is no blob of a CAS, and nobody knows its size beforehand."""
+    pair, (key, data) = Pair(), blob(LARGE)
+    for value in (data[:-1], data + b"x"):
+        pair.slow_blobs.blobs[key] = value
+        assert await pair.read(key) == value
+        assert pair.fast_blobs.blobs == {}
+    assert pair.store.statistics().fast_errors == 0
 
 
 async def test_a_result_that_is_larger_than_its_action_is_shared_and_kept():

@@ -22,7 +22,12 @@ from nativelink.core.streams import (
     Sink,
     Source,
 )
-from nativelink.stores.join.single_flight import GivenUpError, StreamFlight, WholeFlight
+from nativelink.stores.join.single_flight import (
+    PIPE_BYTES,
+    GivenUpError,
+    StreamFlight,
+    WholeFlight,
+)
 from nativelink.stores.store import Store
 
 __all__ = ["FastSlowStatistics", "FastSlowStore", "StoreDirection"]
@@ -342,6 +347,7 @@ class FastSlowStore:
             else:
                 flight = self._flights[key] = StreamFlight(
                     key,
+                    key.size_bytes,
                     lambda sink: self._get_slow(key, sink),
                     lambda pipe: self._fill_read(key, pipe),
                     lambda flight: self._end_flight(key, flight),
@@ -457,7 +463,7 @@ class FastSlowStore:
 
     async def _put_stream(self, key: StoreKey, source: Source) -> int:
         """Both sides get each piece at once; the end reaches the fast side last."""
-        pipe = Pipe(source.size)
+        pipe = Pipe(source.size, capacity_bytes=PIPE_BYTES)
         filling = begin(self._put_fast(key, pipe), asyncio.get_running_loop())
         try:
             size = await self._slow.put(key, _TeeSource(source, pipe))

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import nativelink.stores
+from nativelink.compose import available
+from nativelink.config.specs_stores import StoreSpec
 from nativelink.core.digest import DigestFunction, StoreKey
 from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import ActionResult
 from nativelink.stores.eviction import EvictionPolicy
@@ -368,12 +370,25 @@ def _kinds() -> Iterator[type[Any]]:
                 yield value
 
 
-def test_every_kind_of_store_has_an_entry_in_the_contract_suite():
-    tested = {
-        suite.kind
+def _tested() -> set[str]:
+    return {
+        suite.kind.__name__
         for name, suite in globals().items()
         if name.startswith("Test") and inspect.isclass(suite) and issubclass(suite, StoreBasics)
+        if suite.kind is not None
     }
-    assert {kind.__name__ for kind in _kinds()} - {
-        kind.__name__ for kind in tested if kind
-    } == set()
+
+
+def test_every_kind_of_store_has_an_entry_in_the_contract_suite():
+    assert {kind.__name__ for kind in _kinds()} - _tested() == set()
+
+
+def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
+    union = get_args(StoreSpec.__value__)[0]
+    configurable = {get_args(member)[0].KIND for member in get_args(union)}
+    assert {"memory", "ref_store", "redis_store"} < configurable
+    # A ref_store is the store that it names: test_compositions.py.
+    for kind in configurable - available._STORES - {"ref_store"}:
+        assert kind.replace("_", "") in {
+            name.lower().removesuffix("store") for name in _tested()
+        }, kind

@@ -27,7 +27,9 @@ class Store(Protocol):
 
     1. *Visible after put*: once `put` returned, `has` and `get` see the blob, until it is evicted.
     2. *All or nothing*: a `put` that failed or was cancelled leaves nothing that any reader could
-       see, and an older value of the key stays as it was.
+       see, and an older value of the key stays as it was. Only a cancellation (or a connection
+       that breaks) at the very moment of the commit may come too late: then the whole value is
+       there, never a part of it.
     3. *Absent is NOT_FOUND*: `get` of a key that is not there raises NOT_FOUND (with a
        `MissingBlob` detail if the key is a digest) before a single `sink.write`.
     4. *Exact ranges*: `get` writes exactly the bytes `[offset, offset + limit)` cut at the end of

@@ -101,15 +101,15 @@ class _Huffman:
 
     def decode(self, data: bytes) -> bytes:
         row = self._rows[0]
-        step: tuple[list[Any], bytes, bool] = (row, b"", True)
+        complete = True
         out: list[bytes] = []
         for octet in data:
             step = row[octet]
             if step is None:
                 step = row[octet] = self._step(row[256], octet)
-            row = step[0]
-            out.append(step[1])
-        if not step[2]:
+            row, emitted, complete = step
+            out.append(emitted)
+        if not complete:
             raise FieldDecodingError("Huffman text that ends within a symbol")
         return b"".join(out)
 

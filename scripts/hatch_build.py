@@ -16,4 +16,3 @@ class RuntimeDependencies(MetadataHookInterface):
         metadata["dependencies"] = [
             line for line in lines.splitlines() if line and not line.startswith("#")
         ]
-

@@ -384,8 +384,8 @@ def test_every_kind_of_store_has_an_entry_in_the_contract_suite():
 
 
 def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
-    union = get_args(StoreSpec.__value__)[0]
-    configurable = {get_args(member)[0].KIND for member in get_args(union)}
+    union, *_ = get_args(StoreSpec.__value__)
+    configurable = {member.__metadata__[-1].tag for member in get_args(union)}
     assert {"memory", "ref_store", "redis_store"} < configurable
     # A ref_store is the store that it names: test_compositions.py.
     for kind in configurable - available._STORES - {"ref_store"}:

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nativelink.core.digest import StoreKey
-from nativelink.core.errors import unavailable
+from nativelink.core.errors import NativeLinkError, unavailable
 from nativelink.core.streams import Chunk, Sink, Source
 from nativelink.stores.store import Store
 
 __all__ = ["FaultySink", "FaultySource", "FaultyStore", "Gate", "Latency", "injected"]
 
 
-def injected(what: str = "injected fault") -> Exception:
+def injected(what: str = "injected fault") -> NativeLinkError:
     """A fresh infrastructure error, so that a test can ask for this very object."""
     return unavailable(what)
 

@@ -311,7 +311,7 @@ async def test_a_backend_that_fails_fails_all_who_wait_and_is_asked_once():
         await wait_until(lambda: gate.waiting == 1)
         gate.open()
     failures = [task.result() for task in asking]
-    assert {failure.code for failure in failures} == {error.code}  # type: ignore[union-attr]
+    assert {failure.code for failure in failures} == {error.code}
     assert len(set(map(id, failures))) == 4, "each has his own, as context changes them"
     assert fixture.asked == 1
     fixture.backend.come_back()

@@ -253,7 +253,8 @@ class FilesystemStore:
         if size == 0 and key in EMPTY_DIGESTS:
             return
         directory, name = self._layout.content(key)
-        if size <= _SMALL_READ_BYTES and not self._evict_page_cache and self._guard.allowed:
+        is_cached = self._guard.allowed and not self._evict_page_cache
+        if is_cached and size <= _SMALL_READ_BYTES:
             began = timer()
             data = self._cached.whole(directory, name, size)
             self._guard.took(timer() - began)
@@ -263,10 +264,11 @@ class FilesystemStore:
                 if data:
                     await sink.write(data)
                 return
+            is_cached = False
         while True:
             file = BlobFile(directory, name)
             try:
-                size = await self._open(key, file, size)
+                size = await self._open(key, file, size, offset, limit, is_cached=is_cached)
                 if size is None:
                     size = await self._find(key)
                     continue
@@ -295,20 +297,36 @@ class FilesystemStore:
             raise absent(key)
         return found[key]
 
-    async def _open(self, key: StoreKey, file: BlobFile, expected: int) -> int | None:
+    async def _open(
+        self,
+        key: StoreKey,
+        file: BlobFile,
+        expected: int,
+        offset: int,
+        limit: int | None,
+        *,
+        is_cached: bool,
+    ) -> int | None:
         """Open a value's file; its size, or None if the key must be looked up again.
+
+        A file that is not in the page cache is opened and its first piece read in one hop.
 
         Raises:
             NativeLinkError: NOT_FOUND if it is gone or its size is wrong.
         """
         actual: int | None = None
         try:
-            if self._guard.allowed:
+            if is_cached:
                 began = timer()
                 actual = file.open()
                 self._guard.took(timer() - began)
             else:
-                actual = await self._reads.run(file.open)
+                length = self._disk_piece_bytes
+                if limit is not None:
+                    length = min(limit, length)
+                actual = await self._reads.run(partial(file.open_and_read, offset, length))
+        except FileShrankError as error:
+            actual = error.size
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -96,15 +96,17 @@ class BlobFile:
     Attributes:
         fd: -1 while it is not open.
         size: of the file when it was opened.
+        first: what `open_and_read` read.
     """
 
-    __slots__ = ("_directory", "_name", "fd", "size")
+    __slots__ = ("_directory", "_name", "fd", "first", "size")
 
     def __init__(self, directory: int, name: str) -> None:
         self._directory = directory
         self._name = name
         self.fd = -1
         self.size = -1
+        self.first = b""
 
     def open(self) -> int:
         """Open the file; returns its size.
@@ -115,6 +117,19 @@ class BlobFile:
         self.fd = os.open(self._name, _READ, dir_fd=self._directory)
         self.size = os.fstat(self.fd).st_size
         return self.size
+
+    def open_and_read(self, offset: int, length: int) -> int:
+        """`open` and `read` of the first piece in one go, as much of it as there is.
+
+        Raises:
+            OSError: FileNotFoundError, for one.
+            FileShrankError: it was truncated just now.
+        """
+        size = self.open()
+        length = min(length, size - offset)
+        if length > 0:
+            self.first = self.read(offset, length)
+        return size
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes.
@@ -157,7 +172,7 @@ async def stream_file(
 
     What is in the page cache is read at once. From the first piece on that is not, the file is
     read in a lane, always one piece ahead of the sink, so disk and network work at a time and two
-    pieces are in memory.
+    pieces are in memory. If `open_and_read` has read the first piece, the rest comes from the disk.
 
     Raises:
         OSError: the disk failed.
@@ -165,11 +180,13 @@ async def stream_file(
         NativeLinkError: what the sink raises.
     """
     ahead = None
-    from_disk = False
+    first, file.first = file.first, b""
+    from_disk = bool(first)
     since_rest = 0
     try:
         while position < end:
-            piece: Chunk | None = None
+            piece: Chunk | None = first
+            first = b""
             if ahead is not None:
                 piece = await lane.finish(ahead)
                 ahead = None

@@ -95,18 +95,21 @@ async def test_errors_are_answers_of_one_header_block(method, body, status, capl
     [
         ([b""], "3"),
         ([message(b"a") + message(b"b")], "3"),
+        ([message(b"a"), message(b"b")], "3"),
+        ([message(b"a"), b"\x00", b""], "3"),
         ([message(b"abc")[:-1]], "3"),
         ([message(b"abc", flag=1)], "13"),
         ([b"\x00" + u32(2**31)], "8"),
     ],
-    ids=["none", "two", "cut", "flag", "long"],
+    ids=["none", "two", "two frames", "more", "cut", "flag", "long"],
 )
 async def test_a_unary_request_must_be_one_message_of_a_sane_size(pieces, status):
     async with live() as running, running.connect() as client:
         client.greet()
         stream_id = client.open("Unary")
-        for piece in pieces:
-            client.writer.write(frame(DATA, END_STREAM, stream_id, piece))
+        for number, piece in enumerate(pieces, 1):
+            end = END_STREAM if number == len(pieces) else 0
+            client.writer.write(frame(DATA, end, stream_id, piece))
         _, fields = await client.answer(stream_id)
         assert fields["grpc-status"] == status
 

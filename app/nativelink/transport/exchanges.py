@@ -296,18 +296,27 @@ class _GrpcExchange(Exchange):
         self.abandon()
         self.calls.flush_soon()
 
-    def _feed(self, chunk: bytes | memoryview | bytearray) -> None:
-        """Cut a chunk into messages, within the connection's bound on incomplete ones."""
+    def _feed(self, chunks: list[bytes | memoryview | bytearray]) -> None:
+        """Take chunks, the last first, until a message is complete or none is left.
+
+        Raises:
+            NativeLinkError: what `MessageReader.feed` raises, and RESOURCE_EXHAUSTED when the
+                connection's incomplete messages are too long together.
+        """
         calls = self.calls
         reader = self._reader
         if reader is None:
             reader = self._reader = MessageReader(calls.max_message, gzip=self.plan.gunzip)
         before = reader.held
+        consumed = 0
         try:
-            self._messages += reader.feed(chunk)
+            while chunks and not self._messages:
+                chunk = chunks.pop()
+                consumed += len(chunk)
+                self._messages += reader.feed(chunk)
         finally:
             calls.held += reader.held - before
-            calls.connection.credit(self.stream, len(chunk))
+            calls.connection.credit(self.stream, consumed)
         if calls.held > calls.max_held:
             raise resource_exhausted(
                 f"incomplete requests of more than {calls.max_held} bytes on one connection"
@@ -328,9 +337,9 @@ class _GrpcExchange(Exchange):
                 # The usual case; its credit is given when the stream ends.
                 return parsed_request(self.plan, bytes(body[PREFIX_BYTES:]))
         stream.inbox = []
-        for chunk in inbox:
-            self._feed(chunk)
-        if len(self._messages) > 1:
+        chunks = inbox[::-1]
+        self._feed(chunks)
+        if chunks or len(self._messages) > 1:
             raise invalid_argument(f"{self.where} takes one request message, more were sent")
         if not stream.ended:
             stream.whole = True
@@ -378,8 +387,16 @@ class StreamingExchange(_GrpcExchange):
     def on_news(self) -> None:
         if self.stream.reset is not None:
             self.abandon()
+        elif self._awaits_body is not None and not self._awaits_body.done():
+            # Put the message together before the reader is woken: that is not free.
+            try:
+                if self._pull():
+                    self._awaits_body.set_result(None)
+            except NativeLinkError as error:
+                self._awaits_body.set_exception(error)
         elif self._began:
-            _wake(self._awaits_body)
+            # Its reader comes for it.
+            return
         elif not self.ended:
             self.begin()
 
@@ -407,27 +424,32 @@ class StreamingExchange(_GrpcExchange):
 
     async def read(self) -> Chunk | None:
         """The next request message (`core.rpc.MessageSource`)."""
+        while not self._pull():
+            self._awaits_body = self.calls.loop.create_future()
+            try:
+                await self._awaits_body
+            finally:
+                self._awaits_body = None
+        if self._messages:
+            return self._messages.popleft()
+        if self._reader is not None:
+            self._reader.finish()
+        return None
+
+    def _pull(self) -> bool:
+        """Take what arrived until a message is complete; False if there is more to wait for."""
         stream = self.stream
-        while True:
-            if self._messages:
-                return self._messages.popleft()
+        while not self._messages:
             if self.ended:
                 raise NativeLinkError(Code.CANCELLED, _OVER)
-            if self._chunks:
-                self._feed(self._chunks.pop())
-                self.calls.flush_soon()
-            elif stream.inbox:
+            if not self._chunks:
+                if not stream.inbox:
+                    return stream.ended
                 self._chunks, stream.inbox = stream.inbox[::-1], []
-            elif stream.ended:
-                if self._reader is not None:
-                    self._reader.finish()
-                return None
-            else:
-                self._awaits_body = self.calls.loop.create_future()
-                try:
-                    await self._awaits_body
-                finally:
-                    self._awaits_body = None
+            self._feed(self._chunks)
+            # There may be credit to tell the peer of.
+            self.calls.flush_soon()
+        return True
 
     async def write(self, *parts: Chunk) -> None:
         """Send one answer message (`core.rpc.MessageSink`)."""

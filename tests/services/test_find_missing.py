@@ -173,3 +173,30 @@ def test_a_malformed_digest_is_never_kept() -> None:
         with pytest.raises(NativeLinkError, match="malformed digest"):
             table.read(parse_question(raw))
     assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x12\x44\x10\x05\x0a\x40" + HASHES[0].encode(),  # the size before the hash
+        b"\x12\xc2\x00\x0a\x40" + HASHES[0].encode(),  # a length in two bytes
+    ],
+)
+def test_what_one_client_asked_never_changes_what_is_read_for_another(raw: bytes) -> None:
+    table = DigestTable()
+    ask(table, request_of([Digest(HASHES[0], 0)]).SerializeToString(), frozenset())
+    (message,) = pb.FindMissingBlobsRequest.FromString(raw).blob_digests
+    asked = [Digest(message.hash, message.size_bytes)]
+    for absent in (frozenset(asked), frozenset[Digest]()):
+        read, answer = ask(table, raw, absent)
+        assert read == asked
+        assert answer == expected_answer(asked, absent)
+
+
+def test_a_question_larger_than_the_table_pushes_nothing_out() -> None:
+    table = DigestTable(capacity=3)
+    ask(table, request_of([Digest(HASHES[0], 5)]).SerializeToString(), frozenset())
+    ask(
+        table, request_of([Digest(HASHES[0], n) for n in range(4)]).SerializeToString(), frozenset()
+    )
+    assert len(table) == 1

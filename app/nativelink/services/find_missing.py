@@ -3,14 +3,16 @@
 Making a `Digest` out of a message costs 0.3 us, looking it up in a store 0.03 us. But clients ask
 for the same digests over and over: a toolchain is an input of every action. So the bytes that stand
 for a digest in a request are kept beside the `Digest` made of them, and a request whose digests
-were all seen before is cut up and looked up without a line of Python for each.
+were all seen before is cut up and looked up without a line of Python for each. (Digests that are
+asked for once gain nothing: docs/adr/0008-digest-table.md.)
 
 An entry of the repeated field 2 is `12 LL 0a 40 <64 hexadecimal digits> [10 <size>]`. Nothing else
 in a well-formed request contains `0a 40`, except perhaps its instance name; so between two of them
 lies one digest's hash and size, and the first two bytes of the next entry. These pieces are the
 table's keys. Pieces only get into the table from a request that is exactly what protobuf itself
 would have written for its digests, which were checked, so a piece that is found stands for its
-digest. Whatever is unusual, another order of fields for instance, is read by protobuf alone.
+digest. Whatever is unusual, another order of fields for instance, is read by protobuf alone. Only
+what comes before a request's first hash would be in no piece; so it is a part of the first one.
 """
 
 from __future__ import annotations
@@ -75,9 +77,10 @@ class DigestTable:
         """
         messages = question.message.blob_digests
         pieces = question.raw.split(_HASH_FIELD)
-        del pieces[0]
-        if len(pieces) != len(messages):
+        if not messages or len(pieces) != len(messages) + 1:
             return digests_of(messages), []
+        front = pieces.pop(0)
+        pieces[0] = front + pieces[0]
         known = list(map(self._known.get, pieces))
         if None not in known:
             return cast("list[Digest]", known), pieces
@@ -86,9 +89,9 @@ class DigestTable:
         question.message.DiscardUnknownFields()
         if question.message.SerializeToString() != question.raw:
             return digests, []
-        if len(self._known) + len(pieces) > self._capacity:
-            self._known.clear()
         if len(pieces) <= self._capacity:
+            if len(self._known) + len(pieces) > self._capacity:
+                self._known.clear()
             self._known.update(zip(pieces, digests, strict=True))
         return digests, pieces
 
@@ -114,11 +117,14 @@ class DigestTable:
             return pb.FindMissingBlobsResponse(
                 missing_blob_digests=[message for message, size in messages if size is None]
             ).SerializeToString()
+        raw = question.raw
+        front_bytes = raw.index(_HASH_FIELD)
         # The last piece ends with the question, and other fields may come after its digest.
         own_bytes = _own_bytes(digests[-1])
         if sizes.count(None) == len(sizes):
-            first = question.raw.index(_HASH_FIELD) - _NEXT_ENTRY_BYTES
-            return question.raw[first : len(question.raw) - len(pieces[-1]) + own_bytes]
+            end = raw.rindex(_HASH_FIELD) + len(_HASH_FIELD) + own_bytes
+            return raw[front_bytes - _NEXT_ENTRY_BYTES : end]
+        pieces[0] = pieces[0][front_bytes:]
         pieces[-1] = pieces[-1][:own_bytes] + bytes(_NEXT_ENTRY_BYTES)
         missing = [
             piece[:-_NEXT_ENTRY_BYTES]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,10 +13,10 @@ from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
 from nativelink.core.streams import Source
 from nativelink.proto.google.bytestream import bytestream_pb2 as pb
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
-from nativelink.services.uploads import BUFFER_BYTES, Uploads
+from nativelink.services.uploads import BUFFER_BYTES, UploadName, Uploads
 from nativelink.stores.store import DelegatingStore, Store, write_bytes
 from nativelink.testing.calls import Caller, FakeMessageSink, FakeMessageSource
-from nativelink.testing.fakes import DictStore
+from nativelink.testing.fakes import DictStore, wait_until
 
 SHA256 = DigestFunction.SHA256
 KIB = 1024
@@ -404,8 +405,15 @@ class TestResumedWrites:
         assert await server.write(*requests(name, LARGE)) == len(LARGE)
         assert list(server.store.blobs.values()) == [LARGE]
 
-    async def test_a_gap_after_a_loss_keeps_what_is_there(self, server: Server) -> None:
+    async def test_a_gap_after_a_loss_keeps_what_is_there_and_asks_to_try_again(
+        self, server: Server
+    ) -> None:
         name = name_of(LARGE, "u")
+        with pytest.raises(NativeLinkError, match="leaves a gap: 0 bytes") as raised:
+            await server.write(*requests(name, LARGE, 7 * PIECE))
+        # Bazel asks again how far it got, and goes on from there, after ABORTED, but not after
+        # INVALID_ARGUMENT.
+        assert error_of(raised)[0] is Code.ABORTED
         await server.lose(*requests(name, LARGE)[:6])
         with pytest.raises(NativeLinkError, match="leaves a gap: 393216 bytes"):
             await server.write(*requests(name, LARGE, 7 * PIECE))
@@ -444,7 +452,7 @@ class TestResumedWrites:
         async with serving(store, wrapped=CommittingStore(store)) as server:
             name = name_of(LARGE, "u")
             await server.lose(*requests(name, LARGE))
-            assert await server.status(name) == (len(LARGE), False)
+            assert await server.status(name) == (len(LARGE) - 1, False)
             committing.set()
             await settle()
             assert await server.status(name) == (len(LARGE), True)
@@ -460,7 +468,6 @@ class TestResumedWrites:
             call = await server.start(FakeMessageSource(*requests(name, SMALL, piece=100)))
             await cancelled(call)
             assert slow.cancelled == 1
-            assert await server.status(name) == (len(SMALL), False)
             slow.gate.set()
             assert await server.write(write(name, len(SMALL), b"", finish=True)) == len(SMALL)
         assert list(store.blobs.values()) == [SMALL]
@@ -485,6 +492,47 @@ class TestResumedWrites:
             assert await server.status(name) == (0, False)
             assert server.service.statistics().parked == 0
         assert "the disk is full" in caplog.text
+
+    @pytest.mark.parametrize("data", [SMALL, LARGE])
+    @pytest.mark.parametrize("finish", [True, False])
+    async def test_no_client_is_told_that_all_is_committed_before_it_is(
+        self, data: bytes, finish: bool
+    ) -> None:
+        """Bazel takes a committed_size of the whole blob for success, whatever `complete` says."""
+        store = DictStore()
+        slow = SlowStore(store)
+        async with serving(store, wrapped=slow) as server:
+            name = name_of(data, "u")
+            messages = requests(name, data, piece=len(data) // 4)
+            messages[-1].finish_write = finish
+            if data is LARGE:
+                slow.gate.set()
+                await server.lose(*messages[:-1])
+                slow.gate.clear()
+                await server.lose(write(name, messages[-1].write_offset, messages[-1].data, finish))
+            else:
+                await server.lose(*messages)
+            assert await server.status(name) == (len(data) - 1, False)
+            slow.gate.set()
+            assert await server.write(*requests(name, data, len(data) - 1)) == len(data)
+            assert await server.status(name) == (len(data), True)
+        assert list(store.blobs.values()) == [data]
+
+    async def test_a_put_that_was_cancelled_from_within_is_no_success(self) -> None:
+        store = DictStore()
+
+        class CancelledStore(DelegatingStore):
+            """Waits for something that somebody else cancels."""
+
+            async def put(self, key: StoreKey, source: Source) -> int:
+                while await source.read():
+                    pass
+                raise asyncio.CancelledError
+
+        async with serving(store, wrapped=CancelledStore(store)) as server:
+            with pytest.raises(NativeLinkError) as raised:
+                await server.write(*requests(name_of(LARGE, "u"), LARGE))
+        assert error_of(raised)[0] is Code.ABORTED
 
 
 class TestTwoCallsOfOneUpload:
@@ -540,6 +588,59 @@ class TestTwoCallsOfOneUpload:
             assert error_of(raised)[0] is Code.ABORTED
         assert slow.puts == 1
         assert list(store.blobs.values()) == [LARGE]
+
+    async def test_a_blob_that_the_dead_connection_stored_after_all_stays_as_it_is(self) -> None:
+        store = DictStore()
+        slow = SlowStore(store)
+        async with serving(store, wrapped=slow) as server:
+            name = name_of(SMALL, "u")
+            first = await server.start(FakeMessageSource(*requests(name, SMALL, piece=100)))
+            assert slow.puts == 1
+            again = FakeMessageSource(write(name, len(SMALL) - 1, SMALL[-1:]), ended=False)
+            second = await server.start(again)
+            slow.gate.set()
+            assert await first == len(SMALL)
+            again.send(write("", len(SMALL), b"", finish=True))
+            assert await second == len(SMALL)
+        assert list(store.blobs.values()) == [SMALL]
+
+    async def test_the_dead_connection_cannot_end_what_went_on_elsewhere(
+        self, server: Server
+    ) -> None:
+        name = name_of(LARGE, "u")
+        old = FakeMessageSource(*requests(name, LARGE)[:6], ended=False)
+        dead = await server.start(old)
+        new = FakeMessageSource(*requests(name, LARGE, 6 * PIECE)[:2], ended=False)
+        call = await server.start(new)
+        old.send(write("", 6 * PIECE, LARGE + b"x"))
+        with pytest.raises(NativeLinkError, match="went on in another call"):
+            await dead
+        for message in requests(name, LARGE, 8 * PIECE):
+            new.send(message)
+        assert await call == len(LARGE)
+
+    async def test_an_upload_begun_while_an_ended_one_is_cleared_away_is_kept(self) -> None:
+        store = DictStore()
+        failing = asyncio.Event()
+
+        class LateStore(DelegatingStore):
+            async def put(self, key: StoreKey, source: Source) -> int:
+                await source.read()
+                await failing.wait()
+                raise resource_exhausted("the disk is full")
+
+        uploads = Uploads()
+        name = UploadName("", "u", SHA256.digest_of(LARGE), SHA256)
+        async with uploads:
+            with uploads.feeding(name, LateStore(store), 0, 60, "one") as first:
+                await first.feed("one", 0, LARGE[:BUFFER_BYTES])
+            failing.set()
+            await wait_until(lambda: first.ended)
+            with uploads.feeding(name, store, 0, 60, "two") as second:
+                await second.feed("two", 0, LARGE[:10])
+                await settle()
+                assert uploads.find(name) is second
+            assert uploads.statistics().parked == 1
 
 
 async def statistics_of(server: Server) -> Any:
@@ -636,6 +737,49 @@ class TestBounds:
             received = [(await server.status(name))[0] for name in names]
             assert received == [0, 6 * PIECE, 6 * PIECE]
             assert server.service.statistics().parked == 2
+
+    async def test_many_tiny_messages_cost_no_more_than_their_bytes(self) -> None:
+        data = bytes(range(200)) * 10
+        name = name_of(data, "u")
+        async with serving(DictStore()) as server:
+            await server.lose(write(name, 0, data[:1]))
+            source = FakeMessageSource(*requests(name, data, 1, 1)[:-1], ended=False)
+            tracemalloc.start()
+            try:
+                call = await server.start(source)
+                kept = tracemalloc.take_snapshot()
+            finally:
+                tracemalloc.stop()
+            assert server.service.statistics().buffered_bytes == len(data) - 1
+            # Views would be 200 bytes each, and keep their messages.
+            assert sum(trace.size for trace in kept.traces) < 4 * len(data)
+            await cancelled(call)
+            assert await server.write(*requests(name, data, len(data) - 1)) == len(data)
+            assert list(server.store.blobs.values()) == [data]
+            assert type(server.store.blobs[SHA256.digest_of(data)]) is bytes
+
+    async def test_a_source_that_was_given_up_says_so(self) -> None:
+        """A store whose helper task survives its `put` must not wait for ever."""
+        uploads = Uploads()
+        name = UploadName("", "u", SHA256.digest_of(LARGE), SHA256)
+        async with uploads:
+            with uploads.feeding(name, DictStore(), 0, 60, "call") as upload:
+                await upload.feed("call", 0, LARGE[:10])
+        with pytest.raises(NativeLinkError, match="was given up"):
+            await upload.read()
+
+    async def test_a_closed_service_takes_nothing_and_keeps_nothing(self) -> None:
+        store = DictStore()
+        async with serving(store) as server:
+            name = name_of(LARGE, "u")
+            source = FakeMessageSource(*requests(name, LARGE)[:2], ended=False)
+            call = await server.start(source)
+        await cancelled(call)
+        with pytest.raises(NativeLinkError, match="shutting down") as raised:
+            await server.write(*requests(name, LARGE))
+        assert error_of(raised)[0] is Code.UNAVAILABLE
+        assert server.service.statistics().parked == 0
+        assert not store.blobs
 
     async def test_closing_the_service_gives_up_what_is_under_way(self) -> None:
         store = DictStore()

@@ -166,7 +166,7 @@ class ByteStreamService:
         instance = self._instance(name)
         upload = self._uploads.find(self._upload_name(name))
         if upload is not None:
-            return pb.QueryWriteStatusResponse(committed_size=upload.received)
+            return pb.QueryWriteStatusResponse(committed_size=upload.committed)
         size = await has_one(instance.store, name.digest)
         if size is None:
             return pb.QueryWriteStatusResponse()

@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from nativelink.core.digest import Digest, DigestFunction
-from nativelink.core.errors import Code, NativeLinkError, invalid_argument
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument, unavailable
 from nativelink.core.streams import BytesSource, Chunk
 from nativelink.stores.store import Store
 
@@ -42,7 +42,12 @@ _log = logging.getLogger(__name__)
 #: As much as a read from a fast connection brings at once, and enough for one hop to a thread.
 BUFFER_BYTES: Final = 256 * 1024
 
-#: Parked uploads at most: with full buffers they hold 64 MiB.
+#: Pieces shorter than this are gathered: a view costs 200 bytes, and keeps the whole message in
+#: memory, with a name of up to 4 KiB.
+GATHERED_BYTES: Final = 4 * 1024
+
+#: Parked uploads at most: with full buffers they hold 64 MiB. (A store that does not keep up with
+#: its clients leaves one message more in each.)
 MAX_PARKED: Final = 256
 
 
@@ -103,7 +108,7 @@ class Upload:
         self.timer: asyncio.TimerHandle | None = None
         self._store = store
         self._start_put = start_put
-        self._buffer: list[Chunk] = []
+        self._buffer: list[Chunk | bytearray] = []
         self._buffered = 0
         self._complete = False
         self._put: asyncio.Task[None] | None = None
@@ -116,6 +121,15 @@ class Upload:
         """Bytes in the buffer."""
         return self._buffered
 
+    @property
+    def committed(self) -> int:
+        """How far a client need not send the blob again.
+
+        Never all of it: Bazel takes a whole `committed_size` for success, though the response is
+        not `complete`, and would not finish an upload whose `put` may still fail.
+        """
+        return min(self.received, max(self.size - 1, 0))
+
     async def feed(self, owner: object, offset: int, data: Chunk) -> None:
         """Take `data`, which starts at `offset` of the blob; what is here already is skipped.
 
@@ -126,6 +140,7 @@ class Upload:
                 than `size` bytes (it ends); ABORTED if another call took the upload over;
                 whatever made the store's `put` fail.
         """
+        self._check(owner)
         if offset < 0:
             raise invalid_argument(f"write_offset {offset} is negative")
         if offset > self.received:
@@ -142,7 +157,6 @@ class Upload:
             raise invalid_argument(
                 f"{self.received + size} bytes were sent for blob {self.name.digest}"
             )
-        self._check(owner)
         while self._buffered >= BUFFER_BYTES:
             writer = self._writer = asyncio.get_running_loop().create_future()
             try:
@@ -155,7 +169,13 @@ class Upload:
         self.received += size
         if not size or self.ended:
             return
-        self._buffer.append(data)
+        last = self._buffer[-1] if self._buffer else None
+        if size >= GATHERED_BYTES:
+            self._buffer.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._buffer.append(bytearray(data))
         self._buffered += size
         if self._put is not None:
             _wake(self._reader)
@@ -178,6 +198,9 @@ class Upload:
                 f"finish_write after {self.received} of the {self.size} bytes of blob "
                 f"{self.name.digest}"
             )
+        if self.ended:
+            # The call that it was taken from had all bytes too, and has stored them.
+            return
         if self._put is None:
             data = self._take()
             self._buffer.append(data)
@@ -197,6 +220,8 @@ class Upload:
     async def read(self) -> Chunk:
         """For the store: everything that is in the buffer."""
         while not self._buffer:
+            if self._error is not None:
+                raise self._error
             if self._complete:
                 return b""
             self._reader = asyncio.get_running_loop().create_future()
@@ -217,9 +242,7 @@ class Upload:
         """Give the upload up; its `put` is cancelled."""
         if self.ended:
             return
-        self._error = NativeLinkError(
-            Code.ABORTED, f"the upload of blob {self.name.digest} was given up"
-        )
+        self._error = self._given_up()
         self._end()
         if self._put is not None:
             self._put.cancel()
@@ -232,6 +255,10 @@ class Upload:
             self._error = error
             if self.owner is None:
                 _log.warning("the upload of blob %s failed: %s", self.name.digest, error)
+        except BaseException:
+            # Cancelled, by `abandon` or by something that the store waited for.
+            self._error = self._error or self._given_up()
+            raise
         finally:
             self._end()
 
@@ -240,6 +267,10 @@ class Upload:
         self._buffer.clear()
         self._buffered = 0
         _wake(self._writer)
+        _wake(self._reader)
+
+    def _given_up(self) -> NativeLinkError:
+        return NativeLinkError(Code.ABORTED, f"the upload of blob {self.name.digest} was given up")
 
     def _check(self, owner: object) -> None:
         if self._error is not None:
@@ -250,7 +281,9 @@ class Upload:
             )
 
     def _take(self) -> Chunk:
-        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        only = self._buffer[0] if len(self._buffer) == 1 else None
+        # What is handed over never changes, so gathered bytes are copied once more.
+        data = b"".join(self._buffer) if only is None or isinstance(only, bytearray) else only
         self._buffer.clear()
         self._buffered = 0
         return data
@@ -281,6 +314,7 @@ class Uploads:
     def __init__(self, *, max_parked: int = MAX_PARKED) -> None:
         self._max_parked = max_parked
         self._tasks = asyncio.TaskGroup()
+        self._closed = False
         self._named: dict[UploadName, Upload] = {}
         #: In the order in which they were parked.
         self._parked: dict[UploadName, Upload] = {}
@@ -297,6 +331,7 @@ class Uploads:
         trace: TracebackType | None,
     ) -> None:
         """Give up whatever is under way and wait until nothing of it is left."""
+        self._closed = True
         for upload in list(self._parked.values()):
             self._drop(upload)
         for upload in self._active:
@@ -327,8 +362,22 @@ class Uploads:
             offset: where in the blob the call starts.
             persist_s: seconds that the upload is kept without a call.
             owner: the call.
+
+        Raises:
+            NativeLinkError: UNAVAILABLE once the service is being closed; ABORTED if the call does
+                not start where the upload is: the client is to ask how far it got, and may be
+                told otherwise than before, by another server or after a restart of this one.
         """
+        if self._closed:
+            raise unavailable(f"blob {name.digest} is not taken: the server is shutting down")
         upload = self.resumable(name, offset)
+        received = 0 if upload is None else upload.received
+        if offset > received:
+            raise NativeLinkError(
+                Code.ABORTED,
+                f"write_offset {offset} leaves a gap: {received} bytes of {name.digest} were "
+                "received here; QueryWriteStatus says where to go on",
+            )
         if upload is None:
             upload = Upload(name, store, self._start_put)
             if self.find(name) is None:
@@ -358,10 +407,8 @@ class Uploads:
 
     def _leave(self, upload: Upload, persist_s: float) -> None:
         """Park an unfinished upload that has a name; forget any other."""
-        if self._named.get(upload.name) is not upload:
-            upload.abandon()
-        elif upload.ended:
-            del self._named[upload.name]
+        if upload.ended or self._closed or self._named.get(upload.name) is not upload:
+            self._drop(upload)
         else:
             loop = asyncio.get_running_loop()
             upload.timer = loop.call_later(persist_s, self._drop, upload)
@@ -370,12 +417,13 @@ class Uploads:
                 self._drop(next(iter(self._parked.values())))
 
     def _drop(self, upload: Upload) -> None:
-        """End a parked upload."""
+        """End and forget an upload, but none that took its name since it ended."""
         if upload.timer is not None:
             upload.timer.cancel()
             upload.timer = None
-        del self._parked[upload.name]
-        del self._named[upload.name]
+        for uploads in (self._parked, self._named):
+            if uploads.get(upload.name) is upload:
+                del uploads[upload.name]
         upload.abandon()
 
     def _start_put(self, upload: Upload) -> asyncio.Task[None]:
@@ -385,7 +433,7 @@ class Uploads:
 
     def _put_ended(self, upload: Upload) -> None:
         """A parked upload may end too: its client sent everything and did not wait."""
-        if self._parked.get(upload.name) is upload:
+        if upload.owner is None:
             self._drop(upload)
 
 

@@ -25,9 +25,23 @@ mkdir -p "$root"
 "${as_root[@]}" debootstrap --variant=minbase sid "$root" "$archive"
 # What lets this machine reach the archive lets the root reach it.
 "${as_root[@]}" cp /etc/resolv.conf "$root/etc/resolv.conf"
+
+# Java's set-up reads /proc; the mounts are of a namespace that ends with each command.
+inside() {
+  # shellcheck disable=SC2016 # expanded inside
+  "${as_root[@]}" unshare --mount bash -euc '
+    mount --rbind /dev "$0/dev"
+    mount --rbind /proc "$0/proc"
+    exec chroot "$0" env DEBIAN_FRONTEND=noninteractive "$@"
+  ' "$root" "$@"
+}
+
 # A mirror may lag behind by more than sid's index is valid; its signature is still checked.
-"${as_root[@]}" chroot "$root" apt-get -o Acquire::Check-Valid-Until=false update -q
-"${as_root[@]}" chroot "$root" env DEBIAN_FRONTEND=noninteractive \
-  apt-get install -yq --no-install-recommends bazel-bootstrap gcc libc6-dev
-"${as_root[@]}" chroot "$root" apt-get clean
+inside apt-get -o Acquire::Check-Valid-Until=false update -q
+inside apt-get install -yq --no-install-recommends bazel-bootstrap gcc libc6-dev \
+  libnetty-tcnative-java libnetty-tcnative-jni
+# Its netty speaks TLS through this library only, and looks for it under upstream's name.
+inside bash -c 'install -D /usr/lib/*/jni/libnetty-tcnative.so \
+  /opt/jni/libnetty_tcnative_linux_x86_64.so'
+inside apt-get clean
 "${as_root[@]}" touch "$root/.ready"

@@ -20,8 +20,16 @@ from tests.clients.programs import running, wait_until
 __all__ = ["INSTANCES", "RunningServer", "start_server"]
 
 #: Instance name -> prefix of its stores' names. `team/a` is a name with a slash; `disk` has no
-#: memory in front, so what is done to its files is seen at once; `old` starts empty for old Bazel.
-INSTANCES = {"main": "MAIN", "team/a": "TEAM", "disk": "DISK", "old": "OLD", "proxied": "PROXIED"}
+#: memory in front, so what is done to its files is seen at once; nor has `checked`, whose action
+#: cache gives no result with outputs that are gone; `old` starts empty for old Bazel.
+INSTANCES = {
+    "main": "MAIN",
+    "team/a": "TEAM",
+    "disk": "DISK",
+    "checked": "CHECKED",
+    "old": "OLD",
+    "proxied": "PROXIED",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,10 @@ def _store(name: str, folder: Path) -> dict[str, Any]:
             "eviction_policy": {"max_bytes": 4_000_000_000},
         }
     }
-    if name.startswith("DISK"):
+    if name == "CHECKED_AC":
+        cas = {"ref_store": {"name": "CHECKED_CAS"}}
+        return {"name": name, "completeness_checking": {"backend": disk, "cas_store": cas}}
+    if name.startswith(("DISK", "CHECKED")):
         return {"name": name, **disk}
     memory = {"memory": {"eviction_policy": {"max_bytes": 200_000_000}}}
     return {"name": name, "fast_slow": {"fast": memory, "slow": disk}}

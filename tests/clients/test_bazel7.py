@@ -1,0 +1,114 @@
+"""Bazel 7.7 of Debian sid, in a root of its own: `make test-clients`, not part of CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.bazel import Bazel, Build
+from tests.clients.certificates import Certificates
+from tests.clients.programs import ROOT
+from tests.clients.server import RunningServer
+from tests.clients.test_bazel import assert_all_hits, flags, secure_flags
+from tests.clients.workspace import MINIMUM_ACTIONS, make_workspace
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("BAZEL7"), reason="a longer run: make test-clients"
+)
+
+#: Without modules, so that nothing is to be fetched.
+OFFLINE = ["--noenable_bzlmod", "--enable_workspace"]
+#: Debian's build of it does not find a local output with an accent in its name.
+EVERYTHING = ["//...", "-//:odd"]
+
+
+@pytest.fixture(scope="module")
+def bazel7(
+    tmp_path_factory: pytest.TempPathFactory, sources: Path, certificates: Certificates
+) -> Iterator[Bazel]:
+    """A Bazel that sees one folder of this machine, under the same path."""
+    shared = tmp_path_factory.mktemp("bazel7")
+    workspace = make_workspace(shared / "program", sources, salt="7")
+    for file in certificates.authority.parent.iterdir():
+        (shared / file.name).write_bytes(file.read_bytes())
+    wrapper = shared / "bazel7"
+    wrapper.write_text(f'#!/bin/bash\nexec {ROOT}/scripts/bazel7.sh {shared} "$@"\n')
+    wrapper.chmod(0o755)
+    startup = [
+        "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
+        "--host_jvm_args=-Djava.library.path=/opt/jni",
+    ]
+    seven = Bazel(wrapper, workspace, shared / "root", "seven", startup=startup, flags=OFFLINE)
+    yield seven
+    seven.stop()
+
+
+@pytest.fixture(scope="module")
+def cold(server: RunningServer, bazel7: Bazel) -> Build:
+    return bazel7.build(*flags(server, "main"), targets=EVERYTHING)
+
+
+def test_bazel_7_fills_and_reads_the_cache(
+    server: RunningServer, bazel7: Bazel, cold: Build
+) -> None:
+    assert cold.hits == 0
+    assert cold.executed >= MINIMUM_ACTIONS
+    bazel7.clean()
+
+    assert_all_hits(bazel7.build(*flags(server, "main"), targets=EVERYTHING), cold)
+
+
+@pytest.mark.parametrize("mode", ["minimal", "toplevel"])
+def test_bazel_7_builds_without_the_bytes(
+    server: RunningServer, bazel7: Bazel, cold: Build, mode: str
+) -> None:
+    bazel7.clean()
+
+    warm = bazel7.build(
+        *flags(server, "main"), f"--remote_download_outputs={mode}", targets=EVERYTHING
+    )
+
+    assert_all_hits(warm, cold)
+    assert bazel7.file("lua").exists() == (mode == "toplevel")
+
+
+def test_bazel_7_recovers_from_blobs_lost_behind_minimal_downloads(
+    server: RunningServer, bazel7: Bazel
+) -> None:
+    # Bazel has not downloaded what it believes to be in the cache; then some of it is gone.
+    bazel7.clean()
+    bazel7.build(*flags(server, "checked"), targets=EVERYTHING)
+    bazel7.clean()
+    bazel7.build(*flags(server, "checked"), "--remote_download_outputs=minimal", targets=["//:lua"])
+    for path in server.content_path("CHECKED_CAS").rglob("*"):
+        if path.is_file() and path.stat().st_size > 2000:
+            path.unlink()
+
+    again = bazel7.build(
+        *flags(server, "checked"),
+        "--experimental_remote_cache_eviction_retries=5",
+        targets=["//:lua", "//:out2"],
+    )
+
+    assert again.code == 0
+    assert bazel7.file("s2.txt").read_text() == "script\t2\t200\tLua 5.4\n"
+
+
+def test_bazel_7_over_mutual_tls(
+    server: RunningServer, bazel7: Bazel, certificates: Certificates, cold: Build
+) -> None:
+    bazel7.clean()
+    shared = bazel7.workspace.parent
+
+    plain = secure_flags(server.mtls_port, certificates, "main")
+    warm = bazel7.build(
+        *(flag.replace(str(certificates.authority.parent), str(shared)) for flag in plain),
+        f"--tls_client_certificate={shared / certificates.client.certificate.name}",
+        f"--tls_client_key={shared / certificates.client.key.name}",
+        targets=EVERYTHING,
+    )
+
+    assert_all_hits(warm, cold)

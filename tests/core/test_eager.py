@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from nativelink.core.eager import begin, run_all
+from nativelink.core.eager import Starter, begin, run_all
 
 
 async def test_a_coroutine_that_never_waits_gives_its_result_without_a_task():
@@ -196,3 +196,84 @@ async def test_run_all_closes_what_it_did_not_start_after_a_failure():
     with pytest.raises(ValueError, match="1"):
         await run_all([work(number) for number in range(4)])
     assert started == [0, 1]
+
+
+# -- Starter ------------------------------------------------------------------------------------
+
+
+def outside_of_tasks(function):
+    """Run `function` as a callback of the loop, where no task is current."""
+
+    async def run():
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: done.set_result(function()))
+        return await done
+
+    return run()
+
+
+async def test_a_starter_begins_one_coroutine_after_the_other():
+    loop = asyncio.get_running_loop()
+    starter = Starter(loop)
+    gate = asyncio.Event()
+
+    async def work(number: int) -> tuple[int, bool]:
+        task = asyncio.current_task()
+        if number % 2:
+            await gate.wait()
+        return number, asyncio.current_task() is not None and task is not None
+
+    begun = await outside_of_tasks(lambda: [starter.begin(work(number)) for number in range(4)])
+    assert (begun[0], begun[2]) == (((0, True),), ((2, True),))
+    gate.set()
+    assert await begun[1] == (1, True)
+    assert await begun[3] == (3, True)
+
+
+async def test_a_starters_failures_are_raised_and_do_not_stick():
+    starter = Starter(asyncio.get_running_loop())
+
+    async def fail():
+        raise KeyError("x")
+
+    async def succeed():
+        return 1
+
+    def both():
+        with pytest.raises(KeyError):
+            starter.begin(fail())
+        return starter.begin(succeed())
+
+    assert await outside_of_tasks(both) == (1,)
+
+
+async def test_cancelling_a_stand_in_late_reaches_no_later_coroutine():
+    starter = Starter(asyncio.get_running_loop())
+    kept = []
+
+    async def keep():
+        kept.append(asyncio.current_task())
+
+    async def cancel_itself():
+        asyncio.current_task().cancel()
+
+    async def wait():
+        await asyncio.sleep(0)
+        return "undisturbed"
+
+    def run():
+        starter.begin(keep())
+        kept[0].cancel()
+        starter.begin(cancel_itself())
+        return starter.begin(wait())
+
+    assert await (await outside_of_tasks(run)) == "undisturbed"
+
+
+async def test_a_starter_works_within_a_task_too():
+    async def answer():
+        return 7
+
+    outer = asyncio.current_task()
+    assert Starter(asyncio.get_running_loop()).begin(answer()) == (7,)
+    assert asyncio.current_task() is outer

@@ -14,11 +14,15 @@ import asyncio
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Coroutine, Generator, Iterable, Iterator
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from sys import getrefcount
+from typing import Any, Final, TypeVar
 
-__all__ = ["begin", "run_all"]
+__all__ = ["Starter", "begin", "run_all"]
 
 T = TypeVar("T")
+
+# Of a stand-in that only its `Starter` knows: its slot, a local variable, getrefcount's argument.
+_OWN_REFERENCES: Final = 3
 
 
 class _StandIn:
@@ -128,6 +132,43 @@ def begin(
     task = asyncio.Task(_Started(coro, waiting), loop=loop, context=context)
     stand_in.adopt(task)
     return task
+
+
+class Starter:
+    """`begin` for who begins many coroutines, one after the other, outside of any task.
+
+    It keeps its stand-in from one coroutine to the next, as long as nobody else does: a protocol
+    that answers call after call saves a quarter of what `begin` costs.
+    """
+
+    __slots__ = ("_loop", "_stand_in")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._stand_in = _StandIn()
+
+    def begin(self, coro: Coroutine[Any, Any, T]) -> tuple[T] | asyncio.Task[T]:
+        """See the function of this name; within a task it does the same, at its price."""
+        loop = self._loop
+        stand_in = self._stand_in
+        # Whoever else knows it may still cancel it.
+        if getrefcount(stand_in) > _OWN_REFERENCES or stand_in.cancelling():
+            stand_in = self._stand_in = _StandIn()
+        context = copy_context()
+        try:
+            _enter_task(loop, stand_in)  # type: ignore[arg-type]
+        except RuntimeError:
+            return begin(coro, loop, context)
+        try:
+            waiting = context.run(coro.send, None)
+        except StopIteration as stop:
+            return (stop.value,)
+        finally:
+            _leave_task(loop, stand_in)  # type: ignore[arg-type]
+        task = asyncio.Task(_Started(coro, waiting), loop=loop, context=context)
+        stand_in.adopt(task)
+        self._stand_in = _StandIn()
+        return task
 
 
 async def _run_pending(pending: Iterator[Coroutine[Any, Any, T]], results: list[Any]) -> None:

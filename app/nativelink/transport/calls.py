@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
-from nativelink.core.eager import begin
+from nativelink.core.eager import Starter
 from nativelink.core.errors import Code
 from nativelink.core.rpc import CallContext, current_call
 from nativelink.transport.exchanges import (
@@ -21,7 +21,7 @@ from nativelink.transport.exchanges import (
     UnaryExchange,
     malformed,
 )
-from nativelink.transport.grpc import PREFIX_BYTES, split_prefix
+from nativelink.transport.grpc import PREFIX_BYTES, message_prefix, split_prefix
 from nativelink.transport.limits import MAX_PARKED_BYTES
 from nativelink.transport.routing import GrpcPlan, HttpPlan, Plan
 from nativelink.transport.status import error_of
@@ -38,6 +38,7 @@ class Calls(CallEnvironment):
 
     def __init__(self, *args: Any, **collaborators: Any) -> None:
         super().__init__(*args, **collaborators)
+        self._starter = Starter(self.loop)
         self._backlog: dict[int, Stream] = {}
 
     def handle(self, streams: Sequence[Stream]) -> None:
@@ -97,15 +98,20 @@ class Calls(CallEnvironment):
             UnaryExchange(self, stream, plan, context, started).fail(malformed(plan, error))
             return
         try:
-            begun = begin(
-                cast("Coroutine[Any, Any, Any]", plan.handler(request, context)), self.loop
+            begun = self._starter.begin(
+                cast("Coroutine[Any, Any, Any]", plan.handler(request, context))
             )
             if type(begun) is not tuple:
                 UnaryExchange(self, stream, plan, context, started).follow(
                     cast("asyncio.Task[Any]", begun)
                 )
                 return
-            self.reply(stream, plan, context, begun[0])
+            (answer,) = begun
+            if type(answer) is bytes and not plan.gzip and not context.trailing_metadata:
+                prefix = message_prefix(0, len(answer))
+                self.connection.respond(stream, plan.head, prefix, answer, self.router.ok_trailers)
+            else:
+                self.reply(stream, plan, context, answer)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
             failure = error_of(raised, plan.path)
             if stream.head_sent:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.core.streams import Chunk
 from nativelink.stores import disk, group_commit
-from nativelink.stores.disk import DiskLane, InlineGuard, disk_error, write_all
+from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, disk_error, write_all
 from nativelink.stores.filesystem_read import CachedReads
 from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
 from nativelink.stores.group_commit import DiskSync
@@ -92,6 +93,18 @@ async def test_closing_a_lane_finishes_what_was_submitted() -> None:
 
 async def test_a_lane_that_was_never_started_can_be_closed() -> None:
     await DiskLane("test", threads=1).close()
+
+
+def test_pieces_get_smaller_when_there_are_many_transfers() -> None:
+    budget = PieceBudget(1000, smallest_bytes=10, largest_bytes=300)
+    sizes = [budget.piece_bytes]
+    with ExitStack() as transfers:
+        for _ in range(200):
+            transfers.enter_context(budget)
+            sizes.append(budget.piece_bytes)
+    assert sizes[:6] == [300, 300, 300, 300, 250, 200]
+    assert sizes[-1] == 10
+    assert budget.piece_bytes == 300
 
 
 # Inline calls

@@ -186,6 +186,18 @@ async def test_content_and_temp_path_must_be_on_one_filesystem(tmp_path: Path) -
     assert caught.value.code is Code.FAILED_PRECONDITION
 
 
+async def test_content_and_temp_path_must_not_be_the_same(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / str(blob(SMALL)[0])).write_bytes(blob(SMALL)[1])
+    store = FilesystemStore(
+        content_path=tmp_path, temp_path=tmp_path, eviction=EvictionPolicy(), clock=FakeClock()
+    )
+    with pytest.raises(NativeLinkError, match="the same directory") as caught:
+        await store.__aenter__()
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert files(tmp_path) == {str(blob(SMALL)[0])}
+
+
 async def test_a_path_that_cannot_be_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "content").write_text("a file")
     with pytest.raises(NativeLinkError, match=str(tmp_path / "content")) as caught:

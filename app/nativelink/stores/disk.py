@@ -31,14 +31,19 @@ __all__ = [
     "DiskLane",
     "InlineGuard",
     "LaneStatistics",
+    "PieceBudget",
     "disk_error",
     "start_writeback",
     "syncfs",
+    "timer",
     "wait_writeback",
     "write_all",
 ]
 
 T = TypeVar("T")
+
+#: Measures inline calls; finer than a Clock, and of no meaning beyond a difference.
+timer: Final = time.perf_counter
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BUSY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -180,6 +185,41 @@ class InlineGuard:
             self._resume_at = self._monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, self._MAX_PAUSE_S)
             self.pauses += 1
+
+
+class PieceBudget:
+    """Shares memory out among transfers: the more there are at a time, the smaller their pieces.
+
+    A few large transfers get pieces so large that the hops between threads do not count; a
+    thousand slow ones do not hold a gigabyte.
+
+    Args:
+        total_bytes: for all transfers together, as long as that leaves each a piece of
+        smallest_bytes: at least, and it gets no more than
+        largest_bytes: at a time.
+    """
+
+    __slots__ = ("_largest_bytes", "_smallest_bytes", "_total_bytes", "_transfers")
+
+    def __init__(self, total_bytes: int, *, smallest_bytes: int, largest_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._smallest_bytes = smallest_bytes
+        self._largest_bytes = largest_bytes
+        self._transfers = 0
+
+    def __enter__(self) -> PieceBudget:
+        """One transfer more."""
+        self._transfers += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transfers -= 1
+
+    @property
+    def piece_bytes(self) -> int:
+        """How large a piece may be now."""
+        share = self._total_bytes // max(1, self._transfers)
+        return max(self._smallest_bytes, min(share, self._largest_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +391,3 @@ class DiskLane:
 
 def _done() -> Any:
     """Stands for a call that has been made."""
-
-
-#: Measures inline calls; finer than a Clock, and of no meaning beyond a difference.
-timer: Final = time.perf_counter

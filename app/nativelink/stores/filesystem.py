@@ -30,13 +30,20 @@ from nativelink.core.clock import Clock
 from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
 from nativelink.core.errors import Code, NativeLinkError, out_of_range, unavailable
 from nativelink.core.streams import Chunk, Sink, Source, drain
-from nativelink.stores.disk import DiskLane, InlineGuard, LaneStatistics, disk_error, timer
+from nativelink.stores.disk import (
+    DiskLane,
+    InlineGuard,
+    LaneStatistics,
+    PieceBudget,
+    disk_error,
+    timer,
+)
 from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
 from nativelink.stores.filesystem_layout import Layout
 from nativelink.stores.filesystem_read import BlobFile, CachedReads, FileShrankError, stream_file
 from nativelink.stores.filesystem_remove import Removals
 from nativelink.stores.filesystem_scan import Found, StartupScan
-from nativelink.stores.filesystem_write import HOP_BYTES, TempFile, write_stream
+from nativelink.stores.filesystem_write import TempFile, gather, write_stream
 from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
 from nativelink.stores.group_commit import CommitStatistics, DiskSync, GroupCommit, WrittenFile
 from nativelink.stores.store import absent
@@ -47,10 +54,16 @@ log = logging.getLogger(__name__)
 
 #: Files up to this size are read whole, and at once if they are in the page cache: 10 us.
 _SMALL_READ_BYTES: Final = 128 << 10
-#: What one hop to the disk reads at least, so that a hop's cost does not count.
-_DISK_PIECE_BYTES: Final = 512 << 10
+#: What one hop to the disk reads, unless there are so many reads that their pieces must be smaller.
+_READ_PIECE_BYTES: Final = 512 << 10
 #: Blobs up to this size are written at once, into the page cache: 80 us.
 _SMALL_WRITE_BYTES: Final = 256 << 10
+
+#: What one hop of a large blob writes, likewise.
+_WRITE_PIECE_BYTES: Final = 1 << 20
+#: What all transfers of one direction may hold, two pieces each.
+_TRANSFER_BYTES: Final = 64 << 20
+_SMALLEST_PIECE_BYTES: Final = 64 << 10
 
 _READ_THREADS: Final = 8
 _WRITE_THREADS: Final = 4
@@ -92,9 +105,10 @@ class FilesystemStore:
         temp_path: directory of unfinished ones, on the same filesystem.
         eviction: the limits; sizes count in whole blocks.
         clock: wall time for the age of files, monotonic time for everything else.
-        read_buffer_size: what one read of a large file asks the disk for, if it is more than
-            512 KiB. Smaller values (the default of the configuration is 32 KiB) only ever cost
-            speed, as pieces are handed on by their own size, not copied through a buffer.
+        read_buffer_size: the largest piece in which a file is read from the disk, if it is more
+            than 512 KiB. Smaller values (the default of the configuration is 32 KiB) would only
+            cost speed, as pieces are not copied through a buffer; they get smaller by themselves
+            when many files are read at a time.
         block_size: of the filesystem, in bytes.
         max_concurrent_writes: so many values are written at a time; 0 is no limit.
         evict_page_cache: ask the kernel to forget files after they were read or written.
@@ -116,7 +130,16 @@ class FilesystemStore:
         self._now = clock.monotonic
         self._block_size = block_size
         self._max_bytes = eviction.max_bytes
-        self._disk_piece_bytes = max(read_buffer_size, _DISK_PIECE_BYTES)
+        self._read_budget = PieceBudget(
+            _TRANSFER_BYTES // 2,
+            smallest_bytes=_SMALLEST_PIECE_BYTES,
+            largest_bytes=max(read_buffer_size, _READ_PIECE_BYTES),
+        )
+        self._write_budget = PieceBudget(
+            _TRANSFER_BYTES // 2,
+            smallest_bytes=_SMALLEST_PIECE_BYTES,
+            largest_bytes=_WRITE_PIECE_BYTES,
+        )
         self._evict_page_cache = evict_page_cache
         self._writers = asyncio.Semaphore(max_concurrent_writes) if max_concurrent_writes else None
         self._layout = Layout(content_path, temp_path)
@@ -321,7 +344,7 @@ class FilesystemStore:
                 actual = file.open()
                 self._guard.took(timer() - began)
             else:
-                length = self._disk_piece_bytes
+                length = max(self._read_budget.piece_bytes, _SMALL_READ_BYTES)
                 if limit is not None:
                     length = min(limit, length)
                 actual = await self._reads.run(partial(file.open_and_read, offset, length))
@@ -345,16 +368,17 @@ class FilesystemStore:
         self, key: StoreKey, file: BlobFile, sink: Sink, position: int, end: int
     ) -> None:
         try:
-            await stream_file(
-                file,
-                sink,
-                position,
-                end,
-                lane=self._reads,
-                cached=self._cached,
-                guard=self._guard,
-                disk_piece_bytes=self._disk_piece_bytes,
-            )
+            with self._read_budget as budget:
+                await stream_file(
+                    file,
+                    sink,
+                    position,
+                    end,
+                    lane=self._reads,
+                    cached=self._cached,
+                    guard=self._guard,
+                    budget=budget,
+                )
         except OSError as error:
             raise disk_error(error, f"reading {key}") from error
         except FileShrankError as error:
@@ -395,31 +419,25 @@ class FilesystemStore:
         self._layout.content(key)
         if source.size is not None and self._is_too_large(source.size):
             return await self._refuse(key, source)
-        chunks: list[Chunk] = []
-        size = 0
-        while size <= HOP_BYTES:
-            chunk = await source.read()
-            if not chunk:
-                break
-            chunks.append(chunk)
-            size += len(chunk)
-        if self._writers is None:
-            return await self._put(key, chunks, size, source)
-        async with self._writers:
-            return await self._put(key, chunks, size, source)
+        with self._write_budget as budget:
+            chunks, size, is_whole = await gather(source, budget)
+            rest = None if is_whole else source
+            if self._writers is None:
+                return await self._put(key, chunks, size, rest)
+            async with self._writers:
+                return await self._put(key, chunks, size, rest)
 
-    async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, source: Source) -> int:
-        """Store a value that was read completely, or as far as one hop goes."""
+    async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, rest: Source | None) -> int:
+        """Store a value of which `chunks` were read; `rest` gives more, if there may be more."""
         if self._is_too_large(size):
-            return await self._refuse(key, source, size)
+            return await self._refuse(key, rest, size)
         known = self._map.peek(key, self._now())
-        is_whole = size <= HOP_BYTES
         compare = (
             known is not None
-            and known == (size if is_whole else source.size or known)
+            and known == (size if rest is None else rest.size or known)
             and key not in self._undurable
         )
-        if compare and is_whole:
+        if compare and rest is None:
             equal = self._equals_cached(key, chunks, size)
             if equal:
                 self._map.get(key, self._now())
@@ -429,19 +447,24 @@ class FilesystemStore:
         # What the new value is compared with must not be evicted before that is known.
         is_leased = compare and self._map.lease(key)
         try:
-            if is_whole and size <= _SMALL_WRITE_BYTES and self._guard.allowed:
+            if rest is None and size <= _SMALL_WRITE_BYTES and self._guard.allowed:
                 began = timer()
                 is_new = file.write_whole(chunks)
                 self._guard.took(timer() - began)
-            elif is_whole:
+            elif rest is None:
                 is_new = await self._writes.run(partial(file.write_whole, chunks))
             else:
                 size = await write_stream(
-                    file, chunks, source, lane=self._writes, max_bytes=self._max_bytes
+                    file,
+                    chunks,
+                    rest,
+                    lane=self._writes,
+                    budget=self._write_budget,
+                    max_bytes=self._max_bytes,
                 )
                 if self._is_too_large(size):
                     await self._writes.run(file.discard)
-                    return await self._refuse(key, source, size)
+                    return await self._refuse(key, rest, size)
                 is_new = await self._writes.run(file.finish)
         except BaseException as error:
             if size <= _SMALL_WRITE_BYTES:
@@ -478,9 +501,10 @@ class FilesystemStore:
         """Whether a value could only be evicted at once, and everything else before it."""
         return bool(self._max_bytes and self._on_disk(size) >= self._max_bytes)
 
-    async def _refuse(self, key: StoreKey, source: Source, size: int = 0) -> int:
+    async def _refuse(self, key: StoreKey, rest: Source | None, size: int = 0) -> int:
         """Read the rest of a value that is too large, then let the key go."""
-        size += await drain(source)
+        if rest is not None:
+            size += await drain(rest)
         # An older value of the key goes too: it is not what the key stands for any more.
         if self._map.remove(key) is None:
             self._report(key)

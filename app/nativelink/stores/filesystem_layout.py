@@ -13,6 +13,7 @@ The empty blob has no file.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -93,6 +94,11 @@ class Layout:
             self.digests = os.open(self.content_path / "d", _DIRECTORY)
             self.strings = os.open(self.content_path / "s", _DIRECTORY)
             self.temp = os.open(self.temp_path / "d", _DIRECTORY)
+            if self.content_path.samefile(self.temp_path):
+                raise failed_precondition(
+                    f"content_path and temp_path are the same directory, {self.content_path}: what "
+                    "is in temp_path is removed at every start"
+                )
             for name in ("d", "s"):
                 self._empty(self.temp_path / name)
             self._probe()
@@ -126,14 +132,6 @@ class Layout:
                 "bytes of UTF-8 without '/' is allowed, and neither '.' nor '..'"
             )
         return self.strings, key
-
-    def is_storable(self, key: StoreKey) -> bool:
-        """Whether `content` has a name for the key."""
-        try:
-            self.content(key)
-        except NativeLinkError:
-            return False
-        return True
 
     def temp_name(self, key: StoreKey) -> str:
         """A new name in the temporary directory."""
@@ -200,20 +198,27 @@ class Layout:
                     Path(entry.path).unlink()
 
     def _probe(self) -> None:
-        """Write one file the way blobs are written."""
-        name = self.temp_name("probe")
+        """Do once with an empty file what is done with every blob."""
+        name = f"{self.temp_name('probe')}.probe"
         fd = self.create_temp(name)
         try:
             self.must_chmod = stat.S_IMODE(os.fstat(fd).st_mode) != CONTENT_MODE
         finally:
             os.close(fd)
-            self.discard_temp(name)
-        devices = {os.fstat(fd).st_dev for fd in (self.digests, self.strings, self.temp)}
-        if len(devices) > 1:
+        source = self.temp
+        try:
+            for directory in (self.digests, self.strings):
+                os.rename(name, name, src_dir_fd=source, dst_dir_fd=directory)
+                source = directory
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
             raise failed_precondition(
                 f"content_path {self.content_path} and temp_path {self.temp_path} must be on one "
                 "filesystem: finished files are renamed from one to the other"
-            )
+            ) from error
+        finally:
+            os.unlink(name, dir_fd=source)
 
 
 def _name_bytes(key: str) -> int | None:

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Final
 
 from nativelink.core.streams import Chunk, Sink
-from nativelink.stores.disk import DiskLane, InlineGuard, timer
+from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, timer
 
 __all__ = ["BlobFile", "CachedReads", "FileShrankError", "stream_file"]
 
-#: Pieces from the page cache: 30 us each, and they stay in the processor's cache.
+#: Pieces from the page cache are no larger: 30 us each, and they stay in the processor's cache.
 _CACHED_PIECE_BYTES: Final = 256 << 10
 #: A read from the page cache gives way to others after so much.
 _GIVE_WAY_BYTES: Final = 4 << 20
@@ -166,7 +166,7 @@ async def stream_file(
     lane: DiskLane,
     cached: CachedReads,
     guard: InlineGuard,
-    disk_piece_bytes: int,
+    budget: PieceBudget,
 ) -> None:
     """Write `[position, end)` of an open file into a sink.
 
@@ -192,15 +192,16 @@ async def stream_file(
                 ahead = None
             elif not from_disk and guard.allowed:
                 began = timer()
-                piece = cached.piece(file.fd, position, min(_CACHED_PIECE_BYTES, end - position))
+                length = min(budget.piece_bytes, _CACHED_PIECE_BYTES, end - position)
+                piece = cached.piece(file.fd, position, length)
                 guard.took(timer() - began)
             if not piece:
                 from_disk = True
-                length = min(disk_piece_bytes, end - position)
+                length = min(budget.piece_bytes, end - position)
                 piece = await lane.run(partial(file.read, position, length))
             position += len(piece)
             if from_disk and position < end:
-                length = min(disk_piece_bytes, end - position)
+                length = min(budget.piece_bytes, end - position)
                 ahead = lane.begin(partial(file.read, position, length))
             await sink.write(piece)
             since_rest += len(piece)

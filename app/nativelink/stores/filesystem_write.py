@@ -9,13 +9,17 @@ from typing import Final
 
 from nativelink.core.digest import StoreKey
 from nativelink.core.streams import Chunk, Source
-from nativelink.stores.disk import DiskLane, start_writeback, wait_writeback, write_all
+from nativelink.stores.disk import (
+    DiskLane,
+    PieceBudget,
+    start_writeback,
+    wait_writeback,
+    write_all,
+)
 from nativelink.stores.filesystem_layout import Layout
 
-__all__ = ["HOP_BYTES", "TempFile", "write_stream"]
+__all__ = ["TempFile", "gather", "write_stream"]
 
-#: What one hop to the disk writes of a large blob.
-HOP_BYTES: Final = 1 << 20
 
 #: Written data that may wait in the page cache. Enough to keep a disk busy; and little enough
 #: that no upload makes the commits of others wait for gigabytes.
@@ -160,19 +164,43 @@ class TempFile:
             self._older = -1
 
 
+async def gather(source: Source, budget: PieceBudget) -> tuple[list[Chunk], int, bool]:
+    """Read a piece's worth of chunks.
+
+    Returns:
+        The chunks, the number of their bytes, and whether the source has ended.
+    """
+    chunks: list[Chunk] = []
+    size = 0
+    while size <= budget.piece_bytes:
+        chunk = await source.read()
+        if not chunk:
+            return chunks, size, True
+        chunks.append(chunk)
+        size += len(chunk)
+    return chunks, size, False
+
+
 async def write_stream(
-    file: TempFile, chunks: list[Chunk], source: Source, *, lane: DiskLane, max_bytes: int
+    file: TempFile,
+    chunks: list[Chunk],
+    source: Source,
+    *,
+    lane: DiskLane,
+    budget: PieceBudget,
+    max_bytes: int,
 ) -> int:
     """Write `chunks` and then the rest of a source, as it comes.
 
-    One hop is written while the next is gathered, so network and disk work at a time and two hops
-    are in memory. However this ends, nothing works on the file any more.
+    One piece is written while the next is gathered, so network and disk work at a time and two
+    pieces are in memory. However this ends, nothing works on the file any more.
 
     Args:
         file: where.
-        chunks: what was read from the source already.
+        chunks: what was read from the source already; it is emptied.
         source: the rest.
         lane: where to write.
+        budget: how large the pieces are.
         max_bytes: stop reading when the file reaches this; 0 is no limit.
 
     Returns:
@@ -184,19 +212,20 @@ async def write_stream(
     """
     size = sum(map(len, chunks))
     job = None
+    has_ended = False
     try:
         while chunks:
-            if job is not None:
-                await lane.finish(job)
-            job = lane.begin(partial(file.write, chunks))
+            written = chunks
+            job = lane.begin(partial(file.write, written))
             chunks = []
-            gathered = 0
-            while gathered < HOP_BYTES and (chunk := await source.read()):
-                chunks.append(chunk)
-                gathered += len(chunk)
-            size += gathered
-            if max_bytes and size >= max_bytes:
-                break
+            if not has_ended:
+                chunks, gathered, has_ended = await gather(source, budget)
+                size += gathered
+                if max_bytes and size >= max_bytes:
+                    break
+            await lane.finish(job)
+            # Callers up the stack may still hold this list.
+            written.clear()
         return size
     finally:
         if job is not None:

@@ -9,6 +9,11 @@ from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
 from nativelink.core.streams import Sink, Source
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.cas import CasService
+from nativelink.services.limits import (
+    MAX_BATCH_ENTRIES,
+    MAX_BATCH_TOTAL_SIZE_BYTES,
+    MAX_MESSAGE_BYTES,
+)
 from nativelink.stores.store import DelegatingStore, write_bytes
 from nativelink.testing.calls import Caller, FakeMessageSink, digest_message
 from nativelink.testing.fakes import DictStore
@@ -199,6 +204,40 @@ class TestBatchReadBlobs:
             await self.read(store, digests, max_batch_total_size_bytes=99)
         assert code_of(raised) is Code.INVALID_ARGUMENT
 
+    @pytest.mark.slow
+    async def test_an_answer_is_no_longer_than_clients_take(self) -> None:
+        """Whoever keeps to the advertised limit is answered, however small the blobs are."""
+        store = DictStore()
+        blobs = [b"%0100d" % n for n in range(MAX_BATCH_ENTRIES)]
+        digests = await stored(store, *blobs)
+        absent = [SHA256.digest_of(b"%d" % n) for n in range(len(blobs))]
+        for asked, expected in ((digests, Code.OK), (absent, Code.NOT_FOUND)):
+            request = pb.BatchReadBlobsRequest(digests=map(digest_message, asked))
+            assert request.ByteSize() < MAX_MESSAGE_BYTES
+            service = caller(store).method("BatchReadBlobs")
+            answer = await service.handler(request, None)
+            assert len(answer) <= MAX_MESSAGE_BYTES
+            codes = [
+                entry.status.code
+                for entry in pb.BatchReadBlobsResponse.FromString(answer).responses
+            ]
+            assert len(codes) == len(asked)
+            assert codes[0] == expected
+            assert set(codes) <= {expected, Code.RESOURCE_EXHAUSTED}
+
+    async def test_a_batch_that_fits_is_answered_in_full(self) -> None:
+        store = DictStore()
+        size = (MAX_BATCH_TOTAL_SIZE_BYTES) // 585
+        digests = await stored(store, *(b"%0*d" % (size, n) for n in range(585)))
+        entries = await self.read(store, list(map(digest_message, digests)))
+        assert {entry.status.code for entry in entries} == {Code.OK}
+
+    async def test_a_batch_of_more_entries_than_an_answer_holds_is_refused(self) -> None:
+        empty = [digest_message(SHA256.digest_of(b""))] * (MAX_BATCH_ENTRIES + 1)
+        with pytest.raises(NativeLinkError, match="32769 blobs is too large; 32768") as raised:
+            await self.read(DictStore(), empty)
+        assert code_of(raised) is Code.INVALID_ARGUMENT
+
 
 class TestBatchUpdateBlobs:
     Request = pb.BatchUpdateBlobsRequest.Request
@@ -258,6 +297,26 @@ class TestBatchUpdateBlobs:
         assert not store.blobs
         await self.update(store, requests, max_batch_total_size_bytes=100)
         assert len(store.blobs) == 2
+
+    @pytest.mark.slow
+    async def test_an_answer_that_is_all_errors_is_no_longer_than_clients_take(self) -> None:
+        requests = [self.request(b"%d" % n, b"") for n in range(MAX_BATCH_ENTRIES)]
+        service = caller(DictStore()).method("BatchUpdateBlobs")
+        answer = await service.handler(pb.BatchUpdateBlobsRequest(requests=requests), None)
+        assert len(answer) <= MAX_MESSAGE_BYTES
+        entries = pb.BatchUpdateBlobsResponse.FromString(answer).responses
+        assert {entry.status.code for entry in entries} == {Code.INVALID_ARGUMENT}
+        assert len(entries) == len(requests)
+        assert entries[0].status.message.startswith("0 bytes were sent")
+
+    @pytest.mark.slow
+    async def test_a_request_within_the_limits_can_be_taken(self) -> None:
+        size = MAX_BATCH_TOTAL_SIZE_BYTES // MAX_BATCH_ENTRIES
+        requests = [self.request(b"%0*d" % (size, n)) for n in range(MAX_BATCH_ENTRIES)]
+        request = pb.BatchUpdateBlobsRequest(requests=requests)
+        assert request.ByteSize() > MAX_MESSAGE_BYTES
+        method = caller(DictStore()).method("BatchUpdateBlobs")
+        assert request.ByteSize() <= method.min_message_bytes
 
 
 class Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -34,9 +34,13 @@ class Service:
         self.address = address
         self.cas = cas
 
-    async def call(self, work: Callable[[ReapiClient], T]) -> T:
+    async def call(
+        self, work: Callable[[ReapiClient], T], options: Mapping[str, Any] | None = None
+    ) -> T:
         def run() -> T:
-            with ReapiClient(self.address, instance=INSTANCE, timeout_s=20) as client:
+            with ReapiClient(
+                self.address, instance=INSTANCE, timeout_s=20, options=options
+            ) as client:
                 return work(client)
 
         return await asyncio.to_thread(run)
@@ -164,3 +168,24 @@ async def test_an_upload_goes_on_over_another_connection(service: Service) -> No
 
     assert await service.call(resumed) == len(LARGE)
     assert list(service.cas.blobs.values()) == [LARGE]
+
+
+@pytest.mark.slow
+async def test_batches_of_many_small_blobs_pass_with_the_limits_of_every_client(
+    service: Service,
+) -> None:
+    blobs = [b"%0*d" % (1000, number) for number in range(4000)]
+    digests = [digest_of(data) for data in blobs]
+
+    def work(client: ReapiClient) -> None:
+        advertised = client.capabilities().cache_capabilities.max_batch_total_size_bytes
+        assert sum(map(len, blobs)) <= advertised
+        assert {r.status.code for r in client.batch_update(blobs).responses} == {0}
+        read: dict[str, bytes] = {}
+        while missing := [digest for digest in digests if digest.hash not in read]:
+            answer = client.batch_read(missing)
+            assert answer.responses[0].status.code == 0
+            read.update((r.digest.hash, r.data) for r in answer.responses if not r.status.code)
+        assert list(read.values()) == blobs
+
+    await service.call(work, options={"grpc.max_receive_message_length": 4 * 1024 * 1024})

@@ -138,6 +138,8 @@ class Method:
         handler: the function; started at once, made a task only if it suspends.
         parse: turns the bytes of a non-streamed request into what the handler takes. Its
             failures answer INVALID_ARGUMENT.
+        min_message_bytes: request messages of this length are taken even if the listener takes
+            only shorter ones.
     """
 
     path: str
@@ -145,6 +147,7 @@ class Method:
     parse: Parse = bytes
     client_streaming: bool = False
     server_streaming: bool = False
+    min_message_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

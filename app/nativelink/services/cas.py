@@ -20,7 +20,13 @@ from nativelink.proto.google.rpc import status_pb2
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.find_missing import DigestTable, Question, parse_question
 from nativelink.services.instances import Instances
-from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
+from nativelink.services.limits import (
+    BATCH_ENTRY_BYTES,
+    MAX_BATCH_ENTRIES,
+    MAX_BATCH_REQUEST_BYTES,
+    MAX_BATCH_TOTAL_SIZE_BYTES,
+    MAX_MESSAGE_BYTES,
+)
 from nativelink.services.methods import method, service
 from nativelink.services.tree import TreeWalk
 from nativelink.services.wire import varint
@@ -37,6 +43,12 @@ _DIGEST_TAG: Final = b"\x0a"
 _DATA_TAG: Final = b"\x12"
 _READ_STATUS_TAG: Final = b"\x1a"
 _UPDATE_STATUS_TAG: Final = b"\x12"
+#: Tag and length of a status's message, and what they add to the lengths around them.
+_STATUS_MESSAGE_BYTES: Final = 8
+#: Clients take answers of 4 MiB, and fail as a whole at one that is longer.
+_ANSWER_FULL: Final = NativeLinkError(
+    Code.RESOURCE_EXHAUSTED, "one answer cannot hold so many blobs: ask for this one again"
+)
 
 
 class CasService:
@@ -66,7 +78,12 @@ class CasService:
         """The methods to serve."""
         return [
             method(_SERVICE, "FindMissingBlobs", self._find_missing_blobs, parse=parse_question),
-            method(_SERVICE, "BatchUpdateBlobs", self._batch_update_blobs),
+            method(
+                _SERVICE,
+                "BatchUpdateBlobs",
+                self._batch_update_blobs,
+                min_message_bytes=min(2 * self._max_batch_bytes, MAX_BATCH_REQUEST_BYTES),
+            ),
             method(_SERVICE, "BatchReadBlobs", self._batch_read_blobs),
             method(_SERVICE, "GetTree", self._get_tree),
             method(_SERVICE, "SplitBlob", self._split_blob),
@@ -88,28 +105,13 @@ class CasService:
         use_digest_function(request.digest_function, self._default_function)
         messages = request.digests
         digests = _each_digest(messages)
-        self._check_batch(
-            sum(digest.size_bytes for digest in digests if isinstance(digest, Digest))
-        )
+        size = sum(digest.size_bytes for digest in digests if isinstance(digest, Digest))
+        self._check_batch(len(digests), size)
+        room = _room(len(digests))
+        if size > room:
+            digests = _fitting(digests, room)
         blobs = await run_all([_read_entry(store, digest) for digest in digests])
-
-        parts: list[Chunk] = []
-        heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-        for message, blob in zip(messages, blobs, strict=True):
-            name = message.SerializeToString()
-            if isinstance(blob, NativeLinkError):
-                parts.append(_entry(name, _READ_STATUS_TAG, blob))
-                continue
-            # Blobs of equal size have equal tags and lengths around them.
-            sizes = len(name), len(blob)
-            head = heads.get(sizes)
-            if head is None:
-                before_data = _DATA_TAG + varint(len(blob))
-                digest_head = _DIGEST_TAG + varint(len(name))
-                size = len(digest_head) + len(name) + len(before_data) + len(blob)
-                head = heads[sizes] = _ENTRY_TAG + varint(size) + digest_head, before_data
-            parts += (head[0], name, head[1], blob)
-        return b"".join(parts)
+        return _read_answer(messages, blobs, room - size)
 
     async def _batch_update_blobs(
         self, request: pb.BatchUpdateBlobsRequest, _context: CallContext
@@ -118,7 +120,7 @@ class CasService:
         use_digest_function(request.digest_function, self._default_function)
         entries = request.requests
         blobs = [entry.data for entry in entries]
-        self._check_batch(sum(map(len, blobs)))
+        self._check_batch(len(blobs), sum(map(len, blobs)))
         messages = [entry.digest for entry in entries]
         outcomes = await run_all(
             [
@@ -126,12 +128,14 @@ class CasService:
                 for digest, data, entry in zip(_each_digest(messages), blobs, entries, strict=True)
             ]
         )
-        return b"".join(
-            [
-                _entry(message.SerializeToString(), _UPDATE_STATUS_TAG, outcome)
-                for message, outcome in zip(messages, outcomes, strict=True)
-            ]
-        )
+        room = _room(len(messages))
+        parts: list[bytes] = []
+        for message, outcome in zip(messages, outcomes, strict=True):
+            status = b""
+            if outcome is not None:
+                status, room = _status(outcome, room)
+            parts.append(_entry(message.SerializeToString(), _UPDATE_STATUS_TAG, status))
+        return b"".join(parts)
 
     async def _get_tree(
         self, request: pb.GetTreeRequest, _context: CallContext, sink: MessageSink
@@ -162,7 +166,12 @@ class CasService:
             "upload the blob with ByteStream.Write"
         )
 
-    def _check_batch(self, size: int) -> None:
+    def _check_batch(self, count: int, size: int) -> None:
+        if count > MAX_BATCH_ENTRIES:
+            raise invalid_argument(
+                f"a batch of {count} blobs is too large; {MAX_BATCH_ENTRIES} blobs are allowed: "
+                "use several batches"
+            )
         if size > self._max_batch_bytes:
             raise invalid_argument(
                 f"a batch of {size} bytes is too large; {self._max_batch_bytes} bytes are allowed "
@@ -220,10 +229,59 @@ async def _update_entry(
     return None
 
 
-def _entry(name: bytes, status_tag: bytes, error: NativeLinkError | None) -> bytes:
+def _room(count: int) -> int:
+    """Bytes for blobs and messages in an answer of `count` entries that clients take."""
+    return MAX_MESSAGE_BYTES - count * BATCH_ENTRY_BYTES
+
+
+def _fitting(
+    digests: Sequence[Digest | NativeLinkError], room: int
+) -> Sequence[Digest | NativeLinkError]:
+    """The digests, as errors from where their blobs need more than `room` bytes."""
+    fitting: list[Digest | NativeLinkError] = []
+    for digest in digests:
+        if isinstance(digest, Digest):
+            room -= digest.size_bytes
+        fitting.append(digest if room >= 0 else _ANSWER_FULL)
+    return fitting
+
+
+def _read_answer(
+    messages: Sequence[pb.Digest], blobs: Sequence[bytes | NativeLinkError], room: int
+) -> bytes:
+    """The bytes of a BatchReadBlobsResponse whose errors say no more than `room` bytes."""
+    parts: list[Chunk] = []
+    heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+    for message, blob in zip(messages, blobs, strict=True):
+        name = message.SerializeToString()
+        if isinstance(blob, NativeLinkError):
+            status, room = _status(blob, room)
+            parts.append(_entry(name, _READ_STATUS_TAG, status))
+            continue
+        # Blobs of equal size have equal tags and lengths around them.
+        sizes = len(name), len(blob)
+        head = heads.get(sizes)
+        if head is None:
+            before_data = _DATA_TAG + varint(len(blob))
+            digest_head = _DIGEST_TAG + varint(len(name))
+            size = len(digest_head) + len(name) + len(before_data) + len(blob)
+            head = heads[sizes] = _ENTRY_TAG + varint(size) + digest_head, before_data
+        parts += (head[0], name, head[1], blob)
+    return b"".join(parts)
+
+
+def _status(error: NativeLinkError, room: int) -> tuple[bytes, int]:
+    """An error's google.rpc.Status and the room after it; where there is none, just the code."""
+    message = error.message
+    left = room - len(message.encode()) - _STATUS_MESSAGE_BYTES
+    if left < 0:
+        message, left = "", room
+    return status_pb2.Status(code=error.code, message=message).SerializeToString(), left
+
+
+def _entry(name: bytes, status_tag: bytes, status: bytes) -> bytes:
     """A response's entry without data. A status that is not there is OK."""
     entry = _DIGEST_TAG + varint(len(name)) + name
-    if error is not None:
-        status = status_pb2.Status(code=error.code, message=error.message).SerializeToString()
+    if status:
         entry += status_tag + varint(len(status)) + status
     return _ENTRY_TAG + varint(len(entry)) + entry

@@ -25,6 +25,7 @@ def method(
     handler: Callable[..., Awaitable[Any]],
     *,
     parse: Parse | None = None,
+    min_message_bytes: int = 0,
 ) -> Method:
     """A method as its service's descriptor declares it.
 
@@ -34,6 +35,7 @@ def method(
         handler: in the shape that the method's streaming flags ask for.
         parse: for the request's bytes; by default the request message's own parser, and for
             streamed requests none.
+        min_message_bytes: see `Method`.
 
     Raises:
         KeyError: the service has no such method.
@@ -49,4 +51,5 @@ def method(
         parse=parse,
         client_streaming=declared.client_streaming,
         server_streaming=declared.server_streaming,
+        min_message_bytes=min_message_bytes,
     )

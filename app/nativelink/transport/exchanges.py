@@ -306,7 +306,8 @@ class _GrpcExchange(Exchange):
         calls = self.calls
         reader = self._reader
         if reader is None:
-            reader = self._reader = MessageReader(calls.max_message, gzip=self.plan.gunzip)
+            longest = max(calls.max_message, self.plan.method.min_message_bytes)
+            reader = self._reader = MessageReader(longest, gzip=self.plan.gunzip)
         before = reader.held
         consumed = 0
         try:

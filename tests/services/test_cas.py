@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from nativelink.services.limits import (
     MAX_BATCH_TOTAL_SIZE_BYTES,
     MAX_MESSAGE_BYTES,
 )
+from nativelink.services.tree import TreeWalk
 from nativelink.stores.store import DelegatingStore, write_bytes
 from nativelink.testing.calls import Caller, FakeMessageSink, digest_message
 from nativelink.testing.fakes import DictStore
@@ -387,7 +389,9 @@ class TestGetTree:
         root = await tree.add("root", *children)
         size = len(tree.store.blobs[children[0]])
         root_size = len(tree.store.blobs[root])
-        pages = await tree.pages(root, max_batch_total_size_bytes=root_size + 3 * size)
+        # Tags and lengths count too: two bytes for a child, three for the root.
+        limit = root_size + 3 + 3 * (size + 2)
+        pages = await tree.pages(root, max_batch_total_size_bytes=limit)
         assert len(pages[0][0]) == 4
         assert sum(len(names) for names, _ in pages) == 41
         assert len(pages) > 1
@@ -431,6 +435,73 @@ class TestGetTree:
     async def test_a_negative_page_size_is_an_invalid_argument(self, tree: Tree) -> None:
         with pytest.raises(NativeLinkError, match="page_size -1"):
             await tree.pages(await tree.add("root"), page_size=-1)
+
+    async def test_a_page_of_many_tiny_directories_is_no_longer_than_clients_take(
+        self, tree: Tree
+    ) -> None:
+        children = [await tree.add(f"{n:04}") for n in range(1000)]
+        root = await tree.add("root", *children)
+        limit = 20 * 1024
+        sink = FakeMessageSink()
+        request = pb.GetTreeRequest(root_digest=digest_message(root))
+        service = caller(tree.store, max_batch_total_size_bytes=limit)
+        pages = await service.server_stream("GetTree", request, pb.GetTreeResponse, sink)
+        assert sum(len(page.directories) for page in pages) == 1001
+        # A page token, and nothing else, comes on top of the limit.
+        assert max(len(message) for message in sink.messages[1:]) <= limit + 90
+
+    async def test_few_large_directories_are_in_memory_at_once(self, tree: Tree) -> None:
+        blobs = [
+            pb.Directory(files=[pb.FileNode(name=f"{n}" * 50_000)]).SerializeToString()
+            for n in range(10, 50)
+        ]
+        root = await tree.add("root", *await stored(tree.store, *blobs))
+        reading = most = 0
+
+        class WatchingStore(DelegatingStore):
+            async def get(
+                self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None
+            ) -> None:
+                nonlocal reading, most
+                assert isinstance(key, Digest)
+                reading += key.size_bytes
+                most = max(most, reading)
+                await asyncio.sleep(0)
+                await super().get(key, sink, offset=offset, limit=limit)
+                reading -= key.size_bytes
+
+        request = pb.GetTreeRequest(root_digest=digest_message(root))
+        service = caller(WatchingStore(tree.store), max_batch_total_size_bytes=500_000)
+        pages = await service.server_stream("GetTree", request, pb.GetTreeResponse)
+        assert sum(len(page.directories) for page in pages) == 41
+        assert 300_000 < most <= 500_000
+
+    async def test_a_directory_of_an_absurd_size_is_not_fetched(self, tree: Tree) -> None:
+        huge = Digest("a" * 64, 2**40)
+        for root in (huge, await tree.add("root", huge)):
+            with pytest.raises(NativeLinkError, match="is not a Directory") as raised:
+                await tree.pages(root)
+            assert code_of(raised) is Code.INVALID_ARGUMENT
+
+    async def test_a_tree_without_an_end_in_sight_is_refused(self, tree: Tree) -> None:
+        children = [SHA256.digest_of(b"%d" % n) for n in range(100)]
+        root = await tree.add("root", *children)
+        sink = FakeMessageSink()
+        walk = TreeWalk(tree.store, root, page_size=0, max_page_bytes=1000, max_directories=101)
+        await walk.send(sink, "")
+        walk = TreeWalk(tree.store, root, page_size=0, max_page_bytes=1000, max_directories=100)
+        with pytest.raises(NativeLinkError, match="more than 100 directories") as raised:
+            await walk.send(sink, "")
+        assert code_of(raised) is Code.RESOURCE_EXHAUSTED
+
+    async def test_a_tree_of_two_to_the_thirtieth_paths_is_thirty_directories(
+        self, tree: Tree
+    ) -> None:
+        directory = await tree.add("leaf")
+        for level in range(30):
+            directory = await tree.add(f"level{level}", directory, directory)
+        ((names, _),) = await tree.pages(directory)
+        assert len(names) == 31
 
     async def test_directories_travel_without_a_copy(self, tree: Tree) -> None:
         root = await tree.add("root")

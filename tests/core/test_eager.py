@@ -198,6 +198,100 @@ async def test_run_all_closes_what_it_did_not_start_after_a_failure():
     assert started == [0, 1]
 
 
+async def test_run_all_that_is_cancelled_again_leaves_nothing_either():
+    ended = []
+    cleaning = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await cleaning.wait()
+            ended.append(1)
+
+    task = asyncio.get_running_loop().create_task(run_all([wait(), wait()]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    cleaning.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [1, 1]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+async def test_a_task_that_is_cancelled_at_once_waits_for_what_it_waited_for(eager):
+    loop = asyncio.get_running_loop()
+    ended = []
+
+    async def child():
+        try:
+            await loop.create_future()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("child")
+
+    inner = loop.create_task(child())
+    await asyncio.sleep(0)
+
+    async def parent():
+        try:
+            await inner
+        finally:
+            ended.append("parent")
+
+    if eager:
+        task = begin(parent(), loop)
+    else:
+        task = loop.create_task(parent())
+        await asyncio.sleep(0)
+    task.cancel("why")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["child", "parent"]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+async def test_a_cancellation_that_was_survived_below_is_survived(eager):
+    loop = asyncio.get_running_loop()
+
+    async def stubborn():
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:
+            return "saved"
+
+    inner = loop.create_task(stubborn())
+    await asyncio.sleep(0)
+
+    async def parent():
+        return await inner
+
+    if eager:
+        task = begin(parent(), loop)
+    else:
+        task = loop.create_task(parent())
+        await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "saved"
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_a_task_that_is_cancelled_at_once_is_cancelled_where_it_stands(wait):
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    async def work():
+        await (done if wait else asyncio.sleep(0))
+
+    task = begin(work(), loop)
+    # What it waits for comes to an end, and cannot be cancelled any more.
+    done.set_result(None)
+    task.cancel("why")
+    with pytest.raises(asyncio.CancelledError, match="why"):
+        await task
+
+
 # -- Starter ------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,11 @@ PATH = "/test.Echo/"
 _ZEROS = memoryview(bytes(1024 * 1024))
 
 
+def _parse_download(request: bytes) -> tuple[int, int]:
+    total, chunk = map(int, request.split(b","))
+    return total, chunk
+
+
 class EchoService:
     """Counts what happens to its handlers, for tests."""
 
@@ -52,7 +57,7 @@ class EchoService:
         return request
 
     async def fail(self, request: bytes, context: CallContext) -> bytes:
-        raise not_found(f"no {request.decode()} here: 100% gone, ä")
+        raise not_found(f"no {request.decode(errors='replace')} here: 100% gone, ä")
 
     async def bug(self, request: bytes, context: CallContext) -> bytes:
         raise KeyError("secret")
@@ -71,9 +76,11 @@ class EchoService:
     async def peer(self, request: bytes, context: CallContext) -> bytes:
         return json.dumps([context.peer.subject, list(context.peer.sans)]).encode()
 
-    async def download(self, request: bytes, context: CallContext, sink: MessageSink) -> None:
+    async def download(
+        self, request: tuple[int, int], context: CallContext, sink: MessageSink
+    ) -> None:
         """`total,chunk` bytes of zeros."""
-        total, chunk = map(int, request.split(b","))
+        total, chunk = request
         while total > 0:
             size = min(total, chunk)
             await sink.write(_ZEROS[:size])
@@ -104,7 +111,7 @@ class EchoService:
             Method(PATH + "Missing", self.missing),
             Method(PATH + "Trailing", self.trailing),
             Method(PATH + "Peer", self.peer),
-            Method(PATH + "Download", self.download, server_streaming=True),
+            Method(PATH + "Download", self.download, parse=_parse_download, server_streaming=True),
             Method(PATH + "Upload", self.upload, client_streaming=True),
             Method(PATH + "Early", self.early, client_streaming=True),
             Method(PATH + "Chat", self.chat, client_streaming=True, server_streaming=True),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Coroutine, Generator, Iterable, Iterator
+from collections.abc import Coroutine, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from sys import getrefcount
 from typing import Any, Final, TypeVar
@@ -81,11 +81,11 @@ class _Started(Coroutine[Any, Any, T]):
     def throw(self, *error: Any) -> Any:
         if self._waiting is not None:
             # Cancelled before the task's first step: the task does not know yet what it waits
-            # for, so what it would do then, cancel that, is done here.
+            # for. What it would do if it did is done here: that is cancelled, and waited for.
             (waiting,) = self._waiting
             self._waiting = None
-            if waiting is not None:
-                waiting.cancel()
+            if waiting is not None and waiting.cancel(*error[0].args):
+                return waiting
         return self._coro.throw(*error)
 
     def close(self) -> None:
@@ -155,9 +155,12 @@ class Starter:
         if getrefcount(stand_in) > _OWN_REFERENCES or stand_in.cancelling():
             stand_in = self._stand_in = _StandIn()
         context = copy_context()
+        within_task = False
         try:
             _enter_task(loop, stand_in)  # type: ignore[arg-type]
         except RuntimeError:
+            within_task = True
+        if within_task:
             return begin(coro, loop, context)
         try:
             waiting = context.run(coro.send, None)
@@ -177,6 +180,22 @@ async def _run_pending(pending: Iterator[Coroutine[Any, Any, T]], results: list[
         place = len(results)
         results.append(None)
         results[place] = await coro
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until all `tasks` have ended, and only then heed a cancellation."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    for task in tasks:
+        if not task.cancelled():
+            # Retrieved, so that a second failure is not reported as lost.
+            task.exception()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -204,13 +223,7 @@ async def run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for coro in pending:
             coro.close()
-        unfinished = [task for task in tasks if not task.done()]
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
         for task in tasks:
-            if not task.cancelled():
-                # Retrieved, so that a second failure is not reported as lost.
-                task.exception()
+            task.cancel()
+        await _ended(tasks)
     return results

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nativelink.core.rpc import Peer
@@ -126,12 +127,16 @@ class Http2Protocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._flushing = False
+        self._join_bytes = _JOIN_BYTES
         self._ended_at: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         limit = self._server.settings.http2_max_send_buf_size
         self._transport.set_write_buffer_limits(high=limit, low=limit // 2)
+        if transport.get_extra_info("ssl_object") is not None:
+            # Each buffer becomes a TLS record of its own, which costs more than copying it.
+            self._join_bytes = sys.maxsize
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -170,7 +175,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def _write(self) -> None:
         connection, transport = self.connection, self._transport
-        large = connection.out_bytes > _JOIN_BYTES
+        large = connection.out_bytes > self._join_bytes
         out = connection.take_output()
         if transport is None or transport.is_closing():
             return

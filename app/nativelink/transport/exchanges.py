@@ -382,7 +382,7 @@ class StreamingExchange(_GrpcExchange):
         #: Taken from the inbox, last first.
         self._chunks: list[bytes | memoryview | bytearray] = []
         self._awaits_body: asyncio.Future[None] | None = None
-        self._awaits_room: asyncio.Future[None] | None = None
+        self._await_room: list[asyncio.Future[None]] = []
         self._began = False
 
     def on_news(self) -> None:
@@ -421,7 +421,10 @@ class StreamingExchange(_GrpcExchange):
             self.run(self.plan.handler(request, self.context))
 
     def on_drained(self) -> None:
-        _wake(self._awaits_room)
+        waiters, self._await_room = self._await_room, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def read(self) -> Chunk | None:
         """The next request message (`core.rpc.MessageSource`)."""
@@ -470,11 +473,9 @@ class StreamingExchange(_GrpcExchange):
         )
         calls.flush_soon()
         if not sent:
-            self._awaits_room = calls.loop.create_future()
-            try:
-                await self._awaits_room
-            finally:
-                self._awaits_room = None
+            room = calls.loop.create_future()
+            self._await_room.append(room)
+            await room
             if self.ended:
                 raise NativeLinkError(Code.CANCELLED, _OVER)
 
@@ -489,11 +490,6 @@ class StreamingExchange(_GrpcExchange):
         else:
             calls.reply(stream, self.plan, self.context, result)
         self._conclude(Code.OK)
-
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
 
 
 class HttpExchange(Exchange):
@@ -527,7 +523,9 @@ class HttpExchange(Exchange):
                         head.method.decode("latin-1"),
                         self._plan.path,
                         self._plan.query,
-                        head.fields,
+                        ((b"host", head.authority), *head.fields)
+                        if head.authority
+                        else head.fields,
                         b"".join(self._body),
                         self.calls.peer,
                     )

@@ -255,7 +255,10 @@ class Server:
     def peer_of(self, transport: asyncio.Transport) -> Peer:
         """Who is at the other end."""
         name = transport.get_extra_info("peername")
-        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
+        address = str(name or "")
+        if isinstance(name, tuple):
+            host, port = name[0], name[1]
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         subject, sans = peer_identity(transport.get_extra_info("ssl_object"))
         return Peer(address, subject, sans)
 

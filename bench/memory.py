@@ -3,6 +3,7 @@
 Eight blobs of 2 GiB are uploaded at once and then downloaded at once, on the filesystem store;
 the server's resident memory is sampled all the while. Blobs are made on the fly and differ in
 their first bytes, so neither the server nor this client ever holds one. Needs 16 GiB of disk.
+Uploads come in messages of 64 KiB; `--message-kib 1024` sends what some clients send.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from bench.servers import Server, start_ours
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 
 LIMIT_BYTES = 64 * 2**20
-_CHUNK = memoryview(bytes(range(256)) * 4096)  # 1 MiB
+_MIB = 2**20
 
 
-def chunks(size: int, number: int) -> Iterator[bytes]:
-    """A blob's bytes, 1 MiB at a time."""
-    yield b"%064d" % number + bytes(_CHUNK[64:])
-    for _ in range(size // len(_CHUNK) - 1):
-        yield bytes(_CHUNK)
+def chunks(size: int, number: int, message: int = _MIB) -> Iterator[bytes]:
+    """A blob's bytes, `message` at a time."""
+    chunk = bytes(range(256)) * (message // 256)
+    yield b"%064d" % number + chunk[64:]
+    for _ in range(size // message - 1):
+        yield chunk
 
 
-def digest(size: int, number: int) -> re.Digest:
+def digest(size: int, number: int, message: int) -> re.Digest:
     """Its digest, without holding it."""
     hasher = hashlib.sha256()
-    for chunk in chunks(size, number):
+    for chunk in chunks(size, number, message):
         hasher.update(chunk)
     return re.Digest(hash=hasher.hexdigest(), size_bytes=size)
 
@@ -60,15 +62,15 @@ class _Sampler:
             self.peak_bytes = max(self.peak_bytes, self._server.memory_bytes()["VmRSS"])
 
 
-def upload(server: Server, wanted: re.Digest, number: int) -> None:
+def upload(server: Server, wanted: re.Digest, number: int, message: int) -> None:
     """One upload on a connection of its own."""
     with server.client() as client:
-        committed = client.write_chunks(wanted, chunks(wanted.size_bytes, number))
+        committed = client.write_chunks(wanted, chunks(wanted.size_bytes, number, message))
     if committed != wanted.size_bytes:
         raise SystemExit(f"committed {committed} of {wanted.size_bytes} bytes")
 
 
-def download(server: Server, wanted: re.Digest, _: int) -> None:
+def download(server: Server, wanted: re.Digest, _number: int, _message: int) -> None:
     """One download on a connection of its own, hashed as it comes."""
     hasher = hashlib.sha256()
     with server.client() as client:
@@ -83,20 +85,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
     parser.add_argument("--mib", type=int, default=2048, help="size of a blob")
     parser.add_argument("--count", type=int, default=8, help="how many at once")
+    parser.add_argument("--message-kib", type=int, default=64, help="size of an upload's messages")
     options = parser.parse_args()
-    size = options.mib * 2**20
-    outcome: dict[str, float] = {"blob_mib": options.mib, "count": options.count}
+    size, message = options.mib * _MIB, options.message_kib * 1024
+    outcome: dict[str, float] = dict(vars(options))
     with start_ours("filesystem", pinned=False) as server:
         with server.client() as client:
             client.write(b"warm" * 1_000_000)
-        digests = [digest(size, number) for number in range(options.count)]
+        digests = [digest(size, number, message) for number in range(options.count)]
         before = server.memory_bytes()["VmRSS"]
         with concurrent.futures.ThreadPoolExecutor(options.count) as pool:
             for name, transfer in (("upload", upload), ("download", download)):
                 started = time.perf_counter()
                 with _Sampler(server) as sampler:
                     futures = [
-                        pool.submit(transfer, server, wanted, number)
+                        pool.submit(transfer, server, wanted, number, message)
                         for number, wanted in enumerate(digests)
                     ]
                     for future in futures:

@@ -145,10 +145,10 @@ def start_ours(
     name: str | None = None,
     tls: bool = False,
     pinned: bool = True,
-    changes: dict[str, Any] | None = None,
+    program: Sequence[str] = (),
     environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Our server with one of `CONFIGURATIONS`; `changes` are merged into its configuration."""
+    """Our server with one of `CONFIGURATIONS`; `program` runs it, by default the entry point."""
     with _folder() as folder:
         port = free_port()
         server = Server(name or f"ours, {kind}", port, folder=folder)
@@ -161,9 +161,8 @@ def start_ours(
                 "config": {"cert_file": str(certificate), "key_file": str(key)},
             }
         file = folder / "config.json5"
-        whole = {**config(kind, folder, port, settings), **(changes or {})}
-        file.write_text(json.dumps(whole, indent=2))
-        command = [str(Path(sys.executable).parent / "nativelink"), str(file)]
+        file.write_text(json.dumps(config(kind, folder, port, settings), indent=2))
+        command = [*(program or [str(Path(sys.executable).parent / "nativelink")]), str(file)]
         with _process(server, command, pinned=pinned, environment=environment):
             yield server
 

@@ -14,19 +14,24 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 TOOLS := .tools/.ready
 
-.PHONY: run test test-clients check bench docs clean help lock format protos
+# A checkout that was moved has programs that name their old place: make them again.
+ifneq ($(shell cat $(VENV)/.made-in 2>/dev/null),$(CURDIR))
+$(RUNTIME) $(DEV): FORCE
+endif
 
-run: $(RUNTIME) ## Set everything up and start the whole system on embedded defaults
+.PHONY: FORCE run test test-clients check bench docs clean help lock format protos
+
+run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 
-test: $(DEV) $(TOOLS) ## Set everything up and run every test
+test: $(DEV) $(TOOLS) ## Set up and run every test
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -q
 
-test-clients: $(DEV) $(TOOLS) ## The longer run against more client programs (Bazel 7 in a root of its own)
+test-clients: $(DEV) $(TOOLS) ## The longer run against clients (also Bazel 7)
 	@scripts/bazel7_root.sh
 	@BAZEL7=1 $(BIN)/pytest -q tests/clients
 
-check: $(DEV) ## Lint, types, import direction, generated files and the documents' snippets
+check: $(DEV) ## Lint, types, imports, generated files, documents
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
@@ -35,14 +40,14 @@ check: $(DEV) ## Lint, types, import direction, generated files and the document
 	@$(BIN)/python scripts/generate_config_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
-bench: $(DEV) $(TOOLS) ## Measure against peers in the same run; writes docs/benchmarks.md
+bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks.md
 	@$(BIN)/python -m bench $(BENCH)
 
 docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py
 	@$(BIN)/python scripts/generate_metrics_docs.py
 
-clean: ## Remove everything that the other targets made, but no cached builds
+clean: ## Remove what the other targets made, but no cached builds
 	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find app tests scripts bench infra -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -21,19 +21,37 @@ python_of_version() {
 
 # Debian and Ubuntu keep the venv module's other half, ensurepip, in a package of its own.
 install_venv_module() {
-    local python=$1 version sudo=
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    local package log sudo=()
+    package=$("$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     command -v apt-get >/dev/null || {
-        echo "$python has no ensurepip; install your system's python3-venv package." >&2
+        echo "$1 has no ensurepip; install your system's package with Python's venv module." >&2
         return 1
     }
-    [ "$(id -u)" = 0 ] || sudo=sudo
-    echo "Installing python$version-venv (the venv module is a package of its own here) ..."
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "python$version-venv" >/dev/null
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || {
+            echo "The package $package is missing; run as root: apt-get install $package" >&2
+            return 1
+        }
+        sudo=(sudo)
+    fi
+    echo "Installing the Debian package $package (Python's venv module) ..."
+    log=$(mktemp)
+    # sudo asks for a password on the terminal itself, and hands no environment on.
+    if ! { "${sudo[@]}" apt-get update -q &&
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -yq --no-install-recommends "$package"; } >"$log" 2>&1; then
+        cat "$log" >&2
+        echo "$package could not be installed; run as root: apt-get install $package" >&2
+        rm -f "$log"
+        return 1
+    fi
+    rm -f "$log"
 }
 
-if ! "$venv/bin/python" -c 'import sys' >/dev/null 2>&1; then
+# One without pip was interrupted while it was made; one that names another place was moved here,
+# and its programs would look for their Python there.
+if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1 ||
+    { [ -e "$venv/.made-in" ] && [ "$(cat "$venv/.made-in")" != "$PWD" ]; }; then
     python=$(python_of_version)
     "$python" -c 'import ensurepip' >/dev/null 2>&1 || install_venv_module "$python"
     echo "Making the environment $venv ..."
@@ -43,6 +61,7 @@ fi
 
 arguments=()
 for lock in "$@"; do arguments+=(--requirement "$lock"); done
-echo "Installing the locked packages of $* ..."
+echo "Installing the locked packages ..."
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes "${arguments[@]}"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+echo "$PWD" >"$venv/.made-in"

@@ -26,6 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
@@ -94,8 +95,15 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 
 
 def as_root(command: Sequence[str]) -> list[str]:
-    """The command, through sudo where we are not root."""
-    return list(command) if os.geteuid() == 0 else ["sudo", "-n", *command]
+    """The command, through sudo where we are not root.
+
+    Where nobody sits at a terminal, sudo must not wait for a password.
+    """
+    if os.geteuid() == 0:
+        return list(command)
+    if shutil.which("sudo") is None:
+        raise ToolError(f"not root, and no sudo here; run as root: {' '.join(command)}")
+    return ["sudo", *([] if sys.stderr.isatty() else ["-n"]), *command]
 
 
 class Apt:
@@ -249,12 +257,14 @@ def install_source(package: str) -> None:
         run(["apt-get", *options, "source", "-q", "--download-only", package], cwd=folder)
         archive = next(folder.glob("*.orig.tar.*"))
         check_hash(archive, "sha256", SOURCES[package])
+        # Debian 12's Python 3.11.2 knows no filters yet; the hash vouches for the archive.
+        filters: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         with tarfile.open(archive) as tar:
             for member in tar.getmembers():
                 # One leading folder, named after the version, is dropped.
                 member.name = member.name.partition("/")[2]
                 if member.name:
-                    tar.extract(member, folder, filter="data")
+                    tar.extract(member, folder, **filters)
         for left in [*folder.glob("*.tar.*"), *folder.glob("*.dsc")]:
             left.unlink()
     shutil.rmtree(apt)

@@ -62,7 +62,9 @@ class AdvancedHttpSpec(Spec):
     """Settings of the HTTP/2 and HTTP/1.1 server. Unset: the server's own default."""
 
     http2_keep_alive_interval: Seconds | None = Field(
-        default=None, description="Seconds of silence until a ping is sent. Unset: no pings."
+        default=None,
+        description="Seconds of silence until a ping is sent; load balancers forget connections "
+        "that are quiet for long. Unset: 120. 0: no pings.",
     )
     experimental_http2_keep_alive_timeout_s: Seconds | None = Field(
         default=None,
@@ -95,7 +97,7 @@ class AdvancedHttpSpec(Spec):
         default=None, description="Requests in flight on one connection."
     )
     experimental_http2_max_send_buf_size: Size32 | None = Field(
-        default=None, description="Response bytes buffered for one stream."
+        default=None, description="Response bytes buffered for one connection."
     )
     experimental_http2_enable_connect_protocol: Flag | None = Field(
         default=None, description="Announce extended CONNECT (RFC 8441). Unset: false."

@@ -58,7 +58,9 @@ class ServerSettings:
         max_decoding_message_size: longest message taken, after decompression; 0 is 4 MiB.
         send_gzip: compress answers for clients that accept it.
         accept_gzip: take compressed requests.
-        http2_keep_alive_interval_s: PING a quiet connection so often; hyper's default is never.
+        http2_keep_alive_interval_s: PING a quiet connection so often. hyper's default is never; but
+            AWS network load balancers forget a connection that is quiet for 350 s without telling
+            either side, and a build then hangs.
         http2_keep_alive_timeout_s: and give it up without an answer; 20 s as in hyper.
         http2_max_pending_accept_reset_streams: resets a client may have in a burst before it is
             sent away (CVE-2023-44487); nghttp2's 1,000, regained at 33 a second.
@@ -80,8 +82,7 @@ class ServerSettings:
             balancers spread clients anew; off by default as in gRPC.
         max_connection_age_grace_s: what its calls then have to finish; 0 is for ever.
         max_connections: beyond it new connections are closed at once.
-        idle_timeout_s: a connection without any call is told to go. AWS load balancers cut idle
-            ones after 350 s without telling; an hour is for clients that died without a word.
+        idle_timeout_s: a connection without any call is told to go.
         handshake_timeout_s: TLS handshake; until it is through, a connection does not count.
         header_timeout_s: from the first octet of a request's header to its last, and from accept
             to the first request's header (nginx `client_header_timeout` 60 s, hyper 30 s).
@@ -97,7 +98,7 @@ class ServerSettings:
     max_decoding_message_size: int = 0
     send_gzip: bool = False
     accept_gzip: bool = False
-    http2_keep_alive_interval_s: float = 0
+    http2_keep_alive_interval_s: float = 120
     http2_keep_alive_timeout_s: float = 20
     http2_max_pending_accept_reset_streams: int = 1000
     http2_initial_stream_window_size: int = 1024 * 1024

@@ -247,13 +247,17 @@ async def test_what_a_service_cannot_serve_is_said_with_its_place(services: str,
     assert refused.value.message == message
 
 
-async def test_the_batch_limit_fits_the_listeners_messages():
+@pytest.mark.parametrize(
+    ("message_bytes", "batch_bytes"),
+    [(1024**2, 1024**2 - 64 * 1024), (64 * 1024, 32 * 1024), (100, 50), (2**30, 2**22 - 64 * 1024)],
+)
+async def test_the_batch_limit_fits_the_listeners_messages(message_bytes: int, batch_bytes: int):
     small = server(CACHE).replace(
-        '"127.0.0.1:0"', '"127.0.0.1:0", max_decoding_message_size: "1mib"'
+        '"127.0.0.1:0"', f'"127.0.0.1:0", max_decoding_message_size: {message_bytes}'
     )
     async with opened(config(small)) as system:
         answer = await capabilities(system.listeners[0].address)
-    assert answer.cache_capabilities.max_batch_total_size_bytes == 1024**2 - 64 * 1024
+    assert answer.cache_capabilities.max_batch_total_size_bytes == batch_bytes
 
 
 async def test_the_status_page_is_a_503_when_a_store_fails(monkeypatch: pytest.MonkeyPatch):

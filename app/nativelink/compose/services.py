@@ -46,8 +46,10 @@ async def service_methods(
     Raises:
         NativeLinkError: INVALID_ARGUMENT for an unknown store or a name that stands twice.
     """
-    max_batch_bytes = max(
-        0, min(MAX_BATCH_TOTAL_SIZE_BYTES, max_message_bytes - _MESSAGE_OVERHEAD_BYTES)
+    # Never 0, which would say that there is no limit (REAPI v2, CacheCapabilities).
+    max_batch_bytes = min(
+        MAX_BATCH_TOTAL_SIZE_BYTES,
+        max(max_message_bytes - _MESSAGE_OVERHEAD_BYTES, max_message_bytes // 2, 1),
     )
     found: list[Method] = []
     if spec.cas:

@@ -154,6 +154,21 @@ class TestGetActionResult:
         result = await server.get(inline_stdout=True, inline_stderr=True)
         assert (result.stdout_raw, result.stderr_raw) == (b"", ERR)
 
+    async def test_what_is_cut_off_is_not_inlined(self, server: Server) -> None:
+        await server.store_outputs()
+        server.cas.blobs[SHA256.digest_of(OUT)] = OUT[:-1]
+        result = await server.get(inline_stdout=True, inline_stderr=True)
+        assert (result.stdout_raw, result.stderr_raw) == (b"", ERR)
+
+    async def test_a_result_that_names_something_odd_is_found_all_the_same(
+        self, server: Server
+    ) -> None:
+        stored = await server.store_outputs()
+        stored.stdout_digest.hash = "not a hash"
+        server.results.blobs[ACTION] = stored.SerializeToString()
+        result = await server.get(inline_stdout=True, inline_stderr=True)
+        assert (result.stdout_raw, result.stderr_raw) == (b"", ERR)
+
     async def test_what_does_not_fit_is_not_inlined(self) -> None:
         size = len((await Server().store_outputs()).SerializeToString())
         server = Server(max_inlined_bytes=size + len(OUT) + len(FILE))

@@ -159,11 +159,16 @@ def _wanted(result: pb.ActionResult, request: pb.GetActionResultRequest) -> list
             for file in result.output_files
             if file.path in paths and not file.contents
         ]
-    return [
-        (Digest.parse(digest.hash, digest.size_bytes), put)
-        for digest, put in places
-        if digest.size_bytes
-    ]
+    wanted: list[_Place] = []
+    for message, put in places:
+        try:
+            digest = Digest.parse(message.hash, message.size_bytes)
+        except NativeLinkError:
+            # Somebody else wrote this result; whoever reads it may not need this output.
+            continue
+        if digest.size_bytes:
+            wanted.append((digest, put))
+    return wanted
 
 
 async def _inline(places: Sequence[_Place], cas: Store, room: int) -> bool:
@@ -186,9 +191,10 @@ async def _inline(places: Sequence[_Place], cas: Store, room: int) -> bool:
 
 async def _read_or_none(cas: Store, digest: Digest) -> bytes | None:
     try:
-        return await read_bytes(cas, digest, max_size=digest.size_bytes)
+        blob = await read_bytes(cas, digest, max_size=digest.size_bytes)
     except NativeLinkError:
         return None
+    return blob if len(blob) == digest.size_bytes else None
 
 
 def _check_digests(result: pb.ActionResult) -> None:

@@ -74,7 +74,8 @@ def test_a_digests_string_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", HASH, f"{HASH}-", f"{HASH}--1", f"{HASH}-\u0661", f"x{HASH}-1"]
+    "text",
+    ["", HASH, f"{HASH}-", f"{HASH}--1", f"{HASH}-\u0661", f"x{HASH}-1", f"{HASH}-{'9' * 5000}"],
 )
 def test_a_malformed_string_names_itself(text: str) -> None:
     with pytest.raises(NativeLinkError, match="malformed digest"):

@@ -39,6 +39,8 @@ MAX_SIZE_BYTES: Final = 2**63 - 1
 _HASH_LENGTH: Final = 64
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _LOWER_HEX: Final = b"0123456789abcdef"
+#: `MAX_SIZE_BYTES` has as many; Python refuses to read numbers of thousands of them.
+_MAX_SIZE_DIGITS: Final = 19
 
 
 class Hasher(Protocol):
@@ -118,7 +120,7 @@ class Digest(NamedTuple):
             NativeLinkError: INVALID_ARGUMENT.
         """
         hash_, dash, size = text.partition("-")
-        if not dash or not size.isascii() or not size.isdigit():
+        if not dash or not size.isascii() or not size.isdigit() or len(size) > _MAX_SIZE_DIGITS:
             raise invalid_argument(
                 f"malformed digest {text[:100]!r}: '<64 hexadecimal digits>-<size in bytes>' "
                 "is expected"

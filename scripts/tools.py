@@ -97,13 +97,13 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 def as_root(command: Sequence[str]) -> list[str]:
     """The command, through sudo where we are not root.
 
-    Where nobody sits at a terminal, sudo must not wait for a password.
+    sudo asks for a password on the terminal itself, and fails at once where there is none.
     """
     if os.geteuid() == 0:
         return list(command)
     if shutil.which("sudo") is None:
         raise ToolError(f"not root, and no sudo here; run as root: {' '.join(command)}")
-    return ["sudo", *([] if sys.stderr.isatty() else ["-n"]), *command]
+    return ["sudo", *command]
 
 
 class Apt:

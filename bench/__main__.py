@@ -174,7 +174,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of every case (default 5, quick 1)")
     parser.add_argument("--quick", action="store_true", help="short runs; writes no files")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="TEXT", help="cases by part of the name"
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="cases by part of the name or path; or: unary, streaming",
     )
     parser.add_argument("--ours", action="append", choices=list(CONFIGURATIONS), default=[])
     parser.add_argument("--no-casd", action="store_true", help="leave the peer out")
@@ -194,7 +198,7 @@ def main() -> int:
     cases = [
         case
         for case in CASES
-        if not options.only or any(text.lower() in case.name.lower() for text in options.only)
+        if not options.only or any(text.lower() in case.words for text in options.only)
     ]
     results = Results(rounds=bench.rounds, seconds=bench.seconds)
     with _servers(options) as servers:

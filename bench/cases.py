@@ -59,7 +59,6 @@ class Case:
         unique: makes the n requests of one round; sent by our own loader.
         unique_count: n in a full run.
         connections, streams: load; `connections * streams` calls in flight.
-        on: our configurations that answer it.
         targets: configuration -> what it is to reach.
         latency: whether p50 and p99 at 70 % of the peak rate are measured too.
     """
@@ -73,9 +72,14 @@ class Case:
     unique_count: int = 0
     connections: int = 4
     streams: int = 8
-    on: tuple[str, ...] = ("memory", "filesystem", "composed")
     targets: dict[str, Target] = field(default_factory=dict)
     latency: bool = False
+
+    @property
+    def words(self) -> str:
+        """What `--only` looks into."""
+        kind = "streaming" if self.path in (_READ, _WRITE) else "unary"
+        return f"{self.name} {self.path} {kind}".lower()
 
 
 # --- the data that every server is given ------------------------------------------------------

@@ -16,17 +16,6 @@ from tests.clients.server import RunningServer, start_server
 from tests.clients.workspace import make_workspace
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real clients are slow, marked as such, and share one server: one worker runs them."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.clients)
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("clients"))
-
-
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "TOOLS", "program", "run", "running", "wait_until"]
+__all__ = ["CLIENT_TESTS", "ROOT", "TOOLS", "program", "run", "running", "wait_until"]
+
+#: Marks of every module here: real clients are slow, and share one server, so that one worker of
+#: pytest-xdist runs them all.
+CLIENT_TESTS = [pytest.mark.clients, pytest.mark.slow, pytest.mark.xdist_group("clients")]
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"

@@ -8,8 +8,11 @@ import pytest
 
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
+from tests.clients.programs import CLIENT_TESTS
 from tests.clients.server import RunningServer
 from tests.clients.workspace import LONG_NAME, MINIMUM_ACTIONS
+
+pytestmark = CLIENT_TESTS
 
 
 def flags(server: RunningServer, instance: str) -> list[str]:

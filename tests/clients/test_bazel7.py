@@ -10,14 +10,15 @@ import pytest
 
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
-from tests.clients.programs import ROOT
+from tests.clients.programs import CLIENT_TESTS, ROOT
 from tests.clients.server import RunningServer
 from tests.clients.test_bazel import assert_all_hits, flags, secure_flags
 from tests.clients.workspace import MINIMUM_ACTIONS, make_workspace
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("BAZEL7"), reason="a longer run: make test-clients"
-)
+pytestmark = [
+    *CLIENT_TESTS,
+    pytest.mark.skipif(not os.environ.get("BAZEL7"), reason="a longer run: make test-clients"),
+]
 
 #: Without modules, so that nothing is to be fetched.
 OFFLINE = ["--noenable_bzlmod", "--enable_workspace"]

@@ -11,8 +11,10 @@ import pytest
 
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.reapi import ReapiClient, digest_of
-from tests.clients.programs import program, running, wait_until
+from tests.clients.programs import CLIENT_TESTS, program, running, wait_until
 from tests.clients.server import RunningServer, free_ports
+
+pytestmark = CLIENT_TESTS
 
 INSTANCE = "proxied"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 from tests.clients.certificates import Certificates
-from tests.clients.programs import program, run
+from tests.clients.programs import CLIENT_TESTS, program, run
 from tests.clients.server import RunningServer
+
+pytestmark = CLIENT_TESTS
 
 REAPI = "build.bazel.remote.execution.v2"
 CAPABILITIES = f"{REAPI}.Capabilities/GetCapabilities"

@@ -155,7 +155,7 @@ def test_two_http_pages_at_one_path_are_an_error():
     ("one", "other", "taken"),
     [
         ("127.0.0.1:1", "127.0.0.1:1", True),
-        ("127.0.0.1:1", "localhost:1", True),
+        ("[::1]:1", "[0::1]:1", True),
         ("127.0.0.1:1", "0.0.0.0:1", True),
         ("127.0.0.1:1", "[::]:1", True),
         ("127.0.0.1:1", "127.0.0.2:1", False),
@@ -210,3 +210,55 @@ def test_one_wrong_value_does_not_hide_what_is_wrong_elsewhere():
     )
     assert sum('unknown key "wrong"' in each for each in found) == 2
     assert not any('no store is called "BROKEN"' in each for each in found)
+
+
+TWO_STORES = (
+    '{ name: "A", noop: {} }, { name: "B", noop: {} }, { name: "R", ref_store: { name: "A" } }'
+)
+
+
+def test_an_action_cache_in_the_store_of_any_cas_is_an_error():
+    def of(services):
+        return {each for each in of_server(services, TWO_STORES) if "same store" in each}
+
+    (sentence,) = of('cas: [{ instance_name: "x", cas_store: "A" }], ac: [{ ac_store: "R" }]')
+    assert sentence.startswith(
+        'error: servers[0].services.ac[0].ac_store: the CAS of instance "x" is the same store; '
+    )
+    assert of('bytestream: [{ cas_store: "B" }], ac: [{ ac_store: "B" }]')
+    assert not of('cas: [{ cas_store: "A" }], ac: [{ ac_store: "B" }]')
+
+
+def test_a_cas_of_two_stores_is_a_warning():
+    def of(services):
+        return {each for each in of_server(services, TWO_STORES) if "another store" in each}
+
+    (sentence,) = of('cas: [{ cas_store: "A" }], bytestream: [{ cas_store: "B" }]')
+    assert sentence.startswith(
+        'warning: servers[0].services.bytestream[0].cas_store: the CAS of instance "" is another '
+        'store, "A": '
+    )
+    assert not of('cas: [{ cas_store: "A" }], bytestream: [{ cas_store: "R" }]')
+    assert not of('bytestream: [{ cas_store: "B" }]')
+
+
+@pytest.mark.parametrize("name", ["/a", "uploads/a", "a/uploads/b"])
+def test_an_instance_that_no_resource_name_names_is_a_warning(name):
+    services = f'bytestream: [{{ instance_name: "{name}", cas_store: "A" }}]'
+    assert any("no client can read from" in each for each in of_server(services, TWO_STORES))
+
+
+@pytest.mark.parametrize("name", ["", "a", "a/b", "uploads", "a/uploads", "blobs/a", "a/"])
+def test_other_names_of_instances_are_not(name):
+    services = f'bytestream: [{{ instance_name: "{name}", cas_store: "A" }}]'
+    assert not any("no client can read from" in each for each in of_server(services, TWO_STORES))
+
+
+def test_an_older_kind_does_not_hide_another_kind():
+    old = 'experimental_s3_store: { bucket: "b", region: "r" }'
+    for other, why in (
+        ('experimental_cloud_object_store: { provider: "gcs", bucket: "b" }', "unknown key"),
+        ('experimental_gcs_store: { bucket: "b" }', "names 2 store kinds instead of one"),
+    ):
+        (sentence,) = (each for each in of_store(f"{old}, {other}") if "error" in each)
+        assert why in sentence

@@ -14,6 +14,7 @@ from nativelink.config.specs_servers import TlsSpec
 from nativelink.config.specs_services import (
     AcServiceSpec,
     AdminSpec,
+    ByteStreamServiceSpec,
     CapabilitiesServiceSpec,
     CasServiceSpec,
     HealthSpec,
@@ -42,9 +43,10 @@ def check_servers(sections: Sections) -> Iterator[Problem]:
         if sections.complete and not services:
             yield warning((*path, "services"), "the server offers nothing")
         yield from _instances(services)
-        yield from _same_store(services, sections)
         yield from _http_paths(services)
         yield from _worker_api(services)
+    yield from _same_store(sections)
+    yield from _two_stores(sections)
     yield from _chunking(sections)
     if sections.complete:
         yield from _what_bazel_needs(sections)
@@ -79,18 +81,8 @@ def _addresses(sections: Sections) -> Iterator[Problem]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    return _host(one) == _host(other) or _is_any(one) or _is_any(other)
-
-
-def _host(text: str) -> str:
-    return "127.0.0.1" if text == "localhost" else text
-
-
-def _is_any(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).is_unspecified
-    except ValueError:
-        return False
+    one_ip, other_ip = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return one_ip == other_ip or one_ip.is_unspecified or other_ip.is_unspecified
 
 
 def _tls(path: Path, tls: TlsSpec) -> Iterator[Problem]:
@@ -116,32 +108,69 @@ def _instances(services: list[Service]) -> Iterator[Problem]:
                     f'{service.key} has an instance "{name}" already',
                 )
             seen.add((service.key, name))
+            yield from _unreachable(service, name)
 
 
-def _same_store(services: list[Service], sections: Sections) -> Iterator[Problem]:
-    """A CAS and an action cache in one store would overwrite each other's entries."""
-    cas = {
-        service.spec.instance_name: service.spec.cas_store
-        for service in services
-        if isinstance(service.spec, CasServiceSpec)
-    }
-    for service in services:
+def _same_store(sections: Sections) -> Iterator[Problem]:
+    """A CAS and an action cache in one store would overwrite each other's entries.
+
+    Whatever their instances and servers are: both kinds of entries have digests as keys.
+    """
+    blobs = [
+        (service.spec.instance_name, service.spec.cas_store)
+        for service in sections.services
+        if isinstance(service.spec, CasServiceSpec | ByteStreamServiceSpec)
+    ]
+    for service in sections.services:
         if not isinstance(service.spec, AcServiceSpec):
             continue
-        cas_store = cas.get(service.spec.instance_name)
-        if cas_store is None:
-            continue
-        same = cas_store == service.spec.ac_store
-        if not same:
-            one, other = sections.store(cas_store), sections.store(service.spec.ac_store)
-            same = one is not None and one is other
+        own, store = service.spec.instance_name, service.spec.ac_store
+        same = [name for name, other in blobs if _one_store(store, other, sections)]
         if same:
             yield error(
                 (*service.path, "ac_store"),
-                f'the CAS of instance "{service.spec.instance_name}" is the same store',
-                got=f'"{service.spec.ac_store}"',
+                f'the CAS of instance "{own if own in same else same[0]}" is the same store',
+                got=f'"{store}"',
                 hint="an action cache needs one of its own",
             )
+
+
+def _two_stores(sections: Sections) -> Iterator[Problem]:
+    """Small blobs come by the CAS, large ones by the byte stream; both look for either."""
+    cas = {
+        service.spec.instance_name: service.spec.cas_store
+        for service in sections.services
+        if isinstance(service.spec, CasServiceSpec)
+    }
+    for service in sections.services:
+        if not isinstance(service.spec, ByteStreamServiceSpec):
+            continue
+        name, store = service.spec.instance_name, service.spec.cas_store
+        other = cas.get(name, store)
+        known = sections.store(store) is not None and sections.store(other) is not None
+        if known and not _one_store(store, other, sections):
+            yield warning(
+                (*service.path, "cas_store"),
+                f'the CAS of instance "{name}" is another store, "{other}": blobs that are written '
+                "to one are missing in the other, unless they have a store in common",
+            )
+
+
+def _one_store(one: str, other: str, sections: Sections) -> bool:
+    """Whether two names stand for the same store."""
+    found = sections.store(one)
+    return one == other or (found is not None and found is sections.store(other))
+
+
+def _unreachable(service: Service, name: str) -> Iterator[Problem]:
+    """ByteStream's names of blobs are made of instance names, and not all can be told apart."""
+    *_, kind, _ = ("", *name.split("/")) if name else ("", "")
+    if service.key == "bytestream" and (name.startswith("/") or kind == "uploads"):
+        yield warning(
+            (*service.path, "instance_name"),
+            f'no client can read from an instance "{name}": names of its blobs read as others',
+            hint='it may not begin with "/", nor have "uploads" as the last part but one',
+        )
 
 
 def _http_paths(services: list[Service]) -> Iterator[Problem]:

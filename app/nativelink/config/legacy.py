@@ -206,6 +206,9 @@ class _Rewriter:
 
     def _providers(self, entries: _Entries, path: Path) -> None:
         for old in [key for key in entries if key in _PROVIDERS]:
+            if len(entries.keys() & {_CLOUD, *_PROVIDERS}) > 1:
+                # Two kinds in one store, which would become one: the validation says so.
+                return
             value, source = entries.pop(old)
             provider = _PROVIDERS[old]
             if isinstance(value, dict):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from nativelink.core.digest import Digest
@@ -61,8 +60,7 @@ class Code(IntEnum):
 _TEMPORARY: Final = frozenset({Code.UNAVAILABLE, Code.ABORTED, Code.RESOURCE_EXHAUSTED})
 
 
-@dataclass(frozen=True, slots=True)
-class MissingBlob:
+class MissingBlob(NamedTuple):
     """A blob that a call needs and the CAS lacks.
 
     Becomes a `google.rpc.PreconditionFailure` violation of type MISSING with the subject
@@ -141,11 +139,36 @@ def not_found(message: str) -> NativeLinkError:
     return NativeLinkError(Code.NOT_FOUND, message)
 
 
+class _MissingBlobError(NativeLinkError):
+    """NOT_FOUND of a blob.
+
+    Half of a cache's answers may be this, and most are caught on the way (by the other tier, by
+    the action cache), so its text is made when somebody reads it.
+    """
+
+    def __init__(self, digest: Digest) -> None:
+        # The base's constructor would want the text, and costs as much as all of this.
+        Exception.__init__(self)
+        self.code = Code.NOT_FOUND
+        self.details = (MissingBlob(digest),)
+        self.retryable = False
+        self._digest = digest
+        self._message: str | None = None
+
+    @property
+    def message(self) -> str:
+        if self._message is None:
+            self._message = f"blob {self._digest} not found"
+        return self._message
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._message = text
+
+
 def missing_blob(digest: Digest) -> NativeLinkError:
     """NOT_FOUND of a blob, with the digest as a typed detail."""
-    return NativeLinkError(
-        Code.NOT_FOUND, f"blob {digest} not found", details=(MissingBlob(digest),)
-    )
+    return _MissingBlobError(digest)
 
 
 def already_exists(message: str) -> NativeLinkError:

@@ -59,6 +59,9 @@ def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path):
     (tmp_path / "latin").write_bytes(b"{ a: '\xe4' }")
     with pytest.raises(NativeLinkError, match="not UTF-8 at byte 6"):
         examine_file(tmp_path / "latin")
+    (tmp_path / "wide").write_bytes("{ }".encode("utf-16"))
+    with pytest.raises(NativeLinkError, match="UTF-16; save it as UTF-8"):
+        examine_file(tmp_path / "wide")
 
 
 def test_endless_nesting_is_an_error_and_no_crash():

@@ -104,6 +104,11 @@ def test_what_json5_refuses_and_the_scanner_understands_is_the_same(text, data):
     [
         ("", 0, "the file is empty; it needs at least { }"),
         ("// nothing\n", 11, "the file is empty; it needs at least { }"),
+        (
+            "stores:\n  - name: CAS\n",
+            0,
+            'unexpected "stores"; the file is one object in { }, in JSON5: no YAML, no TOML',
+        ),
         ("{a:1 b:2}", 5, 'unexpected "b" after a value; a comma is missing before it'),
         ('{a:"x" "b":2}', 7, 'unexpected "b" after a value; a comma is missing before it'),
         ("{a:[1,2}", 7, '"}" cannot close the "[" of line 1, column 4; a "]" is missing before it'),

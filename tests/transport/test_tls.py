@@ -10,6 +10,7 @@ from cryptography import x509
 from nativelink.core.errors import NativeLinkError
 from nativelink.testing.fakes import wait_until
 from nativelink.transport.server import Server, TlsSettings
+from nativelink.transport.tls import TlsContexts
 from tests.transport.authority import Authority
 from tests.transport.live import live
 from tests.transport.wire import message
@@ -229,3 +230,25 @@ def test_settings_that_verify_nothing_are_refused(tmp_path):
     for extra in ({"verify_client": True}, {"client_crl_file": tmp_path}):
         with pytest.raises(NativeLinkError, match="client_ca_file"):
             TlsSettings(tmp_path, tmp_path, **extra)
+
+
+def test_files_that_do_not_fit_are_each_called_by_name_and_fault(own):
+    certificate, key = own.issue("server")
+    other = own.issue("other")[1]
+    encrypted = own.folder / "encrypted.key"
+    encrypted.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    absent = own.folder / "absent"
+    faults = {
+        (absent, key): f"cert_file {absent} cannot be read: No such file or directory",
+        (certificate, absent): f"key_file {absent} cannot be read: No such file or directory",
+        (key, key): f"cert_file {key} holds no certificate in PEM",
+        (certificate, certificate): f"key_file {certificate} holds no private key in PEM",
+        (certificate, encrypted): f"key_file {encrypted} is encrypted, and nobody is asked for its "
+        "password",
+        (certificate, other): f"key_file {other} is not the key of the certificate in cert_file "
+        f"{certificate}",
+    }
+    for files, fault in faults.items():
+        with pytest.raises(NativeLinkError) as refused:
+            TlsContexts(TlsSettings(*files)).load(0.0)
+        assert refused.value.message == f"tls: {fault}"

@@ -187,4 +187,6 @@ async def _start(server: Server, env: Environment) -> str:
 def _why(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another program listens there already"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are for root, or need the capability CAP_NET_BIND_SERVICE"
     return os.strerror(error.errno) if error.errno else str(error)

@@ -8,6 +8,7 @@ file.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import re
@@ -133,7 +134,9 @@ def examine_file(path: FilePath, environment: Mapping[str, str] | None = None) -
     except OSError as failure:
         raise _unreadable(path, failure) from failure
     except UnicodeDecodeError as failure:
-        raise invalid_argument(f"{path}: not UTF-8 at byte {failure.start}") from failure
+        wide = failure.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        what = "UTF-16; save it as UTF-8" if wide else f"not UTF-8 at byte {failure.start}"
+        raise invalid_argument(f"{path}: {what}") from failure
     return examine(text, str(path), os.environ if environment is None else environment)
 
 

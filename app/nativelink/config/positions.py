@@ -277,6 +277,12 @@ class _Scanner:
             if not self._open:
                 return MalformedError(token.start, "the file is empty", "it needs at least { }")
             return self._unclosed()
+        if not self._open and token.kind in {"bare", "text"}:
+            return self._bad(
+                token,
+                f"unexpected {self._shown()}",
+                "the file is one object in { }, in JSON5: no YAML, no TOML",
+            )
         if token.text == "," or (token.kind == "mark" and self._open):
             hint = "one comma too many" if token.text == "," else "a value is missing before it"
             return MalformedError(token.start, f'unexpected "{token.text}"', hint)

@@ -40,19 +40,24 @@ def split_address(text: str) -> tuple[str, int]:
     """Host and port of `host:port`, `[v6]:port` or `:port`.
 
     Raises:
-        ValueError: there is no port, or it is not in 0..65535, or the host is malformed.
+        ValueError: there is no port, or it is not in 0..65535, or the host is no IP address: names
+            are not looked up, because one name may be several addresses.
     """
     host, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError("no port")
     if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
         raise ValueError("the port is not a number from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        ipaddress.IPv6Address(host[1:-1])
-        return host[1:-1], int(port)
-    if ":" in host or "/" in host or any(letter.isspace() for letter in host):
-        raise ValueError("malformed address")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - ":50051" asks for all addresses
+    if not host:
+        return "0.0.0.0", int(port)  # noqa: S104 - ":50051" asks for all addresses
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        version = ipaddress.ip_address(bare).version
+    except ValueError:
+        raise ValueError("names are not looked up: an IP address is needed") from None
+    if (version == 6) is not (bare is not host):
+        raise ValueError("an IPv6 address, and no other, is put into [ ]")
+    return bare, int(port)
 
 
 def _checked_address(text: str) -> str:

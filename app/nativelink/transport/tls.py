@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from pathlib import Path
 from typing import Any, Final
@@ -93,13 +94,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["h2", "http/1.1"])
-    try:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise invalid_argument(
-            f"tls: cert_file {settings.cert_file} and key_file {settings.key_file} "
-            f"cannot be used together: {error}"
-        ) from error
+    _load_certificate(context, settings.cert_file, settings.key_file)
     if settings.client_ca_file is not None:
         required = settings.verify_client is not False
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
@@ -110,7 +105,39 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
+def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
+    # What OpenSSL says of two files names neither, so each is looked at by itself.
+    certificate, key = _read(cert_file, "cert_file"), _read(key_file, "key_file")
+    if re.search(rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----", certificate) is None:
+        raise invalid_argument(f"tls: cert_file {cert_file} holds no certificate in PEM")
+    if b"PRIVATE KEY-----" not in key:
+        raise invalid_argument(f"tls: key_file {key_file} holds no private key in PEM")
+    if b"ENCRYPTED" in key:
+        raise invalid_argument(
+            f"tls: key_file {key_file} is encrypted, and nobody is asked for its password"
+        )
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except (OSError, ssl.SSLError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise invalid_argument(
+                f"tls: key_file {key_file} is not the key of the certificate in cert_file "
+                f"{cert_file}"
+            ) from error
+        raise invalid_argument(
+            f"tls: cert_file {cert_file} and key_file {key_file} cannot be used: {error}"
+        ) from error
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise invalid_argument(f"tls: {key} {path} cannot be read: {error.strerror}") from error
+
+
 def _load_trust(context: ssl.SSLContext, path: Path, key: str) -> None:
+    _read(path, key)
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nativelink.config.load import examine
+from tests.transport.authority import Authority
 
 HTTP = '{ http: { socket_address: "127.0.0.1:50051" } }'
 
@@ -126,6 +127,26 @@ def test_a_file_that_one_may_not_look_for_is_no_finding(monkeypatch):
         ' socket_address: ":0", tls: { cert_file: "/root/c", key_file: "/root/k" } } } }] }'
     )
     assert found == set()
+
+
+def test_a_key_of_another_certificate_is_an_error(tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    other = authority.issue("other")[1]
+
+    def found(key_file):
+        return sentences(
+            "{ stores: [], servers: [{ services: { health: {} }, listener: { http: {"
+            f' socket_address: ":0", tls: {{ cert_file: "{certificate}", key_file: "{key_file}" }}'
+            " } } }] }"
+        )
+
+    assert found(key) == set()
+    (sentence,) = found(other)
+    assert sentence == (
+        f"error: servers[0].listener.http.tls.key_file: {other} is not the key of the certificate in "
+        f"{certificate}"
+    )
 
 
 def test_a_shared_temporary_directory_is_a_warning():

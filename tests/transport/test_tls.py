@@ -245,8 +245,10 @@ def test_files_that_do_not_fit_are_each_called_by_name_and_fault(own):
         (certificate, certificate): f"key_file {certificate} holds no private key in PEM",
         (certificate, encrypted): f"key_file {encrypted} is encrypted, and nobody is asked for its "
         "password",
-        (certificate, other): f"key_file {other} is not the key of the certificate in cert_file "
-        f"{certificate}",
+        (
+            certificate,
+            other,
+        ): f"key_file {other} is not the key of the certificate in {certificate}",
     }
     for files, fault in faults.items():
         with pytest.raises(NativeLinkError) as refused:

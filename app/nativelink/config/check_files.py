@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from nativelink.config.problems import Path, Problem, warning
+from nativelink.config.problems import Path, Problem, error, warning
+from nativelink.core.certificates import pair_fault
 
-__all__ = ["exists", "missing_file"]
+__all__ = ["certificate_pair", "exists", "missing_file"]
 
 
 def exists(file: FilePath) -> bool:
@@ -25,3 +27,17 @@ def missing_file(path: Path, name: str | None) -> Iterator[Problem]:
     """
     if name is not None and not exists(FilePath(name)):
         yield warning(path, f"there is no file {name} here")
+
+
+def certificate_pair(path: Path, cert_file: str, key_file: str) -> Iterator[Problem]:
+    """An error below `path` if a certificate and its key do not fit, or a warning if one is absent.
+
+    What may not be read here cannot be judged: it may be another user's.
+    """
+    files = {"cert_file": FilePath(cert_file), "key_file": FilePath(key_file)}
+    for key, file in files.items():
+        yield from missing_file((*path, key), str(file))
+    if all(os.access(file, os.R_OK) for file in files.values()):
+        fault = pair_fault(*files.values())
+        if fault is not None:
+            yield error((*path, fault.key), f"{files[fault.key]} {fault.what}")

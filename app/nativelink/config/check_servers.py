@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from nativelink.config.check_files import missing_file
+from nativelink.config.check_files import certificate_pair, missing_file
 from nativelink.config.problems import Path, Problem, error, warning
 from nativelink.config.sections import Sections, Service
 from nativelink.config.specs_common import split_address
@@ -86,7 +86,8 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _tls(path: Path, tls: TlsSpec) -> Iterator[Problem]:
-    for key in ("cert_file", "key_file", "client_ca_file", "client_crl_file"):
+    yield from certificate_pair(path, tls.cert_file, tls.key_file)
+    for key in ("client_ca_file", "client_crl_file"):
         yield from missing_file((*path, key), getattr(tls, key))
     if tls.client_crl_file is not None and tls.client_ca_file is None:
         yield error(

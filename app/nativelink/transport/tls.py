@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
 
+from nativelink.core.certificates import pair_fault
 from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.transport.settings import TlsSettings
 
@@ -106,38 +106,21 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
-    # What OpenSSL says of two files names neither, so each is looked at by itself.
-    certificate, key = _read(cert_file, "cert_file"), _read(key_file, "key_file")
-    if re.search(rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----", certificate) is None:
-        raise invalid_argument(f"tls: cert_file {cert_file} holds no certificate in PEM")
-    if b"PRIVATE KEY-----" not in key:
-        raise invalid_argument(f"tls: key_file {key_file} holds no private key in PEM")
-    if b"ENCRYPTED" in key:
-        raise invalid_argument(
-            f"tls: key_file {key_file} is encrypted, and nobody is asked for its password"
-        )
+    # Asked before OpenSSL is, which would ask the terminal for an encrypted key's password.
+    fault = pair_fault(cert_file, key_file)
+    if fault is not None:
+        path = cert_file if fault.key == "cert_file" else key_file
+        raise invalid_argument(f"tls: {fault.key} {path} {fault.what}")
     try:
         context.load_cert_chain(cert_file, key_file)
     except (OSError, ssl.SSLError) as error:
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise invalid_argument(
-                f"tls: key_file {key_file} is not the key of the certificate in cert_file "
-                f"{cert_file}"
-            ) from error
+        # They were changed in between.
         raise invalid_argument(
             f"tls: cert_file {cert_file} and key_file {key_file} cannot be used: {error}"
         ) from error
 
 
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise invalid_argument(f"tls: {key} {path} cannot be read: {error.strerror}") from error
-
-
 def _load_trust(context: ssl.SSLContext, path: Path, key: str) -> None:
-    _read(path, key)
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:

@@ -144,8 +144,8 @@ def test_a_key_of_another_certificate_is_an_error(tmp_path):
     assert found(key) == set()
     (sentence,) = found(other)
     assert sentence == (
-        f"error: servers[0].listener.http.tls.key_file: {other} is not the key of the certificate in "
-        f"{certificate}"
+        f"error: servers[0].listener.http.tls.key_file: {other} is not the key of the certificate "
+        f"in {certificate}"
     )
 
 

@@ -13,7 +13,8 @@ from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
 from nativelink.core.streams import Source
 from nativelink.proto.google.bytestream import bytestream_pb2 as pb
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
-from nativelink.services.uploads import BUFFER_BYTES, UploadName, Uploads
+from nativelink.services.upload import BUFFER_BYTES, UploadName
+from nativelink.services.uploads import Uploads
 from nativelink.stores.store import DelegatingStore, Store, write_bytes
 from nativelink.testing.calls import Caller, FakeMessageSink, FakeMessageSource
 from nativelink.testing.fakes import DictStore, wait_until

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from nativelink.core.digest import DigestFunction
+from nativelink.core.eager import run_all
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
@@ -189,3 +190,13 @@ async def test_batches_of_many_small_blobs_pass_with_the_limits_of_every_client(
         assert list(read.values()) == blobs
 
     await service.call(work, options={"grpc.max_receive_message_length": 4 * 1024 * 1024})
+
+
+async def test_clients_that_chose_one_name_at_once_all_succeed(service: Service) -> None:
+    def work(client: ReapiClient) -> int:
+        name = f"{INSTANCE}/uploads/one/blobs/{digest_of(LARGE).hash}/{len(LARGE)}"
+        client.write_name = lambda digest: name  # type: ignore[method-assign]
+        return client.write(LARGE)
+
+    assert await run_all([service.call(work) for _ in range(4)]) == [len(LARGE)] * 4
+    assert list(service.cas.blobs.values()) == [LARGE]

@@ -16,7 +16,8 @@ from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
 from nativelink.services.methods import method, service
 from nativelink.services.resource_name import ResourceName, parse_resource_name
-from nativelink.services.uploads import Upload, UploadName, Uploads, UploadStatistics
+from nativelink.services.upload import Upload, UploadName
+from nativelink.services.uploads import Uploads, UploadStatistics
 from nativelink.services.wire import WriteRequest, parse_write_request, varint
 from nativelink.stores.store import Store, has_one
 

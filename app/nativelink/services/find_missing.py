@@ -57,7 +57,7 @@ class DigestTable:
     """Digests by the bytes that stand for them in requests.
 
     Args:
-        capacity: digests at most; 400 bytes of memory each. When it is full, it starts again.
+        capacity: digests at most; 360 bytes of memory each. When it is full, it starts again.
     """
 
     __slots__ = ("_capacity", "_known")

@@ -129,6 +129,12 @@ def test_a_file_that_one_may_not_look_for_is_no_finding(monkeypatch):
     assert found == set()
 
 
+def test_a_kind_called_like_our_own_field_is_an_unknown_kind():
+    for value in ("null", "{}", "{ memory: {} }"):
+        (found,) = of_store(f"spec: {value}")
+        assert found.startswith('error: stores.A.spec: unknown store kind "spec"; allowed: memory,')
+
+
 def test_a_key_of_another_certificate_is_an_error(tmp_path):
     authority = Authority(tmp_path)
     certificate, key = authority.issue("server")

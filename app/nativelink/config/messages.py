@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
+from nativelink.config.fields import Named
 from nativelink.config.problems import Path, Problem, closest, error, format_value
 from nativelink.config.shape import Choice, Keyed, Object, Shape, Tagged, child
 
@@ -58,6 +59,9 @@ class _Place:
         node, inner, around = tree, shape, None
         parts = detail["loc"]
         for index, part in enumerate(parts):
+            if part == Named.FLATTENED and isinstance(inner, Object) and inner.beside is not None:
+                # Pydantic's field, even where somebody wrote a kind that is called like it.
+                continue
             inside = (isinstance(node, dict) and part in node) or (
                 isinstance(node, list) and isinstance(part, int) and part < len(node)
             )

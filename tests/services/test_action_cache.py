@@ -198,6 +198,14 @@ class TestUpdateActionResult:
         await server.update(result)
         assert server.results.blobs == {ACTION: b"\x20\x07" + unknown}
 
+    async def test_a_result_that_nobody_could_read_back_is_refused(self, server: Server) -> None:
+        largest = pb.ActionResult(stdout_raw=bytes(10 * 2**20 - 100))
+        await server.update(largest)
+        assert await server.get() == largest
+        with pytest.raises(NativeLinkError, match="10485760 are allowed") as raised:
+            await server.update(pb.ActionResult(stdout_raw=bytes(10 * 2**20)))
+        assert code_of(raised) is Code.INVALID_ARGUMENT
+
     async def test_a_read_only_instance_refuses(self, server: Server) -> None:
         with pytest.raises(NativeLinkError, match="'read/only' is read-only") as raised:
             await server.update(pb.ActionResult(), instance_name="read/only")

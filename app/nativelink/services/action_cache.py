@@ -137,6 +137,10 @@ class ActionCacheService:
         result = request.action_result
         _check_digests(result)
         data = result.SerializeToString()
+        if len(data) > _MAX_RESULT_BYTES:
+            raise invalid_argument(
+                f"the result of {digest} has {len(data)} bytes; {_MAX_RESULT_BYTES} are allowed"
+            )
         await write_bytes(instance.store, digest, data)
         return data
 

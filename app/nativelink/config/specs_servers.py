@@ -158,7 +158,10 @@ class HttpListenerSpec(Spec):
         default=AdvancedHttpSpec(), description="Settings that are best left alone."
     )
     max_decoding_message_size: Annotated[Size, Zero(4 * 1024**2)] = Field(
-        default=4 * 1024**2, description="Bytes of the largest gRPC message accepted."
+        default=4 * 1024**2,
+        description="Bytes of the largest gRPC message accepted. Batches of blobs are limited to "
+        "64 KiB less, as clients are told; a BatchUpdateBlobs request may be longer by the names "
+        "of its blobs.",
     )
     tls: TlsSpec | None = Field(default=None, description="TLS. Unset: plain text.")
 

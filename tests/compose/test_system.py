@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -120,6 +121,22 @@ async def test_prometheus_may_have_a_listener_of_its_own():
         text = (await page(prometheus.address, "/metrics")).text
         assert 'rpc_method="GetCapabilities",rpc_grpc_status_code="0"} 1' in text
         assert prometheus.url.startswith("http://")
+
+
+async def test_connections_that_fail_are_counted_by_their_fault():
+    async with opened(config(server("health: {}"))) as system:
+        address = system.listeners[0].address
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        # A connection preface, and a frame of stream 0 that belongs on another (RFC 9113 6.2).
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\1\4\0\0\0\0")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        text = (await page(address, "/metrics")).text
+        assert (
+            'nativelink_connection_server_failed_total{server="0",reason="PROTOCOL_ERROR"} 1'
+            in text
+        )
 
 
 async def test_calls_are_not_counted_when_telemetry_is_disabled():

@@ -1,5 +1,6 @@
 """TLS on loopback: versions, ALPN, client certificates, revocation, files that change."""
 
+import asyncio
 import json
 import logging
 import ssl
@@ -9,7 +10,7 @@ from cryptography import x509
 
 from nativelink.core.errors import NativeLinkError
 from nativelink.testing.fakes import wait_until
-from nativelink.transport.server import Server, TlsSettings
+from nativelink.transport.server import Server, ServerSettings, TlsSettings
 from nativelink.transport.tls import TlsContexts
 from tests.transport.authority import Authority
 from tests.transport.live import live
@@ -254,3 +255,75 @@ def test_files_that_do_not_fit_are_each_called_by_name_and_fault(own):
         with pytest.raises(NativeLinkError) as refused:
             TlsContexts(TlsSettings(*files)).load(0.0)
         assert refused.value.message == f"tls: {fault}"
+
+
+async def refusal(running, context):
+    """What a client is told that is not let in."""
+    try:
+        async with running.connect(context) as client:
+            client.greet()
+            await client.reader.read()
+    except ssl.SSLError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize(
+    ("version", "alert"),
+    [
+        (ssl.TLSVersion.TLSv1_2, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (ssl.TLSVersion.TLSv1_3, "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+    ],
+)
+async def test_who_is_refused_is_told_why_and_so_is_the_log(authority, caplog, version, alert):
+    tls = TlsSettings(*authority.issue("server"), client_ca_file=authority.file)
+    async with live(tls=tls) as running:
+        context = client_context(authority, version=version)
+        for _ in range(2):
+            assert await refusal(running, context) == alert
+        reason = "peer did not return a certificate"
+        assert running.server.statistics().handshakes_failed == {reason: 2}
+        caplog.clear()
+        running.pass_time(1)
+        assert caplog.messages == [f"TLS handshakes failed: 2 x {reason}"]
+
+        caplog.clear()
+        await refusal(running, context)
+        running.pass_time(30)
+        assert caplog.messages == []
+        running.pass_time(30)
+        assert caplog.messages == [f"TLS handshakes failed: 1 x {reason}"]
+
+
+async def test_a_stranger_is_told_that_its_authority_is_unknown(authority, tmp_path):
+    stranger = Authority(tmp_path, "stranger").issue("client")
+    tls = TlsSettings(*authority.issue("server"), client_ca_file=authority.file)
+    async with live(tls=tls) as running:
+        context = client_context(authority, pair=stranger)
+        assert await refusal(running, context) == "TLSV1_ALERT_UNKNOWN_CA"
+        (reason,) = running.server.statistics().handshakes_failed
+        assert reason == "unable to get local issuer certificate"
+
+
+async def test_a_peer_that_stays_after_its_refusal_is_closed_by_the_time_out(authority):
+    settings = ServerSettings(handshake_timeout_s=0.05)
+    async with live(settings, tls=TlsSettings(*authority.issue("server"))) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        # A handshake record that holds no ClientHello (RFC 8446 section 4).
+        writer.write(b"\x16\x03\x01\x00\x05hello")
+        told = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        # One record: an alert (21), fatal (2), unexpected_message (10).
+        assert (told[0], told[5:]) == (21, b"\x02\x0a")
+        assert running.server.statistics().handshakes_failed == {"unexpected message": 1}
+
+
+async def test_plain_http_on_a_port_for_tls_is_closed_at_once_and_counted(authority):
+    async with live(tls=TlsSettings(*authority.issue("server"))) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        assert running.server.statistics().handshakes_failed == {"http request": 1}

@@ -21,10 +21,15 @@ from nativelink.core.rpc import Method
 from nativelink.services.health import HealthService
 from nativelink.services.identity import requiring_identity
 from nativelink.services.reflection import ReflectionService
-from nativelink.telemetry.metrics import CONNECTIONS, CONNECTIONS_ACCEPTED, RPC_ACTIVE
+from nativelink.telemetry.metrics import (
+    CONNECTIONS,
+    CONNECTIONS_ACCEPTED,
+    CONNECTIONS_FAILED,
+    RPC_ACTIVE,
+)
 from nativelink.telemetry.prometheus import metrics_route
 from nativelink.telemetry.rpc import LoggingRpcRecorder, RpcRecorder
-from nativelink.transport.server import Server
+from nativelink.transport.server import Server, Statistics
 from nativelink.transport.settings import ServerSettings, TlsSettings
 
 __all__ = ["Listener", "open_listeners"]
@@ -153,7 +158,15 @@ def _observe(name: str, server: Server, env: Environment) -> None:
     registry = env.registry
     registry.observe(CONNECTIONS, lambda: [(labels, figures().connections)])
     registry.observe(CONNECTIONS_ACCEPTED, lambda: [(labels, figures().connections_total)])
+    registry.observe(CONNECTIONS_FAILED, lambda: _failed(name, figures()))
     registry.observe(RPC_ACTIVE, lambda: [(labels, figures().calls)])
+
+
+def _failed(name: str, figures: Statistics) -> list[tuple[tuple[str, str], int]]:
+    reasons = figures.handshakes_failed | figures.connections_ended
+    if figures.connections_refused:
+        reasons["too many connections"] = figures.connections_refused
+    return [((name, reason), count) for reason, count in reasons.items()]
 
 
 def _observer(methods: Sequence[Method], env: Environment) -> RpcRecorder | None:

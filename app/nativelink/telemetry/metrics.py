@@ -19,6 +19,7 @@ __all__ = [
     "CATALOGUE",
     "CONNECTIONS",
     "CONNECTIONS_ACCEPTED",
+    "CONNECTIONS_FAILED",
     "EVENT_LOOP_LAG",
     "HEALTH_CHECKS",
     "PROCESS_CPU_TIME",
@@ -132,6 +133,14 @@ CONNECTIONS_ACCEPTED: Final = Definition(
     "Connections accepted since the start.",
     ("server",),
 )
+CONNECTIONS_FAILED: Final = Definition(
+    "connection.server.failed",
+    Kind.COUNTER,
+    "{connection}",
+    "Connections turned away or ended for a fault, by it: too many connections, what OpenSSL says "
+    "of a TLS handshake, an HTTP/2 error code.",
+    ("server", "reason"),
+)
 STORE_SIZE: Final = Definition(
     "store.size",
     Kind.UP_DOWN_COUNTER,
@@ -213,6 +222,7 @@ CATALOGUE: Final = (
     RPC_ACTIVE,
     CONNECTIONS,
     CONNECTIONS_ACCEPTED,
+    CONNECTIONS_FAILED,
     STORE_SIZE,
     STORE_MAX_SIZE,
     STORE_ENTRIES,

@@ -54,6 +54,7 @@ class Statistics:
         calls: HTTP/2 streams open now.
         calls_total: gRPC calls and HTTP/2 requests begun on connections still open or closed.
         connections_ended: by HTTP/2 error code, connections that we ended for a violation.
+        handshakes_failed: by what OpenSSL says, TLS handshakes that came to nothing.
     """
 
     connections: int
@@ -62,6 +63,7 @@ class Statistics:
     calls: int
     calls_total: int
     connections_ended: dict[str, int]
+    handshakes_failed: dict[str, int]
 
 
 class Server:
@@ -214,7 +216,10 @@ class Server:
         now = self.monotonic()
         for connection in list(self._connections):
             connection.tick(now)
-        if self._tls is not None and self._server is not None and self._tls.changed(now):
+        if self._tls is None:
+            return
+        self._tls.failed.tell(now)
+        if self._server is not None and self._tls.changed(now):
             begun = begin(self._listen(), asyncio.get_running_loop())
             # One at a time: `changed` polls no more often than that takes.
             self._relistening = begun if isinstance(begun, asyncio.Task) else None
@@ -274,6 +279,7 @@ class Server:
             calls=sum(len(item.streams) for item in machines),
             calls_total=self._past_calls + sum(item.opened for item in machines),
             connections_ended=dict(self._ended),
+            handshakes_failed={} if self._tls is None else dict(self._tls.failed.counts),
         )
 
 

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from nativelink.core.certificates import pair_fault
 from nativelink.core.errors import NativeLinkError, invalid_argument
+from nativelink.transport.handshakes import FailedHandshakes
 from nativelink.transport.settings import TlsSettings
 
 __all__ = ["TlsContexts", "peer_identity"]
@@ -28,6 +29,9 @@ class TlsContexts:
 
     A new context is made whenever a file changed; new connections get it, old ones keep theirs.
     Files that cannot be used leave the context as it is and log an error, once per change.
+
+    Attributes:
+        failed: the handshakes that failed with any of them.
     """
 
     def __init__(self, settings: TlsSettings) -> None:
@@ -35,6 +39,7 @@ class TlsContexts:
         self._stamps: dict[Path, _Stamp | None] = {}
         self._polled_at = 0.0
         self._context: ssl.SSLContext | None = None
+        self.failed = FailedHandshakes()
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -51,7 +56,9 @@ class TlsContexts:
         self._polled_at = now
         # Looked at before they are read: a file that changes in between is read again.
         self._stamps = self._look()
-        self._context = _context(self._settings)
+        context = _context(self._settings)
+        self.failed.watch(context)
+        self._context = context
 
     def changed(self, now: float) -> bool:
         """Whether there is a new context since the last call; cheap unless a poll is due."""

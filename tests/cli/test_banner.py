@@ -72,7 +72,7 @@ def test_tls_needs_the_certificate_and_mutual_tls_the_clients_own():
     tls = TlsSettings(Path("/tls/server.crt"), Path("/tls/server.key"))
     lines = bazelrc(system(listener(tls=tls)))
     assert lines[0] == "build --remote_cache=grpcs://127.0.0.1:50051"
-    assert lines[-1] == "build --tls_certificate=/tls/server.crt"
+    assert lines[-1] == "build --tls_certificate=/path/to/ca.crt"
     mutual = TlsSettings(Path("/c"), Path("/k"), client_ca_file=Path("/ca"))
     lines = bazelrc(system(listener(tls=mutual)))
     assert [line.partition("=")[0] for line in lines[-3:]] == [
@@ -100,6 +100,26 @@ def test_limits_are_said_in_words(
 ):
     show_banner(system(listener(), leaves=(leaf("CAS", policy),)), {})
     assert f"  CAS  {words}" in capsys.readouterr().out
+
+
+def test_pages_have_an_address_for_browsers(capsys: pytest.CaptureFixture[str]):
+    tls = TlsSettings(Path("/c"), Path("/k"))
+    show_banner(
+        system(
+            listener(pages=("/status", "/metrics")),
+            listener(address="127.0.0.1:2", tls=tls),
+            listener(address="127.0.0.1:3", services=()),
+        ),
+        {},
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:7] == [
+        "  grpc://127.0.0.1:50051  cas",
+        "  http://127.0.0.1:50051  /status, /metrics",
+        "  grpcs://127.0.0.1:2  cas",
+        "  https://127.0.0.1:2  /status",
+        "  http://127.0.0.1:3  /status",
+    ]
 
 
 def test_with_json_logs_only_log_lines_are_written(

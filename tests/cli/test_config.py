@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_check_is_in_colour_on_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert "\x1b[1;31m" in run("check", WRONG).output
+
+
+def test_a_long_line_is_cut_around_its_caret_on_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    path = tmp_path / "long.json5"
+    for before, after in ((0, 100), (100, 0), (50, 50), (0, 0)):
+        path.write_text(f"{{ /*{'-' * before}*/ stores: oops, servers: [] /*{'-' * after}*/ }}")
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", run("check", path).output).splitlines()
+        (at,) = (index for index, line in enumerate(lines) if line.strip() == "^")
+        assert lines[at - 1][lines[at].index("^") :].startswith("oops")
+        assert len(lines[at - 1]) <= 40
 
 
 def test_warnings_alone_do_not_fail_the_check(good):

@@ -106,7 +106,8 @@ def test_the_banner_says_where_what_and_how(memory_file: Path):
     with running(memory_file) as server:
         assert server.end(signal.SIGTERM) == 0
     assert f"nativelink {nativelink.__version__}\n" in server.lines
-    assert f"  grpc://{server.address}  cas, ac, capabilities, bytestream, /status" in server.output
+    assert f"  grpc://{server.address}  cas, ac, capabilities, bytestream\n" in server.output
+    assert f"  http://{server.address}  /status" in server.output
     assert "  CAS  at most 64 MB  in memory\n" in server.lines
     rc = [line.strip() for line in server.lines if line.startswith("  build ")]
     assert rc[:2] == [

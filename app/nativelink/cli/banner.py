@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from nativelink import __version__
@@ -55,7 +55,8 @@ def _lines(listener: Listener) -> Iterator[str]:
     yield "build --remote_timeout=600"
     yield "build --experimental_guard_against_concurrent_changes=true"
     if listener.tls is not None:
-        yield f"build --tls_certificate={listener.tls.cert_file}"
+        # The authority is known to who made the certificate, and the server has no need of it.
+        yield "build --tls_certificate=/path/to/ca.crt"
         if listener.tls.client_ca_file is not None:
             yield "build --tls_client_certificate=/path/to/client.crt"
             yield "build --tls_client_key=/path/to/client.key"
@@ -94,8 +95,9 @@ def _sections(system: System) -> Iterator[tuple[str, list[str]]]:
     yield (
         "listens on",
         [
-            f"{listener.url}  {', '.join([*listener.services, *listener.pages])}"
+            f"{url}  {', '.join(names)}"
             for listener in system.listeners
+            for url, names in _offers(listener)
         ],
     )
     width = max((len(leaf.path) for leaf in system.leaves), default=0)
@@ -104,6 +106,15 @@ def _sections(system: System) -> Iterator[tuple[str, list[str]]]:
         [f"{leaf.path:{width}}  {_limits(leaf)}  in {leaf.place}" for leaf in system.leaves],
     )
     yield "for your .bazelrc", bazelrc(system)
+
+
+def _offers(listener: Listener) -> Iterator[tuple[str, Sequence[str]]]:
+    """Addresses, each with what is found there: pages have a line of their own, for browsers."""
+    if listener.services or not listener.pages:
+        yield listener.url, listener.services
+    if listener.pages:
+        scheme = "http" if listener.tls is None else "https"
+        yield f"{scheme}://{listener.address}", listener.pages
 
 
 def _show_plain(system: System) -> None:

@@ -108,6 +108,8 @@ def _print_finding(console: Console, finding: Finding) -> None:
 
     style = "bold red" if finding.severity == "error" else "bold yellow"
     headline, *excerpt = str(finding).split("\n")
+    if console.is_terminal:
+        excerpt = _around_caret(excerpt, console.width)
     text = Text(headline)
     text.highlight_words([f" {finding.severity}: "], style=style)
     if finding.where:
@@ -116,7 +118,19 @@ def _print_finding(console: Console, finding: Finding) -> None:
         text.append(f"\n{line}", style="dim")
     if excerpt:
         text.append(f"\n{excerpt[-1]}", style=style)
-    console.print(text, soft_wrap=True)
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _around_caret(excerpt: list[str], width: int) -> list[str]:
+    """A line and the line with its caret, cut so that neither wraps: the caret stays below."""
+    if not excerpt or len(excerpt[0]) < width:
+        return excerpt
+    source, caret = excerpt
+    begin = max(0, min(len(caret) - width // 2, len(source) - width + 1))
+    end = begin + width - 1
+    shown = f"{'…' if begin else ''}{source[begin + (begin > 0) : end - 1]}"
+    shown += source[end - 1 : end] if end >= len(source) else "…"
+    return [shown, caret[begin:]]
 
 
 def _add(tree: Tree, node: Node) -> None:

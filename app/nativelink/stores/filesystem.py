@@ -28,7 +28,13 @@ from typing import Final, Self
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
-from nativelink.core.errors import Code, NativeLinkError, out_of_range, unavailable
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    missing_blob,
+    out_of_range,
+    unavailable,
+)
 from nativelink.core.streams import Chunk, Sink, Source, drain
 from nativelink.stores.disk import (
     DiskLane,
@@ -270,6 +276,9 @@ class FilesystemStore:
     ) -> None:
         size = self._map.get(key, self._now())
         if size is None:
+            if type(key) is Digest and not self._scanning:
+                # What `_find` would find out; a miss is as frequent as a hit.
+                raise missing_blob(key)
             size = await self._find(key)
         if offset > size:
             raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")

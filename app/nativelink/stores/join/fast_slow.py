@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from nativelink.core.clock import Clock, SystemClock
 from nativelink.core.digest import Digest, StoreKey
@@ -305,14 +305,15 @@ class FastSlowStore:
         """
         return isinstance(key, Digest) and await self._slow.has((key,)) == [key.size_bytes]
 
-    async def _get_cold(self, key: StoreKey, sink: Sink, offset: int, limit: int | None) -> None:
-        """Read what the fast side does not have."""
+    def _get_cold(
+        self, key: StoreKey, sink: Sink, offset: int, limit: int | None
+    ) -> Coroutine[Any, Any, None]:
+        """What reads a value that the fast side does not have; to be awaited at once."""
         if offset or limit is not None or not self._shares(key):
-            await self._get_slow(key, sink, offset, limit)
-        elif key not in self._flights and (isinstance(key, str) or key.size_bytes <= _WHOLE_BYTES):
-            await self._lead_whole(key, sink)
-        else:
-            await self._get_shared(key, sink)
+            return self._get_slow(key, sink, offset, limit)
+        if key not in self._flights and (isinstance(key, str) or key.size_bytes <= _WHOLE_BYTES):
+            return self._lead_whole(key, sink)
+        return self._get_shared(key, sink)
 
     def _shares(self, key: StoreKey) -> bool:
         """Whether a whole read of a key is shared with others, and kept in the fast side."""

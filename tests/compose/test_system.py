@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent import futures
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import httpx
@@ -137,6 +138,33 @@ async def test_connections_that_fail_are_counted_by_their_fault():
             'nativelink_connection_server_failed_total{server="0",reason="PROTOCOL_ERROR"} 1'
             in text
         )
+
+
+async def test_pages_tell_how_full_a_disk_is_and_each_store_has_its_line(tmp_path: Path):
+    kept = f"filesystem: {{ content_path: '{tmp_path}/c', temp_path: '{tmp_path}/t' }}"
+    text = f"""{{ stores: [{{ name: "CAS", {kept} }}, {{ name: "AC", memory: {{}} }}],
+      servers: [{server(CACHE + "health: {}, admin: {}")}] }}"""
+    async with opened(Config.model_validate(json5.loads(text))) as system:
+        address = system.listeners[0].address
+        metrics = (await page(address, "/metrics")).text
+        (line,) = (
+            line
+            for line in metrics.splitlines()
+            if line.startswith("nativelink_store_disk_available_bytes{")
+        )
+        assert 'store_name="CAS"' in line
+        assert float(line.split()[-1]) > 0
+        stores = (await page(address, "/admin")).json()["stores"]
+        assert stores["CAS"]["disk"]["total_bytes"] > stores["CAS"]["disk"]["available_bytes"] > 0
+        status = (await page(address, "/status")).text
+        assert [
+            json.loads(each.rstrip(",]").lstrip("["))["namespace"]
+            for each in status.split("\n")
+            if each
+        ] == [
+            "/nativelink/stores/CAS/FilesystemStore",
+            "/nativelink/stores/AC/MemoryStore",
+        ]
 
 
 async def test_calls_are_not_counted_when_telemetry_is_disabled():

@@ -42,6 +42,7 @@ from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.store import RemovalFeed, Store
 from nativelink.telemetry.meter import Observation
 from nativelink.telemetry.metrics import (
+    STORE_DISK_AVAILABLE,
     STORE_ENTRIES,
     STORE_EVICTED_BYTES,
     STORE_EVICTIONS,
@@ -215,6 +216,12 @@ class StoreBuilder:
             store.statistics,
         )
         self._leaf(leaf, store)
+
+        def available() -> list[Observation]:
+            disk = store.statistics().disk
+            return [] if disk is None else [((path, spec.KIND), disk.available_bytes)]
+
+        self._env.registry.observe(STORE_DISK_AVAILABLE, available)
         return Node(store, store)
 
     def _noop(self) -> Node:

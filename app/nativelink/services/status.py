@@ -172,7 +172,8 @@ def status_route(registry: HealthRegistry, *, path: str, timeout_s: float) -> Ht
         failing = any(result.health in (Health.FAILED, Health.TIMEOUT) for result in results)
         return HttpResponse(
             503 if failing else 200,
-            json.dumps([_as_json(result) for result in results]).encode(),
+            # A line for each, for those who look at it by curl.
+            b"[%s]\n" % ",\n".join(json.dumps(_as_json(each)) for each in results).encode(),
             content_type=_JSON,
             headers={"cache-control": "no-store"},
         )

@@ -88,6 +88,7 @@ class FilesystemStatistics:
         scanning: whether the start-up scan still runs.
         removing: evicted files that are still on the disk.
         inline_pauses: how often the disk was too slow for calls on the event loop.
+        disk: what the disk has; None where it does not say.
     """
 
     entries: EvictionStatistics
@@ -97,6 +98,7 @@ class FilesystemStatistics:
     scanning: bool
     removing: int
     inline_pauses: int
+    disk: DiskSpace | None
 
 
 class FilesystemStore:
@@ -240,7 +242,15 @@ class FilesystemStore:
             scanning=self._scanning,
             removing=len(self._removals),
             inline_pauses=self._guard.pauses,
+            disk=self._disk(),
         )
+
+    def _disk(self) -> DiskSpace | None:
+        try:
+            return DiskSpace.of(self._layout.digests)
+        except OSError as error:
+            log.warning("cannot ask how full the disk is: %s", error)
+            return None
 
     # Looking up.
 
@@ -573,10 +583,8 @@ class FilesystemStore:
 
     def _watch_space(self, *, urgent: bool = False) -> None:
         """Evict if the disk is too full, or if it was found full."""
-        try:
-            space = DiskSpace.of(self._layout.digests)
-        except OSError as error:
-            log.warning("cannot ask how full the disk is: %s", error)
+        space = self._disk()
+        if space is None:
             return
         wanted = self._space.shortfall(space, leaving_bytes=self._removals.leaving_bytes)
         if not wanted:

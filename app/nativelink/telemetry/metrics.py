@@ -29,6 +29,7 @@ __all__ = [
     "PROCESS_START_TIME",
     "RPC_ACTIVE",
     "RPC_SERVER_DURATION",
+    "STORE_DISK_AVAILABLE",
     "STORE_ENTRIES",
     "STORE_EVICTED_BYTES",
     "STORE_EVICTIONS",
@@ -155,6 +156,14 @@ STORE_MAX_SIZE: Final = Definition(
     "Bytes that a store may hold (eviction_policy.max_bytes); absent where there is no limit.",
     ("store.name", "store.type"),
 )
+STORE_DISK_AVAILABLE: Final = Definition(
+    "store.disk.available",
+    Kind.GAUGE,
+    "By",
+    "Bytes that may still be written to the disk of a filesystem store, by whomever. Below 2 % of "
+    "it, or 1 GiB if that is more, the store evicts whatever its policy says.",
+    ("store.name", "store.type"),
+)
 STORE_ENTRIES: Final = Definition(
     "store.entries",
     Kind.UP_DOWN_COUNTER,
@@ -225,6 +234,7 @@ CATALOGUE: Final = (
     CONNECTIONS_FAILED,
     STORE_SIZE,
     STORE_MAX_SIZE,
+    STORE_DISK_AVAILABLE,
     STORE_ENTRIES,
     STORE_EVICTIONS,
     STORE_EVICTED_BYTES,

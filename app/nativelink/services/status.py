@@ -147,7 +147,8 @@ def store_check(store: Store, *, size_bytes: int, function: DigestFunction) -> C
         await write_bytes(store, digest, blob)
         size = await has_one(store, digest)
         if size is None:
-            return Health.FAILED, f"{digest} is absent just after it was written"
+            what = "is absent just after it was written: is the store, or its disk, full?"
+            return Health.FAILED, f"{digest} {what}"
         if size != size_bytes:
             return Health.FAILED, f"{digest} has {size} bytes instead of {size_bytes}"
         if await read_bytes(store, digest, max_size=size_bytes) != blob:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from bench.servers import Server, start_ours
+from bench.servers import ROOT, Server, start_ours
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 
 LIMIT_BYTES = 64 * 2**20
@@ -108,7 +108,9 @@ def main() -> int:
                 outcome[f"{name}_mb_per_s"] = round(size * options.count / took / 1e6)
                 outcome[f"{name}_rss_growth_mib"] = round((sampler.peak_bytes - before) / 2**20, 1)
         outcome["rss_before_mib"] = round(before / 2**20, 1)
-    print(json.dumps(outcome, indent=1))
+    text = json.dumps(outcome, indent=1)
+    (ROOT / "docs/benchmarks-memory.json").write_text(text + "\n")
+    print(text)
     grown = max(outcome["upload_rss_growth_mib"], outcome["download_rss_growth_mib"])
     return 0 if grown * 2**20 < LIMIT_BYTES else 1
 

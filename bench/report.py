@@ -203,7 +203,10 @@ shows the median round and the extremes. `h2load` repeats one request over 4 con
 streams each (1 MiB: 4 x 2, 64 MiB: 1 x 2); unique writes come from `bench/loader.py`.
 The peer is {peer} 1.4.25 (C++), a disk cache that never calls fsync; our writes to disk are
 fsynced before they are acknowledged. Configurations of ours: `memory`; `filesystem`;
-`composed`, the file system with memory in front, as `make run` serves it.
+`composed`, the file system with memory in front (what `make run` serves, without its `verify`
+and `completeness_checking`, to compare like with like). As one request is repeated, the server
+has seen its digests before: a FindMissingBlobs of digests never seen costs about four times the
+processor time in its handler (ADR 0008 has both figures).
 
 **{summary}** "must" and "goal" are multiples of {peer}'s rate, judged on the configuration
 that the verdict names.
@@ -226,10 +229,27 @@ and other programs on the machine disturb it less.
 Plain rate = 1, our memory configuration, TLS 1.3.
 
 {tls}
+## Large blobs
+
+{large}
+## What watching costs
+
+{watching}
 ## The loader's own limit
 
 Against a server that only answers: {ceiling}.
 """
+
+
+def _side_table(name: str, command: str) -> str:
+    """What another measurement left beside the page, as a table."""
+    path = DOCS / f"benchmarks-{name}.json"
+    if not path.exists():
+        return f"Not measured yet: `{command}`.\n"
+    rows = [
+        [key.replace("_", " "), str(value)] for key, value in json.loads(path.read_text()).items()
+    ]
+    return f"`{command}`:\n\n" + _markdown(["measured", "value"], rows)
 
 
 def write(results: Results) -> None:
@@ -246,6 +266,8 @@ def write(results: Results) -> None:
         latency=_markdown(*_latency_rows(results)),
         servers=_markdown(*_server_rows(results)),
         tls=_markdown(*_tls_rows(results)),
+        large=_side_table("memory", "python -m bench.memory"),
+        watching=_side_table("overhead", "python -m bench.overhead"),
         ceiling="; ".join(f"{name} {rate:,.0f}/s" for name, rate in results.loader_ceiling.items()),
     )
     DOCS.mkdir(exist_ok=True)

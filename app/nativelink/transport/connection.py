@@ -134,8 +134,10 @@ class Http2Protocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         limit = self._server.settings.http2_max_send_buf_size
         self._transport.set_write_buffer_limits(high=limit, low=limit // 2)
-        if transport.get_extra_info("ssl_object") is not None:
-            # Each buffer becomes a TLS record of its own, which costs more than copying it.
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        if is_tls or not type(transport).__module__.startswith("uvloop"):
+            # With TLS each buffer becomes a record of its own, which costs more than copying it.
+            # And plain asyncio's `writelines` of CPython 3.12 and 3.13 never pauses its protocol.
             self._join_bytes = sys.maxsize
         self._flush()
 

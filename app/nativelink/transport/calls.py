@@ -52,9 +52,11 @@ class Calls(CallEnvironment):
             exchange: Exchange | None = stream.call
             if exchange is not None:
                 exchange.on_news()
+            elif stream.reset is not None:
+                self._backlog.pop(stream.id, None)
             elif self._backlog or connection.parked_bytes >= MAX_PARKED_BYTES:
                 self._backlog[stream.id] = stream
-            elif stream.reset is None:
+            else:
                 plan: Plan | None = stream.head.plan
                 if plan is None:
                     plan = stream.head.plan = self.router.plan(stream.head)
@@ -63,6 +65,11 @@ class Calls(CallEnvironment):
                 else:
                     self._begin(stream, plan)
         current_call.set(None)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether streams of the backlog may begin."""
+        return bool(self._backlog) and self.connection.parked_bytes < MAX_PARKED_BYTES // 2
 
     def _begin(self, stream: Stream, plan: Plan) -> None:
         """A request that is not complete yet, or that no unary method takes."""
@@ -127,7 +134,7 @@ class Calls(CallEnvironment):
 
     def resume(self) -> bool:
         """Begin what waits in the backlog if there is room for answers; whether there was any."""
-        if not self._backlog or self.connection.parked_bytes >= MAX_PARKED_BYTES // 2:
+        if not self.resumable:
             return False
         waiting = list(self._backlog.values())
         self._backlog.clear()

@@ -162,7 +162,8 @@ class Http2Protocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         connection = self.connection
-        while connection.out or connection.drained:
+        # A reset may let the backlog go on without giving anything to be written.
+        while connection.out or connection.drained or self.calls.resumable:
             if connection.out:
                 self._write()
             connection.pump()
@@ -229,7 +230,10 @@ class Http2Protocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Let time pass (about once a second)."""
         if self._ended_at is not None:
-            if now - self._ended_at > _LINGER_S and self._transport is not None:
+            # After a violation the peer need only learn why; else the last answers are to arrive.
+            orderly = self.connection.error is None
+            limit = self._server.settings.send_timeout_s if orderly else _LINGER_S
+            if limit and now - self._ended_at > limit and self._transport is not None:
                 self._transport.abort()
             return
         age = now - self._born

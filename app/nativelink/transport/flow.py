@@ -168,6 +168,8 @@ class Sending:
             return True
         stream.outbox = _rest(parts, sent)
         stream.outbox_bytes = size - sent
+        # The time-out of a peer that takes nothing counts from here, not from the last body byte.
+        stream.active_at = self._now
         self._blocked[stream.id] = stream
         return False
 

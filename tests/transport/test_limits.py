@@ -264,6 +264,18 @@ def test_a_stream_whose_peer_takes_nothing_ends():
     assert client.news == [stream]
 
 
+def test_an_answer_after_a_long_quiet_may_wait_for_the_peer():
+    client = Client(ServerSettings(send_timeout_s=60), greet=False)
+    client.send(PREFACE + settings(window=0))
+    stream = client.open(end=True)
+    client.tick(100)
+    client.connection.send_data(stream, [bytes(100)], 100)
+    client.tick(59)
+    assert stream.reset is None
+    client.tick(2)
+    assert stream.reset == CANCEL
+
+
 def test_a_connection_whose_peer_reads_nothing_ends():
     client = Client(ServerSettings(send_timeout_s=60))
     stream = client.open(end=True)

@@ -500,6 +500,27 @@ async def test_calls_that_waited_for_room_are_answered_once_each():
         assert sizes == Counter(dict.fromkeys(stream_ids, 1024 * 1024 + 5))
 
 
+async def test_calls_that_wait_for_room_begin_when_a_client_cancels_those_before_them():
+    begun = []
+
+    async def handler(request, context):
+        begun.append(request)
+        return bytes(1024 * 1024)
+
+    method = Method("/test.Echo/Big", handler)
+    async with live(methods=[method]) as running, running.connect() as client:
+        client.greet(window=0)
+        stream_ids = [client.open("Big", b"") for _ in range(30)]
+        await wait_until(lambda: begun)
+        client.writer.write(frame(PING, 0, 0, b"8 octets"))
+        await client.until(PING)
+        started = len(begun)
+        assert started < 30
+        for stream_id in stream_ids[:started]:
+            client.writer.write(frame(RST_STREAM, 0, stream_id, bytes((0, 0, 0, 8))))
+        await wait_until(lambda: len(begun) == 30)
+
+
 @pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1", "127.0.0.1:99999", "x", "::1"])
 async def test_an_address_must_be_numeric(address):
     with pytest.raises(NativeLinkError, match="ip:port"):

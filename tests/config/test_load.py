@@ -180,7 +180,7 @@ def test_a_worker_works_beside_its_files_unless_told_otherwise():
         worker(text)
         for text in (
             "directory_cache: {}",
-            'work_directory: "/work/here", directory_cache: {}',
+            'work_directory: "/srv/work/here", directory_cache: {}',
             'work_directory: "/there", directory_cache: { cache_root: "/cache" }',
         )
     )
@@ -188,7 +188,7 @@ def test_a_worker_works_beside_its_files_unless_told_otherwise():
     one, two, three = (each.local for each in config.workers)
     assert one.work_directory == "/data/content.work/worker_0"
     assert one.directory_cache.cache_root == "/data/content.work/directory_cache"
-    assert two.directory_cache.cache_root == "/work/directory_cache"
+    assert two.directory_cache.cache_root == "/srv/work/directory_cache"
     assert three.directory_cache.cache_root == "/cache"
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from nativelink.core.errors import unavailable
 from nativelink.core.rpc import HttpResponse, HttpRoute
-from nativelink.testing.fakes import wait_until
+from nativelink.testing.fakes import FakeClock, wait_until
 from nativelink.transport.server import Server, ServerSettings
 from tests.transport.live import live
+
+#: More than loopback's buffers take.
+BIG = 16 * 1024 * 1024
 
 
 async def exchange(running, request):
@@ -106,12 +109,27 @@ async def test_a_client_that_half_closes_is_answered():
 
 
 class Gated:
-    """A route whose handler waits."""
+    """A route whose handler waits, and others that answer what is hard to get rid of."""
 
     def __init__(self):
         self.gate = asyncio.Event()
         self.cancelled = False
-        self.server = Server([], [HttpRoute("/wait", self.wait), HttpRoute("/fail", self.fail)])
+        self.begun = 0
+        self.clock = FakeClock()
+        routes = {"/wait": self.wait, "/fail": self.fail, "/big": self.big}
+        self.server = Server([], [HttpRoute(*route) for route in routes.items()], clock=self.clock)
+
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+        self.server.tick()
+
+    @property
+    def connections(self):
+        return self.server.statistics().connections
+
+    async def big(self, request):
+        self.begun += 1
+        return HttpResponse(200, bytes(BIG))
 
     async def wait(self, request):
         try:
@@ -204,3 +222,102 @@ async def test_slow_requests_are_not_awaited_for_ever(begun, limit):
         assert running.server.statistics().connections == 1
         running.pass_time(2)
         assert await client.closed() == b""
+
+
+@pytest.fixture
+async def unread():
+    """A connection whose peer does not read the long answer that it asked for."""
+    async with Gated() as gated:
+        gated.reader._transport.pause_reading()
+        gated.writer.write(get("/big"))
+        await wait_until(lambda: gated.begun == 1)
+        yield gated
+
+
+async def test_a_last_answer_that_nobody_reads_is_not_awaited_for_ever(unread):
+    unread.pass_time(59)
+    await asyncio.sleep(0)
+    assert unread.connections == 1
+    unread.pass_time(2)
+    await wait_until(lambda: unread.connections == 0)
+
+
+async def test_a_close_does_not_wait_for_who_reads_nothing(unread):
+    async with asyncio.timeout(5):
+        await unread.server.close()
+    assert unread.connections == 0
+
+
+async def test_a_drain_does_not_wait_longer_than_its_grace_for_who_reads_nothing(unread):
+    async with asyncio.timeout(5):
+        assert not await unread.server.drain(0.01)
+    assert unread.connections == 0
+
+
+async def test_a_last_answer_that_is_read_late_is_whole(unread):
+    unread.pass_time(59)
+    unread.reader._transport.resume_reading()
+    _, _, body = (await unread.reader.read()).partition(b"\r\n\r\n")
+    assert len(body) == BIG
+
+
+async def test_no_request_begins_while_answers_pile_up():
+    async with Gated() as gated:
+        gated.reader._transport.pause_reading()
+        request = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"
+        gated.writer.write(3 * request)
+        await wait_until(lambda: gated.begun)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert gated.begun == 1
+        # The time limit is that of an unread answer, not that of the next request's header.
+        gated.pass_time(59)
+        await asyncio.sleep(0)
+        assert gated.connections == 1
+        gated.reader._transport.resume_reading()
+        for number in range(1, 4):
+            await gated.reader.readuntil(b"\r\n\r\n")
+            await gated.reader.readexactly(BIG)
+            assert gated.begun >= number
+        gated.writer.write(2 * request)
+        gated.reader._transport.pause_reading()
+        await wait_until(lambda: gated.begun == 4)
+        gated.pass_time(61)
+        await wait_until(lambda: gated.connections == 0)
+        assert gated.begun == 4
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_requests_behind_one_that_waits_stay_with_the_peer(half_closed):
+    post = b"POST /fail HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000)
+    async with Gated() as gated:
+        gated.writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + 200 * post)
+        if half_closed:
+            gated.writer.write_eof()
+        await wait_until(lambda: gated.connections == 1)
+        await wait_until(lambda: any(item.tasks for item in gated.server._connections))
+        (connection,) = gated.server._connections
+        await wait_until(lambda: not connection._transport.is_reading())
+        held, _ = connection._http.trailing_data
+        assert 0 < len(held) < 1024 * 1024
+        gated.gate.set()
+        if not half_closed:
+            gated.writer.write(get("/fail"))
+        answers = await gated.reader.read()
+    assert answers.count(b"waitedHTTP/1.1 503 ") == 1
+    assert answers.count(b"HTTP/1.1 503 ") == 200 + (not half_closed)
+
+
+async def test_a_client_that_half_closes_behind_a_request_that_waits_gets_all_its_answers():
+    async with Gated() as gated:
+        begun = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\nGET /fail HTTP/1.1\r\nHost: "
+        gated.writer.write(begun)
+        await wait_until(lambda: any(item.tasks for item in gated.server._connections))
+        gated.writer.write(b"x\r\n\r\n")
+        gated.writer.write_eof()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gated.gate.set()
+        answers = await gated.reader.read()
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.endswith(b"later\n")

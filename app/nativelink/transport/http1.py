@@ -24,11 +24,14 @@ _REQUEST_LINE: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
 
 class Http1Protocol(asyncio.Protocol):
-    """Drives one `h11.Connection`: a request at a time, pipelined ones wait in h11's buffer.
+    """Drives one `h11.Connection`: a request at a time.
+
+    Pipelined requests wait until those before them are answered and the answers are on their way:
+    one read of them at most in memory, the others with the peer.
 
     Header sections are limited to `http2_max_header_list_size`, bodies to
     `max_decoding_message_size`; a request must arrive within `header_timeout_s`, or keep
-    progressing within `body_timeout_s`.
+    progressing within `body_timeout_s`; answers must be read within `send_timeout_s`.
     """
 
     def __init__(self, server: Server, peer: Peer) -> None:
@@ -46,6 +49,10 @@ class Http1Protocol(asyncio.Protocol):
         self._served = 0
         #: When what is awaited from the peer now began, or last made progress.
         self._since = server.monotonic()
+        #: Since when answers fill the socket's buffer, because the peer does not read them.
+        self._blocked_at: float | None = None
+        #: Since when only the rest of the last answer is to go out.
+        self._closing_at: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -55,28 +62,47 @@ class Http1Protocol(asyncio.Protocol):
         assert self._transport is not None
         line, newline, _ = data.partition(b"\n")
         if newline and not _REQUEST_LINE.fullmatch(line + newline):
-            self._transport.close()
+            self._hang_up()
             return
         self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or self._closing_at is not None:
+            return
         if self._request is not None:
             self._since = self._server.monotonic()
         self._http.receive_data(data)
         self._advance()
+        # A peer that waits in silence is still read from, so that a reset cancels its handler.
+        if self._waits and self._http.trailing_data[0]:
+            transport.pause_reading()
 
     def eof_received(self) -> bool:
-        # A client may half-close and still read its answer.
+        # A client may half-close and still read its answers; in TLS it cannot.
         self._http.receive_data(b"")
         self._advance()
-        return self._task is not None
+        return self._waits and self._transport is not None and self._transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        self._blocked_at = self._server.monotonic()
+
+    def resume_writing(self) -> None:
+        self._blocked_at = None
+        self._since = self._server.monotonic()
+        self._advance()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the next request must wait: for a handler, or for the peer to read."""
+        return self._task is not None or self._blocked_at is not None
 
     def _advance(self) -> None:
-        """Handle what h11 has, up to the end of one request."""
+        """Handle what h11 has, until something must be waited for."""
         transport = self._transport
-        if transport is None or self._task is not None:
+        if transport is None or self._closing_at is not None:
             return
-        while True:
+        while not self._waits:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
@@ -86,10 +112,6 @@ class Http1Protocol(asyncio.Protocol):
                 transport.resume_reading()
                 if self._http.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
-                return
-            if event is h11.PAUSED:
-                # The next request waits until this one is answered.
-                transport.pause_reading()
                 return
             if isinstance(event, h11.Request):
                 self._request = event
@@ -106,7 +128,7 @@ class Http1Protocol(asyncio.Protocol):
                 if not self._serve():
                     return
             else:
-                transport.close()
+                self._hang_up()
                 return
 
     def _serve(self) -> bool:
@@ -157,8 +179,7 @@ class Http1Protocol(asyncio.Protocol):
     def _answer(self, response: HttpResponse, *, close: bool = False) -> bool:
         """Send `response`; False if the connection closes, True if it awaits the next request."""
         http = self._http
-        transport = self._transport
-        if transport is None:
+        if self._transport is None or self._closing_at is not None:
             return False
         close = close or self._draining or self._served >= _MAX_REQUESTS
         if http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -174,9 +195,14 @@ class Http1Protocol(asyncio.Protocol):
             http.start_next_cycle()
             self._since = self._server.monotonic()
             return True
-        transport.close()
-        self._transport = None
+        self._hang_up()
         return False
+
+    def _hang_up(self) -> None:
+        """Close once everything was sent; `tick` sees to it that this comes to an end."""
+        if self._transport is not None and self._closing_at is None:
+            self._closing_at = self._server.monotonic()
+            self._transport.close()
 
     def _send(self, event: h11.Event) -> None:
         assert self._transport is not None
@@ -193,17 +219,25 @@ class Http1Protocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Close what is overdue."""
         transport, settings = self._transport, self._server.settings
-        if transport is None or self._task is not None:
+        if transport is None:
             return
-        limit = settings.header_timeout_s if self._request is None else settings.body_timeout_s
-        if limit and now - self._since > limit:
+        unread_since = self._blocked_at if self._closing_at is None else self._closing_at
+        if unread_since is not None:
+            since, limit = unread_since, settings.send_timeout_s
+        elif self._task is not None:
+            return
+        elif self._request is None:
+            since, limit = self._since, settings.header_timeout_s
+        else:
+            since, limit = self._since, settings.body_timeout_s
+        if limit and now - since > limit:
             transport.abort()
 
     def drain(self, now: float) -> None:  # noqa: ARG002 - no time limit of its own
         """Answer what is under way, then close."""
         self._draining = True
-        if self._task is None and self._transport is not None:
-            self._transport.close()
+        if self._task is None:
+            self._hang_up()
 
     def close(self) -> None:
         """Close at once; what is under way is cancelled."""

@@ -1,0 +1,1 @@
+"""Remote execution's state: which action waits, which worker runs it, who is told."""

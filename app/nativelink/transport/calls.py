@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 from nativelink.core.eager import Starter
-from nativelink.core.errors import Code
+from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.rpc import CallContext, current_call
 from nativelink.transport.exchanges import (
     CallEnvironment,
@@ -120,17 +120,31 @@ class Calls(CallEnvironment):
             else:
                 self.reply(stream, plan, context, answer)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
-            failure = error_of(raised, plan.path)
-            if stream.head_sent:
-                UnaryExchange(self, stream, plan, context, started).fail(failure)
-                return
-            head = self.router.error_head(failure, context.trailing_metadata)
-            self.connection.send_only(stream, head)
-            if observer is not None:
-                observer.call_ended(plan.path, failure.code, self.monotonic() - started)
+            self._refuse(stream, plan, context, started, error_of(raised, plan.path))
             return
         if observer is not None:
             observer.call_ended(plan.path, Code.OK, self.monotonic() - started)
+
+    def _refuse(
+        self,
+        stream: Stream,
+        plan: GrpcPlan,
+        context: CallContext,
+        started: float,
+        failure: NativeLinkError,
+    ) -> None:
+        """Answer a unary call with an error.
+
+        Its own frame, because the error's traceback holds the frame that caught it: a name for the
+        error there would make a circle, and every miss of a cache work for the garbage collector.
+        """
+        if stream.head_sent:
+            UnaryExchange(self, stream, plan, context, started).fail(failure)
+            return
+        head = self.router.error_head(failure, context.trailing_metadata)
+        self.connection.send_only(stream, head)
+        if self.observer is not None:
+            self.observer.call_ended(plan.path, failure.code, self.monotonic() - started)
 
     def resume(self) -> bool:
         """Begin what waits in the backlog if there is room for answers; whether there was any."""

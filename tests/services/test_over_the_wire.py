@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import grpc
 import pytest
 
-from nativelink.core.digest import DigestFunction
+from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.eager import run_all
+from nativelink.core.errors import NativeLinkError, missing_blob
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
@@ -87,6 +90,28 @@ async def test_a_cache_is_filled_and_read(service: Service) -> None:
         assert client.get_action_result(digest_of(b"action")) == result
 
     await service.call(work)
+
+
+async def test_a_miss_leaves_nothing_to_the_garbage_collector(service: Service) -> None:
+    raised: list[weakref.ref[NativeLinkError]] = []
+
+    def miss(client: ReapiClient) -> None:
+        with pytest.raises(grpc.RpcError, match="no result is cached"):
+            client.get_action_result(digest_of(b"action"))
+
+    def remember(digest: Digest) -> NativeLinkError:
+        error = missing_blob(digest)
+        raised.append(weakref.ref(error))
+        return error
+
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nativelink.stores.store.missing_blob", remember)
+            await service.call(miss)
+        assert [error() for error in raised] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_an_upload_of_a_blob_that_is_there_ends_early(service: Service) -> None:

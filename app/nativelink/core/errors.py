@@ -95,7 +95,7 @@ class NativeLinkError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.details: tuple[Detail, ...] = tuple(details)
+        self.details = tuple(details)
         self.retryable = code in _TEMPORARY if retryable is None else retryable
 
     def __str__(self) -> str:
@@ -143,17 +143,17 @@ class _MissingBlobError(NativeLinkError):
     """NOT_FOUND of a blob.
 
     Half of a cache's answers may be this, and most are caught on the way (by the other tier, by
-    the action cache), so its text is made when somebody reads it.
+    the action cache), so its text and its detail are made when somebody reads them.
     """
 
+    code = Code.NOT_FOUND
+    retryable = False
+
     def __init__(self, digest: Digest) -> None:
-        # The base's constructor would want the text, and costs as much as all of this.
-        Exception.__init__(self)
-        self.code = Code.NOT_FOUND
-        self.details = (MissingBlob(digest),)
-        self.retryable = False
+        # The base's constructors are not called: each costs as much as all of this.
         self._digest = digest
         self._message: str | None = None
+        self._details: tuple[Detail, ...] | None = None
 
     @property
     def message(self) -> str:
@@ -164,6 +164,16 @@ class _MissingBlobError(NativeLinkError):
     @message.setter
     def message(self, text: str) -> None:
         self._message = text
+
+    @property
+    def details(self) -> tuple[Detail, ...]:
+        if self._details is None:
+            self._details = (MissingBlob(self._digest),)
+        return self._details
+
+    @details.setter
+    def details(self, details: tuple[Detail, ...]) -> None:
+        self._details = details
 
 
 def missing_blob(digest: Digest) -> NativeLinkError:

@@ -94,8 +94,8 @@ class ActionCacheService:
         try:
             await instance.store.get(digest, sink)
         except NativeLinkError as error:
-            missing = error.details[0].digest if error.details else None
-            if error.code is Code.NOT_FOUND and missing == digest:
+            details = error.details
+            if error.code is Code.NOT_FOUND and details and details[0].digest == digest:
                 # The most frequent error of a cache has a text that is always the same, so that
                 # the transport need not encode it again.
                 error.message, error.details = _NO_RESULT, ()

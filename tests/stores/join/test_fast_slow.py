@@ -1,6 +1,7 @@
 """Two sides: what each is asked for, who keeps what, and what happens when one of them fails."""
 
 import asyncio
+import gc
 import hashlib
 import random
 import tracemalloc
@@ -171,6 +172,19 @@ async def test_a_missing_blob_is_not_found_and_leaves_no_flight():
         assert caught.value.code is Code.NOT_FOUND
     assert pair.store.statistics().flights == 0
     assert pair.fast.calls["put"] == 0
+
+
+async def test_a_miss_leaves_nothing_to_the_garbage_collector():
+    pair = Pair()
+    key, _ = blob(SMALL)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            assert await code_of(pair.store.get(key, NullSink())) is Code.NOT_FOUND
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # The fast side fails

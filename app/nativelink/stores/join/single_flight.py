@@ -61,6 +61,15 @@ class WholeFlight(Latch):
         self._may_fill = True
         self._filling: Latch | None = None
 
+    def fail(self, error: Exception) -> None:
+        """Tell those who wait why there is no blob.
+
+        If nobody does, the error is not kept: its traceback holds the leader's frame and that one
+        holds the flight, and every miss would leave such a circle to the garbage collector.
+        """
+        if self._event is not None:
+            self.error = error
+
     async def fill(self, work: Coroutine[Any, Any, bool]) -> None:
         """Give the blob to the fast store by `work`, unless that was stopped."""
         if not self._may_fill:

@@ -13,8 +13,8 @@ from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 impor
     RequestMetadata,
     ToolDetails,
 )
+from nativelink.services.request_metadata import HEADER, describe
 from nativelink.telemetry.logs import TRACE, LogFilter, configure, parse_filter
-from nativelink.telemetry.request_metadata import HEADER, describe
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from nativelink.core.errors import not_found, unavailable
 from nativelink.core.rpc import CallContext, Method, Peer
 from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import RequestMetadata
+from nativelink.services.request_metadata import HEADER
 from nativelink.telemetry.otlp import process_resource
-from nativelink.telemetry.request_metadata import HEADER
 from nativelink.telemetry.tracing import Tracer
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+from uuid import uuid4
 
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.operation import Failure, OperationView
@@ -19,7 +20,13 @@ __all__ = [
     "WorkerHello",
     "WorkerLink",
     "WorkerView",
+    "new_operation_name",
 ]
+
+
+def new_operation_name(instance_name: str) -> str:
+    """A name for an operation, `{instance}/{uuid}`, as in NativeLink; nobody can guess it."""
+    return f"{instance_name}/{uuid4()}"
 
 
 class Watch(Protocol):
@@ -46,8 +53,13 @@ class Watch(Protocol):
 class Scheduler(Protocol):
     """A scheduler of any kind; wrappers have one inside."""
 
-    async def execute(self, action: ActionInfo) -> Watch:
+    async def execute(self, action: ActionInfo, *, name: str = "") -> Watch:
         """Ask for an execution.
+
+        Args:
+            action: what to execute.
+            name: what the operation is to be called, where a wrapper has told its client a name
+                already (`new_operation_name`); empty lets the scheduler choose one.
 
         Raises:
             NativeLinkError: INVALID_ARGUMENT for properties that cannot be right, UNAVAILABLE

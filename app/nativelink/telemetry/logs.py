@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from nativelink.core.rpc import current_call
-from nativelink.telemetry.request_metadata import describe
+from nativelink.services.request_metadata import describe
 
 __all__ = ["LogFilter", "LogFormat", "configure", "parse_filter"]
 

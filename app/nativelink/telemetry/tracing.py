@@ -23,8 +23,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.rpc import CallContext, Method
+from nativelink.services.request_metadata import describe
 from nativelink.telemetry.otlp import compression
-from nativelink.telemetry.request_metadata import describe
 
 __all__ = ["Tracer", "span_exporter"]
 

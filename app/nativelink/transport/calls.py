@@ -22,7 +22,7 @@ from nativelink.transport.exchanges import (
     malformed,
 )
 from nativelink.transport.grpc import PREFIX_BYTES, message_prefix, split_prefix
-from nativelink.transport.limits import MAX_PARKED_BYTES
+from nativelink.transport.limits import MAX_DELAYED_BYTES, MAX_PARKED_BYTES
 from nativelink.transport.routing import GrpcPlan, HttpPlan, Plan
 from nativelink.transport.status import error_of
 from nativelink.transport.streams import Stream
@@ -54,7 +54,11 @@ class Calls(CallEnvironment):
                 exchange.on_news()
             elif stream.reset is not None:
                 self._backlog.pop(stream.id, None)
-            elif self._backlog or connection.parked_bytes >= MAX_PARKED_BYTES:
+            elif (
+                self._backlog
+                or connection.parked_bytes >= MAX_PARKED_BYTES
+                or connection.delayed_bytes >= MAX_DELAYED_BYTES
+            ):
                 self._backlog[stream.id] = stream
             else:
                 plan: Plan | None = stream.head.plan
@@ -69,7 +73,12 @@ class Calls(CallEnvironment):
     @property
     def resumable(self) -> bool:
         """Whether streams of the backlog may begin."""
-        return bool(self._backlog) and self.connection.parked_bytes < MAX_PARKED_BYTES // 2
+        connection = self.connection
+        return (
+            bool(self._backlog)
+            and connection.parked_bytes < MAX_PARKED_BYTES // 2
+            and connection.delayed_bytes < MAX_DELAYED_BYTES
+        )
 
     def _begin(self, stream: Stream, plan: Plan) -> None:
         """A request that is not complete yet, or that no unary method takes."""

@@ -20,6 +20,7 @@ from nativelink.transport.frames import (
     data_header,
     pack_header,
 )
+from nativelink.transport.limits import DELAYED_FRAME_BYTES
 from nativelink.transport.streams import Stream
 
 __all__ = ["INITIAL_MAX_FRAME", "INITIAL_WINDOW", "HeaderBlock", "Sending", "header_block"]
@@ -58,6 +59,7 @@ class Sending:
         streams: open streams by id, in order of arrival.
         writable: whether the socket takes more; `set_writable` changes it.
         parked_bytes: bytes in the outboxes of answers that are complete.
+        delayed_bytes: what the header blocks and resets cost that the socket did not take at once.
         drained: streams whose outbox became empty since the driver looked last.
     """
 
@@ -67,6 +69,7 @@ class Sending:
         self.streams: dict[int, Stream] = {}
         self.writable = True
         self.parked_bytes = 0
+        self.delayed_bytes = 0
         self.drained: list[Stream] = []
         self._now = now
         self._send_buffer = send_buffer
@@ -83,7 +86,7 @@ class Sending:
         out, self.out = self.out, []
         self.out_bytes = 0
         if self.writable:
-            self._delayed_control = 0
+            self._delayed_control = self.delayed_bytes = 0
         return out
 
     def set_writable(self, writable: bool, now: float) -> None:
@@ -91,7 +94,7 @@ class Sending:
         self.writable = writable
         self._now = now
         if writable:
-            self._delayed_control = 0
+            self._delayed_control = self.delayed_bytes = 0
             self.pump()
         else:
             self._paused_at = now
@@ -147,11 +150,11 @@ class Sending:
     def send_head(self, stream: Stream, block: HeaderBlock) -> None:
         """Response headers."""
         stream.head_sent = True
-        self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
+        self._send_block(stream, block)
 
     def send_only(self, stream: Stream, block: HeaderBlock) -> None:
         """Headers that end the stream (`header_block(..., end_stream=True)`)."""
-        self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
+        self._send_block(stream, block)
         self._close_stream(stream)
 
     def send_data(self, stream: Stream, parts: Sequence[Chunk], size: int) -> bool:
@@ -194,9 +197,12 @@ class Sending:
         if stream.trailers is None:
             self.out.append(data_header(0, END_STREAM, stream.id))
         else:
-            prefix, block = stream.trailers
-            self.out += (prefix, stream.id.to_bytes(4, "big"), block)
+            self._send_block(stream, stream.trailers)
         self._close_stream(stream)
+
+    def _send_block(self, stream: Stream, block: HeaderBlock) -> None:
+        self.delayed_bytes += DELAYED_FRAME_BYTES + len(block[1])
+        self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
 
     def _send_outbox(self, stream: Stream) -> None:
         parts = stream.outbox

@@ -275,7 +275,7 @@ class Http2Connection(Receiving):
             self.refused += 1
             self._spend(1)
             self._forget(stream_id)
-            self.out.append(rst_stream_frame(stream_id, ErrorCode.REFUSED_STREAM))
+            self._control(rst_stream_frame(stream_id, ErrorCode.REFUSED_STREAM))
             return
         if self._last_served is not None:
             # RFC 9113 section 6.8: it raced with our GOAWAY, the client sends it elsewhere.
@@ -379,7 +379,7 @@ class Http2Connection(Receiving):
             self._last_id = stream_id
             self._spend_reset()
             self._forget(stream_id)
-            self.out.append(rst_stream_frame(stream_id, ErrorCode.PROTOCOL_ERROR))
+            self._control(rst_stream_frame(stream_id, ErrorCode.PROTOCOL_ERROR))
             return
         self._open(stream_id, head, flags)
 
@@ -549,7 +549,7 @@ class Http2Connection(Receiving):
         else:
             # RFC 9113 section 5.3.2 keeps PRIORITY's own errors stream errors, on idle ones too.
             self._spend_reset()
-            self.out.append(rst_stream_frame(stream_id, code))
+            self._control(rst_stream_frame(stream_id, code))
 
     # -- times ------------------------------------------------------------------------------
 

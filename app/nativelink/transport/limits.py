@@ -12,6 +12,8 @@ from typing import Final
 __all__ = [
     "ALLOWANCE_BURST",
     "ALLOWANCE_PER_SECOND",
+    "DELAYED_FRAME_BYTES",
+    "MAX_DELAYED_BYTES",
     "MAX_DELAYED_CONTROL_FRAMES",
     "MAX_HELD_REQUEST_MESSAGES",
     "MAX_PARKED_BYTES",
@@ -36,9 +38,17 @@ RESETS_PER_SECOND: Final = 33
 #: Entries of one SETTINGS frame; nghttp2 takes 32 (CVE-2020-11080).
 MAX_SETTINGS_PER_FRAME: Final = 32
 
-#: Answers to PING and SETTINGS that wait because the peer does not read; Go's net/http2 has
-#: `maxQueuedControlFrames` 10,000 (CVE-2019-9512, CVE-2019-9515).
+#: Answers to PING and SETTINGS, and resets that the peer provoked, that wait because it does not
+#: read; Go's net/http2 has `maxQueuedControlFrames` 10,000 (CVE-2019-9512, CVE-2019-9515).
 MAX_DELAYED_CONTROL_FRAMES: Final = 10_000
+
+#: Bytes of header blocks and of the resets behind early answers that wait because the peer does
+#: not read; beyond it a connection starts no new calls, as each may cost a refusal of kilobytes.
+#: 1 MiB is a thousand calls' errors.
+MAX_DELAYED_BYTES: Final = 1024 * 1024
+
+#: What a frame that waits alone costs beside its octets: an object, a view, a place in a queue.
+DELAYED_FRAME_BYTES: Final = 128
 
 #: Bytes of incomplete request messages per connection, in messages of the longest size allowed. A
 #: connection can hold `max_concurrent_streams` of them, which nobody needs at once.

@@ -21,6 +21,7 @@ from nativelink.transport.frames import (
 from nativelink.transport.limits import (
     ALLOWANCE_BURST,
     ALLOWANCE_PER_SECOND,
+    DELAYED_FRAME_BYTES,
     MAX_DELAYED_CONTROL_FRAMES,
     RESETS_PER_SECOND,
     SMALL_CHUNK_BYTES,
@@ -187,7 +188,8 @@ class Receiving(Sending):
 
     def _give_back(self, size: int) -> None:
         self._owed += size
-        if self._owed * 2 >= self._window_size:
+        # A peer that does not read would not learn of it; it is told when it does.
+        if self._owed * 2 >= self._window_size and self.writable:
             self.out.append(window_update_frame(0, self._owed))
             self._receive_window += self._owed
             self._owed = 0
@@ -197,7 +199,7 @@ class Receiving(Sending):
             return
         stream.owed += size
         window = stream.window_size or self._stream_window_size
-        if stream.owed * 2 >= window:
+        if stream.owed * 2 >= window and self.writable:
             if (
                 self.settings.http2_adaptive_window
                 and not stream.buffered
@@ -213,6 +215,14 @@ class Receiving(Sending):
             self.out.append(window_update_frame(stream.id, stream.owed))
             stream.receive_window += stream.owed
             stream.owed = 0
+
+    def set_writable(self, writable: bool, now: float) -> None:
+        super().set_writable(writable, now)
+        if writable:
+            self._give_back(0)
+            for stream in self.streams.values():
+                if stream.owed:
+                    self._credit_stream(stream, 0)
 
     # -- limits -----------------------------------------------------------------------------
 
@@ -269,7 +279,7 @@ class Receiving(Sending):
             return
         if not stream.ended:
             self._forget(stream.id)
-        self.out.append(rst_stream_frame(stream.id, code))
+        self._control(rst_stream_frame(stream.id, code))
         self._drop(stream, code)
         if code not in {ErrorCode.CANCEL, ErrorCode.NO_ERROR}:
             self._spend_reset()
@@ -282,6 +292,7 @@ class Receiving(Sending):
         if not stream.ended:
             # RFC 9113 section 8.1: the answer is complete, the rest of the request unneeded.
             # Clients take the answer and stop sending; grpc-go's server does the same.
+            self.delayed_bytes += DELAYED_FRAME_BYTES
             self.out.append(rst_stream_frame(stream.id, ErrorCode.NO_ERROR))
             self._forget(stream.id)
             stream.reset = ErrorCode.NO_ERROR

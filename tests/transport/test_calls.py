@@ -1,0 +1,226 @@
+"""What the calls of one connection may hold in memory, whatever its peer does or does not."""
+
+import asyncio
+
+import pytest
+
+from nativelink.core.rpc import Peer
+from nativelink.testing.fakes import FakeClock
+from nativelink.transport.connection import Http2Protocol
+from nativelink.transport.limits import DELAYED_FRAME_BYTES
+from nativelink.transport.server import Server, ServerSettings
+from tests.transport.echo_service import EchoService
+from tests.transport.wire import (
+    CANCEL,
+    DATA,
+    END_STREAM,
+    GRPC_FIELDS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    Client,
+    frame,
+    message,
+    parse,
+    settings,
+    u32,
+)
+
+
+class Deaf(asyncio.Transport):
+    """A socket whose peer reads nothing until `read` is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.buffer = []
+        self.high = 0
+        self.protocol = None
+        self.closing = False
+
+    @property
+    def size(self):
+        return sum(map(len, self.buffer))
+
+    def write(self, data):
+        self.buffer.append(data)
+        if self.protocol.connection.writable and self.size > self.high:
+            self.protocol.pause_writing()
+
+    def writelines(self, list_of_data):
+        self.write(b"".join(list_of_data))
+
+    def read(self):
+        data, self.buffer = b"".join(self.buffer), []
+        if not self.protocol.connection.writable:
+            self.protocol.resume_writing()
+        return data
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.high = high
+
+    def is_closing(self):
+        return self.closing
+
+    def can_write_eof(self):
+        return False
+
+    def close(self):
+        self.closing = True
+
+    abort = close
+
+
+class Attacker(Client):
+    """Drives a whole connection, calls and all; `send` says nothing of what is answered."""
+
+    def __init__(self, settings_=None, methods=(), routes=(), **greeting):
+        service = EchoService()
+        self.clock = FakeClock()
+        server = Server(
+            [*service.methods(), *methods],
+            [*service.routes(), *routes],
+            settings=settings_ or ServerSettings(send_timeout_s=0, http2_keep_alive_interval_s=0),
+            clock=self.clock,
+        )
+        self.service = service
+        self.protocol = Http2Protocol(server, Peer("attacker"))
+        self.wire = Deaf()
+        self.wire.protocol = self.protocol
+        super().__init__(greet=False)
+        self.connection = self.protocol.connection
+        self.calls = self.protocol.calls
+        self.protocol.connection_made(self.wire)
+        self.send(PREFACE + settings(**greeting))
+
+    def send(self, data):
+        self.protocol.data_received(data)
+
+    def call(self, method, body=b"", *, end=True, **extra):
+        fields = [
+            (name, f"/test.Echo/{method}" if name == ":path" else value)
+            for name, value in GRPC_FIELDS
+        ]
+        fields += [(name.replace("_", "-"), value) for name, value in extra.items()]
+        stream_id = self.next_id
+        data = self.headers(fields)
+        return data + frame(DATA, END_STREAM if end else 0, stream_id, message(body))
+
+    def post(self, body, *, end=False):
+        stream_id = self.next_id
+        data = self.headers([(":method", "POST"), (":scheme", "http"), (":path", "/post")])
+        return data + frame(DATA, END_STREAM if end else 0, stream_id, body)
+
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+        self.protocol.tick(self.clock.monotonic())
+
+
+def refused(attacker):
+    return attacker.call("N" + "o" * 3000)
+
+
+def failed(attacker):
+    return attacker.call("Fail", b"x" * 3000)
+
+
+def answered_early(attacker):
+    return attacker.headers([(":method", "GET"), (":scheme", "http"), (":path", "/no")])
+
+
+def not_found(attacker):
+    return attacker.headers([(":method", "GET"), (":scheme", "http"), (":path", "/no")], end=True)
+
+
+def cancelled(attacker):
+    before = attacker.next_id - 2
+    reset = frame(RST_STREAM, 0, before, u32(CANCEL)) if before > 0 else b""
+    return reset + attacker.call("Unary", b"x")
+
+
+def malformed(attacker):
+    return attacker.headers([("x", "1")])
+
+
+def pinged(_):
+    return frame(PING, 0, 0, b"8 octets")
+
+
+def configured(_):
+    return settings(window=2**31 - 1)
+
+
+def prioritized(_):
+    return frame(PRIORITY, 0, 1, u32(1) + b"\x01")
+
+
+def too_many(attacker):
+    return attacker.call("Wait", b"x", end=False)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        refused, failed, answered_early, not_found, cancelled, malformed, pinged, configured,
+        prioritized, too_many,
+    ],
+    ids=lambda ask: ask.__name__,
+)  # fmt: skip
+async def test_no_way_of_asking_lets_what_is_unread_pile_up(ask, monkeypatch):
+    """At a pace that every allowance lets pass; only a bound on what waits can end it."""
+    monkeypatch.setattr("nativelink.transport.calls.MAX_DELAYED_BYTES", 50_000)
+    monkeypatch.setattr("nativelink.transport.receiving.MAX_DELAYED_CONTROL_FRAMES", 200)
+    chosen = ServerSettings(
+        send_timeout_s=0, http2_keep_alive_interval_s=0, http2_max_concurrent_streams=400
+    )
+    attacker = Attacker(chosen, window=2**31 - 1)
+    attacker.wire.read()
+    attacker.protocol.pause_writing()
+    for _ in range(800):
+        attacker.clock.advance(0.05)
+        attacker.send(ask(attacker))
+    unread = attacker.wire.size + DELAYED_FRAME_BYTES * len(attacker.wire.buffer)
+    assert unread < 50_000 + 200 * (DELAYED_FRAME_BYTES + 17) + 4096
+    assert not attacker.connection.out
+    assert len(attacker.connection.streams) <= 400
+    assert unread > 10_000, "it was asked in vain"
+    attacker.protocol.connection_lost(None)
+
+
+async def test_calls_that_waited_until_their_peer_reads_are_answered_in_order(monkeypatch):
+    monkeypatch.setattr("nativelink.transport.calls.MAX_DELAYED_BYTES", 10_000)
+    attacker = Attacker()
+    attacker.wire.read()
+    attacker.protocol.pause_writing()
+    for _ in range(500):
+        attacker.send(not_found(attacker))
+    waiting = len(attacker.connection.streams)
+    assert 400 < waiting < 500
+    answers = []
+    while data := attacker.wire.read():
+        answers += parse(data)
+    assert [got.stream_id for got in answers] == list(range(1, 1001, 2))
+    assert not attacker.connection.streams
+
+
+async def test_credit_is_not_announced_to_a_peer_that_does_not_read():
+    small = ServerSettings(
+        send_timeout_s=0,
+        http2_keep_alive_interval_s=0,
+        http2_initial_stream_window_size=64,
+        http2_initial_connection_window_size=64,
+    )
+    attacker = Attacker(small, window=2**31 - 1)
+    upload = attacker.next_id
+    attacker.send(attacker.call("Upload", b"x" * 20, end=False))
+    await asyncio.sleep(0)
+    attacker.wire.read()
+    attacker.protocol.pause_writing()
+    for _ in range(6):
+        attacker.send(frame(DATA, 0, upload, message(b"x")))
+        await asyncio.sleep(0)
+    assert attacker.wire.read() == b""
+    updates = {(got.kind, got.stream_id, got.payload) for got in parse(attacker.wire.read())}
+    assert updates == {(WINDOW_UPDATE, 0, u32(61)), (WINDOW_UPDATE, upload, u32(61))}
+    attacker.protocol.connection_lost(None)

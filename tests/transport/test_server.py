@@ -12,6 +12,7 @@ from nativelink.testing.fakes import wait_until
 from nativelink.transport.server import Server, ServerSettings
 from tests.transport.live import live
 from tests.transport.wire import (
+    ACK,
     CANCEL,
     DATA,
     END_HEADERS,
@@ -442,6 +443,46 @@ async def test_a_peer_that_reads_nothing_stalls_alone_and_is_dropped():
         running.pass_time(61)
         await wait_until(lambda: running.server.statistics().connections == 1)
         assert ("Download", "CANCELLED") in running.observed.calls
+
+
+@pytest.fixture
+async def leaving():
+    """A connection that was told to go, whose peer has not read its last answer (16 MiB) yet."""
+
+    async def handler(request, context):
+        return bytes(16 * 1024 * 1024)
+
+    # All of the answer fits into the socket's buffer: the connection is done, but for the sending.
+    chosen = ServerSettings(send_timeout_s=60, http2_max_send_buf_size=2**26)
+    method = Method("/test.Echo/Big", handler)
+    async with live(chosen, methods=[method]) as running, running.connect() as client:
+        client.greet(window=2**31 - 1, max_frame=2**24 - 1)
+        client.reader._transport.pause_reading()
+        client.open("Big", b"")
+        await wait_until(lambda: running.server.statistics().calls_total == 1)
+        (connection,) = running.server._connections
+        connection.drain(running.clock.monotonic())
+        client.writer.write(frame(PING, ACK, 0, b"draining"))
+        await wait_until(lambda: connection.connection.done)
+        assert connection.connection.writable
+        yield running, client
+
+
+async def test_a_last_answer_that_is_read_late_is_whole(leaving):
+    running, client = leaving
+    running.pass_time(59)
+    client.reader._transport.resume_reading()
+    answer = b"".join(item.payload for item in parse(await client.closed()) if item.kind == DATA)
+    assert answer == message(bytes(16 * 1024 * 1024))
+
+
+async def test_a_last_answer_that_nobody_reads_is_not_awaited_for_ever(leaving):
+    running, _ = leaving
+    running.pass_time(59)
+    await asyncio.sleep(0)
+    assert running.server.statistics().connections == 1
+    running.pass_time(2)
+    await wait_until(lambda: running.server.statistics().connections == 0)
 
 
 async def test_requests_do_not_start_while_answers_pile_up():

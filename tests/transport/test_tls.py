@@ -1,6 +1,7 @@
 """TLS on loopback: versions, ALPN, client certificates, revocation, files that change."""
 
 import asyncio
+import errno
 import json
 import logging
 import ssl
@@ -14,7 +15,7 @@ from nativelink.transport.server import Server, ServerSettings, TlsSettings
 from nativelink.transport.tls import TlsContexts
 from tests.transport.authority import Authority
 from tests.transport.live import live
-from tests.transport.wire import message
+from tests.transport.wire import ACK, GOAWAY, PING, frame, message
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +210,100 @@ async def test_a_changed_file_is_not_looked_at_on_every_tick(own):
         assert running.server._server is listener
         running.pass_time(3)
         await wait_until(lambda: running.server._server is not listener)
+
+
+class Listening:
+    """Stands between a server and its loop, where listeners are made: gated, or out of files."""
+
+    def __init__(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        self._create = loop.create_server
+        self.gate = asyncio.Event()
+        self.begun = 0
+        self.failures = 0
+        monkeypatch.setattr(loop, "create_server", self.create)
+
+    async def create(self, *arguments, **options):
+        self.begun += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        await self.gate.wait()
+        return await self._create(*arguments, **options)
+
+
+async def relistened(running):
+    """No listener is being made any more."""
+    await wait_until(
+        lambda: running.server._relistening is None or running.server._relistening.done()
+    )
+
+
+async def test_a_drain_stops_a_listener_that_is_being_replaced(own, monkeypatch):
+    async with live(tls=TlsSettings(*own.issue("server"))) as running:
+        async with running.connect(client_context(own)) as client:
+            client.greet()
+            client.open("Wait", b"")
+            await wait_until(lambda: running.server.statistics().calls == 1)
+            listening = Listening(monkeypatch)
+            own.issue("server")
+            running.pass_time(4)
+            assert listening.begun == 1
+            async with asyncio.TaskGroup() as group:
+                group.create_task(running.server.drain(5))
+                await asyncio.sleep(0)
+                listening.gate.set()
+                await client.until(GOAWAY)
+                client.writer.write(frame(PING, ACK, 0, (await client.frame()).payload))
+                await client.until(GOAWAY)
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", running.port)
+                running.service.gate.set()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", running.port)
+
+
+async def test_one_listener_serves_until_the_next_one_stands(own, monkeypatch):
+    async with live(tls=TlsSettings(*own.issue("server"))) as running:
+        before = own.issued["server"].serial_number
+        listening = Listening(monkeypatch)
+        own.issue("server")
+        running.pass_time(4)
+        async with running.connect(client_context(own)) as client:
+            assert serial_of(client) == before
+        # Another change meanwhile waits for its turn.
+        own.issue("server")
+        running.pass_time(4)
+        assert listening.begun == 1
+        listening.gate.set()
+        await relistened(running)
+        running.pass_time(4)
+        await relistened(running)
+        assert listening.begun == 2
+        async with running.connect(client_context(own)) as client:
+            assert serial_of(client) == own.issued["server"].serial_number
+
+
+async def test_a_listener_that_cannot_be_made_is_tried_again(own, monkeypatch, caplog):
+    async with live(tls=TlsSettings(*own.issue("server"))) as running:
+        before = own.issued["server"].serial_number
+        listening = Listening(monkeypatch)
+        listening.gate.set()
+        listening.failures = 2
+        own.issue("server")
+        with caplog.at_level(logging.ERROR):
+            running.pass_time(4)
+            running.pass_time(1)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert "Too many open files" in caplog.text
+        async with running.connect(client_context(own)) as client:
+            assert serial_of(client) == before
+        running.pass_time(1)
+        await relistened(running)
+        async with running.connect(client_context(own)) as client:
+            assert serial_of(client) == own.issued["server"].serial_number
+        running.pass_time(1)
+        assert listening.begun == 3
 
 
 async def test_files_that_cannot_be_used_are_named_at_the_start(authority, tmp_path):

@@ -98,6 +98,8 @@ class Server:
         self._address: tuple[str, int] | None = None
         self._server: asyncio.Server | None = None
         self._relistening: asyncio.Task[None] | None = None
+        #: Whether the TLS files changed after the listener was made.
+        self._outdated = False
         self._timer: asyncio.TimerHandle | None = None
         self._connections: set[_Connection] = set()
         self._emptied: asyncio.Event = asyncio.Event()
@@ -126,23 +128,40 @@ class Server:
     async def _listen(self) -> None:
         """Accept on a duplicate of our socket, in the place of the listener before.
 
-        TLS contexts are swapped by that: what waits to be accepted waits in the kernel, and
-        connections under way do not belong to the listener.
+        TLS contexts are swapped by that. The one before goes when the new one stands: a swap that
+        fails leaves it as it is. Connections under way do not belong to the listener.
         """
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         context = None if self._tls is None else self._tls.context
         timeout = self.settings.handshake_timeout_s or None
-        # First, so that no connection that comes now gets the old context.
-        if self._server is not None:
-            self._server.close()
-        self._server = await loop.create_server(
-            lambda: OpeningProtocol(self),
-            sock=self._socket.dup(),
-            backlog=self.settings.backlog,
-            ssl=context,
-            ssl_handshake_timeout=timeout if context is not None else None,
-        )
+        sock = self._socket.dup()
+        try:
+            server = await loop.create_server(
+                lambda: OpeningProtocol(self),
+                sock=sock,
+                backlog=self.settings.backlog,
+                ssl=context,
+                ssl_handshake_timeout=timeout if context is not None else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        before, self._server = self._server, server
+        if before is not None:
+            before.close()
+
+    async def _relisten(self) -> None:
+        """Listen with the TLS files as they are now; `tick` tries again if that fails."""
+        again, self._outdated = self._outdated, False
+        try:
+            await self._listen()
+        except OSError as error:
+            self._outdated = True
+            if not again:
+                _log.error(
+                    "cannot listen with the changed TLS files, the old ones stay for now: %s", error
+                )
 
     @property
     def address(self) -> tuple[str, int]:
@@ -158,7 +177,7 @@ class Server:
             Whether all of them finished by themselves.
         """
         finished = True
-        self._stop_listening()
+        await self._stop_listening()
         now = self.monotonic()
         for connection in list(self._connections):
             connection.drain(now)
@@ -177,10 +196,7 @@ class Server:
 
     async def close(self) -> None:
         """Close at once: handlers under way are cancelled and awaited."""
-        if self._relistening is not None:
-            await asyncio.wait((self._relistening,))
-            self._relistening = None
-        self._stop_listening()
+        await self._stop_listening()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -194,7 +210,11 @@ class Server:
             self._emptied.clear()
             await self._emptied.wait()
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
+        if self._relistening is not None:
+            # It would listen again.
+            await asyncio.wait((self._relistening,))
+            self._relistening = None
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -219,9 +239,11 @@ class Server:
         if self._tls is None:
             return
         self._tls.failed.tell(now)
-        if self._server is not None and self._tls.changed(now):
-            begun = begin(self._listen(), asyncio.get_running_loop())
-            # One at a time: `changed` polls no more often than that takes.
+        under_way = self._relistening is not None and not self._relistening.done()
+        if self._server is None or under_way:
+            return
+        if self._tls.changed(now) or self._outdated:
+            begun = begin(self._relisten(), asyncio.get_running_loop())
             self._relistening = begun if isinstance(begun, asyncio.Task) else None
 
     def jittered_age(self) -> float:

@@ -25,6 +25,7 @@ from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.grpc.health.v1 import health_pb2
+from tests.transport.authority import Authority
 
 CACHE = """
   cas: [{ instance_name: "a", cas_store: "CAS" }, { instance_name: "b/c", cas_store: "CAS" }],
@@ -138,6 +139,29 @@ async def test_connections_that_fail_are_counted_by_their_fault():
             'nativelink_connection_server_failed_total{server="0",reason="PROTOCOL_ERROR"} 1'
             in text
         )
+
+
+async def test_prometheus_learns_when_the_certificate_of_a_listener_expires(tmp_path: Path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    tls = f"""{{
+      name: "secure",
+      listener: {{ http: {{
+        socket_address: "127.0.0.1:0",
+        tls: {{
+          cert_file: "{certificate}", key_file: "{key}", client_ca_file: "{authority.file}",
+          client_crl_file: "{authority.revoke()}",
+        }},
+      }} }},
+      services: {{ {CACHE} }},
+    }}"""
+    async with opened(config(tls, server(f"{CACHE} health: {{}},"))) as system:
+        lines = (await page(system.listeners[1].address, "/metrics")).text.splitlines()
+    assert [line for line in lines if line.startswith("nativelink_tls_server_expiry_time_")] == [
+        f'nativelink_tls_server_expiry_time_seconds{{server="secure",file="{file}"}} '
+        f"{authority.end()}"
+        for file in ("cert_file", "client_ca_file", "client_crl_file")
+    ]
 
 
 async def test_pages_tell_how_full_a_disk_is_and_each_store_has_its_line(tmp_path: Path):

@@ -14,6 +14,8 @@ from cryptography.x509.oid import NameOID
 _PEM = serialization.Encoding.PEM
 _NOW = datetime.datetime.now(datetime.UTC)
 _HOUR = datetime.timedelta(hours=1)
+#: How long everything here is valid, unless a test says otherwise.
+_DAY = 24 * _HOUR
 
 
 def _name(text: str) -> x509.Name:
@@ -42,7 +44,7 @@ class Authority:
         self.issued: dict[str, x509.Certificate] = {}
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, valid: datetime.timedelta = _DAY
     ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
@@ -51,10 +53,15 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(_NOW - _HOUR)
-            .not_valid_after(_NOW + 24 * _HOUR)
+            .not_valid_after(_NOW + valid)
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    @staticmethod
+    def end(valid: datetime.timedelta = _DAY) -> int:
+        """When something that is valid so long ends, seconds since the epoch."""
+        return int((_NOW + valid).timestamp())
+
+    def issue(self, name: str, valid: datetime.timedelta = _DAY) -> tuple[Path, Path]:
         """A certificate for localhost, usable on either side; again replaces it."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [
@@ -64,7 +71,7 @@ class Authority:
             x509.RFC822Name("builder@test.example"),
         ]
         certificate = (
-            self._builder(_name(name), key.public_key())
+            self._builder(_name(name), key.public_key(), valid)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self.key, hashes.SHA256())
         )
@@ -76,13 +83,13 @@ class Authority:
         )
         return paths
 
-    def revoke(self, *names: str) -> Path:
+    def revoke(self, *names: str, valid: datetime.timedelta = _DAY) -> Path:
         """A revocation list with the certificates of `names`."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.name)
             .last_update(_NOW - _HOUR)
-            .next_update(_NOW + 24 * _HOUR)
+            .next_update(_NOW + valid)
         )
         for name in names:
             revoked = (

@@ -1,6 +1,7 @@
 """TLS on loopback: versions, ALPN, client certificates, revocation, files that change."""
 
 import asyncio
+import datetime
 import errno
 import json
 import logging
@@ -210,6 +211,40 @@ async def test_a_changed_file_is_not_looked_at_on_every_tick(own):
         assert running.server._server is listener
         running.pass_time(3)
         await wait_until(lambda: running.server._server is not listener)
+
+
+async def test_it_is_known_when_each_file_in_use_expires(own):
+    week, month = datetime.timedelta(days=7), datetime.timedelta(days=30)
+    tls = TlsSettings(
+        *own.issue("server", month),
+        client_ca_file=own.file,
+        client_crl_file=own.revoke(valid=week),
+    )
+    async with live(tls=tls) as running:
+        files = {"client_ca_file": own.end(), "client_crl_file": own.end(week)}
+        assert running.server.statistics().tls_expires == {"cert_file": own.end(month), **files}
+        # The first of several counts; and what cannot be used does not.
+        soon, _ = own.issue("soon", week)
+        with tls.cert_file.open("ab") as chain:
+            chain.write(soon.read_bytes())
+        running.pass_time(4)
+        assert running.server.statistics().tls_expires == {"cert_file": own.end(week), **files}
+        tls.key_file.write_bytes(b"")
+        own.revoke(valid=month)
+        running.pass_time(4)
+        assert running.server.statistics().tls_expires == {"cert_file": own.end(week), **files}
+    async with live() as running:
+        assert running.server.statistics().tls_expires == {}
+
+
+def test_the_first_of_several_revocation_lists_is_the_one_that_expires(own):
+    month = datetime.timedelta(days=30)
+    lists = own.revoke(valid=month).read_bytes()
+    tls = TlsSettings(*own.issue("server"), client_ca_file=own.file, client_crl_file=own.revoke())
+    tls.client_crl_file.write_bytes(lists + tls.client_crl_file.read_bytes())
+    contexts = TlsContexts(tls)
+    contexts.load(0.0)
+    assert contexts.expires["client_crl_file"] == own.end()
 
 
 class Listening:

@@ -26,6 +26,7 @@ from nativelink.telemetry.metrics import (
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_FAILED,
     RPC_ACTIVE,
+    TLS_EXPIRY_TIME,
 )
 from nativelink.telemetry.prometheus import metrics_route
 from nativelink.telemetry.rpc import LoggingRpcRecorder, RpcRecorder
@@ -160,6 +161,10 @@ def _observe(name: str, server: Server, env: Environment) -> None:
     registry.observe(CONNECTIONS_ACCEPTED, lambda: [(labels, figures().connections_total)])
     registry.observe(CONNECTIONS_FAILED, lambda: _failed(name, figures()))
     registry.observe(RPC_ACTIVE, lambda: [(labels, figures().calls)])
+    registry.observe(
+        TLS_EXPIRY_TIME,
+        lambda: [((name, file), time) for file, time in figures().tls_expires.items()],
+    )
 
 
 def _failed(name: str, figures: Statistics) -> list[tuple[tuple[str, str], int]]:

@@ -37,6 +37,7 @@ __all__ = [
     "STORE_SIZE",
     "STORE_TIER_IO",
     "STORE_TIER_OPERATIONS",
+    "TLS_EXPIRY_TIME",
 ]
 
 _CACHE_ATTRIBUTES: Final = ("cache.type", "cache.operation.name", "cache.operation.result")
@@ -142,6 +143,14 @@ CONNECTIONS_FAILED: Final = Definition(
     "of a TLS handshake, an HTTP/2 error code.",
     ("server", "reason"),
 )
+TLS_EXPIRY_TIME: Final = Definition(
+    "tls.server.expiry_time",
+    Kind.GAUGE,
+    "s",
+    "When a TLS file in use expires, seconds since the epoch: the certificate of cert_file or "
+    "client_ca_file that does so first, or the list of client_crl_file whose nextUpdate is first.",
+    ("server", "file"),
+)
 STORE_SIZE: Final = Definition(
     "store.size",
     Kind.UP_DOWN_COUNTER,
@@ -232,6 +241,7 @@ CATALOGUE: Final = (
     CONNECTIONS,
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_FAILED,
+    TLS_EXPIRY_TIME,
     STORE_SIZE,
     STORE_MAX_SIZE,
     STORE_DISK_AVAILABLE,

@@ -55,6 +55,7 @@ class Statistics:
         calls_total: gRPC calls and HTTP/2 requests begun on connections still open or closed.
         connections_ended: by HTTP/2 error code, connections that we ended for a violation.
         handshakes_failed: by what OpenSSL says, TLS handshakes that came to nothing.
+        tls_expires: by configuration key, when the TLS files in use expire (`TlsContexts.expires`).
     """
 
     connections: int
@@ -64,6 +65,7 @@ class Statistics:
     calls_total: int
     connections_ended: dict[str, int]
     handshakes_failed: dict[str, int]
+    tls_expires: dict[str, float]
 
 
 class Server:
@@ -302,6 +304,7 @@ class Server:
             calls_total=self._past_calls + sum(item.opened for item in machines),
             connections_ended=dict(self._ended),
             handshakes_failed={} if self._tls is None else dict(self._tls.failed.counts),
+            tls_expires={} if self._tls is None else dict(self._tls.expires),
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +24,8 @@ _log = logging.getLogger(__name__)
 #: How often the files are looked at, in seconds: a few stat calls.
 _POLL_S: Final = 3.0
 
+_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
 _Stamp = tuple[int, int, int]
 
 
@@ -32,6 +37,9 @@ class TlsContexts:
 
     Attributes:
         failed: the handshakes that failed with any of them.
+        expires: when the files in use expire, by configuration key: seconds since the epoch, of
+            the first of several certificates or lists in a file. A list without `nextUpdate`
+            (RFC 5280 section 5.1.2.5) never does, and is absent.
     """
 
     def __init__(self, settings: TlsSettings) -> None:
@@ -40,6 +48,7 @@ class TlsContexts:
         self._polled_at = 0.0
         self._context: ssl.SSLContext | None = None
         self.failed = FailedHandshakes()
+        self.expires: dict[str, float] = {}
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -59,6 +68,7 @@ class TlsContexts:
         context = _context(self._settings)
         self.failed.watch(context)
         self._context = context
+        self.expires = dict(_expiries(self._settings))
 
     def changed(self, now: float) -> bool:
         """Whether there is a new context since the last call; cheap unless a poll is due."""
@@ -132,6 +142,35 @@ def _load_trust(context: ssl.SSLContext, path: Path, key: str) -> None:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
         raise invalid_argument(f"tls: {key} {path} cannot be used: {error}") from error
+
+
+def _expiries(settings: TlsSettings) -> Iterator[tuple[str, float]]:
+    """What OpenSSL just took, read once more: it does not say when what it holds expires."""
+    for key, path in (
+        ("cert_file", settings.cert_file),
+        ("client_ca_file", settings.client_ca_file),
+        ("client_crl_file", settings.client_crl_file),
+    ):
+        if path is None:
+            continue
+        try:
+            content = path.read_bytes()
+            ends = _ends_of_lists(content) if key == "client_crl_file" else _ends(content)
+        except (OSError, ValueError) as error:
+            # Gone again, or a format that only OpenSSL knows: served all the same.
+            _log.warning("tls: when %s %s expires cannot be told: %s", key, path, error)
+            continue
+        if ends:
+            yield key, min(ends).timestamp()
+
+
+def _ends(content: bytes) -> list[datetime]:
+    return [item.not_valid_after_utc for item in x509.load_pem_x509_certificates(content)]
+
+
+def _ends_of_lists(content: bytes) -> list[datetime]:
+    updates = [x509.load_pem_x509_crl(item).next_update_utc for item in _CRL.findall(content)]
+    return [update for update in updates if update is not None]
 
 
 def peer_identity(ssl_object: Any) -> tuple[str, tuple[str, ...]]:

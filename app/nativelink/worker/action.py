@@ -1,0 +1,481 @@
+"""One action, from the order to its result.
+
+The steps are REAPI's: fetch and stage the inputs, run the command, collect and upload the outputs,
+publish the result. What belongs to the action (a wrong argument, a missing input, a program that
+is not there) becomes an ExecuteResponse whose status says so: it is final. What went wrong on this
+machine becomes an internal error, and the scheduler tries elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+from uuid import uuid4
+
+from google.protobuf.message import DecodeError, Message
+
+from nativelink.core.clock import Clock
+from nativelink.core.digest import Digest, DigestFunction, digest_function
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    context,
+    failed_precondition,
+    invalid_argument,
+    resource_exhausted,
+)
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as worker_pb,
+)
+from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.store import Store, read_bytes
+from nativelink.worker.attempt import Attempt, set_digest, set_status
+from nativelink.worker.confine import check_path
+from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
+from nativelink.worker.launch import Exit, Launch, Launcher
+from nativelink.worker.outputs import FoundOutputs, OutputFinder, hash_file
+from nativelink.worker.results import Publisher
+from nativelink.worker.scripts import run_script
+from nativelink.worker.side_channel import said_timeout
+from nativelink.worker.uploads import Uploads
+
+__all__ = ["ActionExecutor", "ActionSettings"]
+
+M = TypeVar("M", bound=Message)
+
+_log: Final = logging.getLogger(__name__)
+
+#: An Action has a few digests; a Command may list the arguments of a large link.
+_MAX_ACTION_BYTES: Final = 1 << 20
+_MAX_COMMAND_BYTES: Final = 64 << 20
+_SCRIPT_TIMEOUT_S: Final = 60.0
+_NETWORK: Final = "requires-network"
+
+#: Codes that say something about the action: trying again elsewhere would end the same way.
+_DETERMINISTIC: Final = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.PERMISSION_DENIED,
+        Code.UNIMPLEMENTED,
+    }
+)
+
+
+class Staged(Protocol):
+    """Inputs in place."""
+
+    async def modified(self) -> Sequence[str]:
+        """Inputs that the action changed in the store's files, which no longer serve them."""
+        ...
+
+    async def release(self) -> None:
+        """Let the store evict the inputs again."""
+        ...
+
+
+class Stager(Protocol):
+    """Puts inputs in place."""
+
+    async def stage(self, root: Digest, into: Path, *, directories: Iterable[str]) -> Staged:
+        """Make the input tree in the new directory `into`, and `directories` in it.
+
+        Raises:
+            NativeLinkError: FAILED_PRECONDITION with all missing blobs; INVALID_ARGUMENT for a
+                tree that cannot be.
+        """
+        ...
+
+    async def remove(self, directory: Path) -> None:
+        """Remove an action's directory, whatever the action left in it."""
+        ...
+
+
+class PersistentPool(Protocol):
+    """Runs commands in processes that stay (Bazel's persistent workers)."""
+
+    async def run(
+        self, launch: Launch, properties: Mapping[str, str], *, timeout_s: float
+    ) -> Exit | None:
+        """Run the command, or None if it is to be run in a process of its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSettings:
+    """How a worker runs actions.
+
+    Attributes:
+        work_directory: each action has a directory of its own below it.
+        max_action_timeout_s: seconds that an action may attempt.
+        max_upload_timeout_s: seconds that uploading its outputs may take.
+        timeout_handled_externally: the entrypoint ends actions; we only at the maximum.
+        entrypoint: program that gets the command as its arguments; empty for none.
+        precondition_script: run before every action; empty for none.
+        additional_environment: variables that actions get besides their own.
+        environment: the worker's own variables, for those that are taken from it.
+    """
+
+    work_directory: Path
+    max_action_timeout_s: float = 1200.0
+    max_upload_timeout_s: float = 600.0
+    timeout_handled_externally: bool = False
+    entrypoint: str = ""
+    precondition_script: Sequence[str] = ()
+    additional_environment: Mapping[str, AdditionalVariable] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class ActionExecutor:
+    """Runs actions; any number at the same time.
+
+    Args:
+        cas: the worker's CAS.
+        stager: puts inputs in place.
+        launcher: runs processes.
+        persistent: runs those that ask for a process that stays; None where there are none.
+        uploads: stores outputs.
+        publisher: publishes results.
+        settings: see ActionSettings.
+        lane: threads for the disk.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        cas: Store,
+        stager: Stager,
+        launcher: Launcher,
+        persistent: PersistentPool | None,
+        uploads: Uploads,
+        publisher: Publisher,
+        settings: ActionSettings,
+        *,
+        lane: DiskLane,
+        clock: Clock,
+    ) -> None:
+        self._cas = cas
+        self._stager = stager
+        self._launcher = launcher
+        self._persistent = persistent
+        self._uploads = uploads
+        self._publisher = publisher
+        self._settings = settings
+        self._lane = lane
+        self._clock = clock
+
+    async def execute(
+        self, order: worker_pb.StartExecute, process_ended: Callable[[], None]
+    ) -> worker_pb.ExecuteResult:
+        """See `agent.Executor`."""
+        result = worker_pb.ExecuteResult(
+            instance_name=order.execute_request.instance_name, operation_id=order.operation_id
+        )
+        try:
+            attempt = Attempt(order, self._clock)
+        except (NativeLinkError, ValueError) as error:
+            result.internal_error.code = Code.INVALID_ARGUMENT
+            result.internal_error.message = str(error)
+            return result
+        try:
+            await self._run(attempt, process_ended)
+        except NativeLinkError as error:
+            if error.code in _DETERMINISTIC:
+                attempt.fail(error)
+            else:
+                set_status(result.internal_error, error)
+                return result
+        except Exception as error:  # noqa: BLE001 - the scheduler is told, whatever it is
+            _log.exception("operation %s failed in a way that nobody expected", order.operation_id)
+            result.internal_error.code = Code.INTERNAL
+            result.internal_error.message = f"{type(error).__name__}: {error}"
+            return result
+        result.execute_response.CopyFrom(attempt.complete())
+        usage = result.resource_usage
+        usage.operation_id, usage.worker_id = order.operation_id, order.worker_id
+        if attempt.exit is not None:
+            usage.cpu_time_ms = attempt.exit.cpu_time_ms
+            usage.peak_memory_kb = attempt.exit.peak_memory_kb
+            usage.sampled = attempt.exit.sampled
+        return result
+
+    async def _run(self, attempt: Attempt, process_ended: Callable[[], None]) -> None:
+        await self._check_precondition(attempt)
+        digest_function.set(attempt.function)
+        action = await self._read(attempt.action_digest, pb.Action, _MAX_ACTION_BYTES)
+        command = await self._read(
+            Digest.parse(action.command_digest.hash, action.command_digest.size_bytes),
+            pb.Command,
+            _MAX_COMMAND_BYTES,
+        )
+        timeout_s = self._timeout(action)
+        _check(command)
+        directory = self._settings.work_directory / attempt.directory_name
+        await self._lane.run(partial(_make, directory))
+        try:
+            await self._in_directory(attempt, process_ended, action, command, timeout_s, directory)
+        finally:
+            await self._stager.remove(directory)
+
+    async def _in_directory(
+        self,
+        attempt: Attempt,
+        process_ended: Callable[[], None],
+        action: pb.Action,
+        command: pb.Command,
+        timeout_s: float,
+        directory: Path,
+    ) -> None:
+        root = directory / "work"
+        attempt.stamp("input_fetch_start")
+        staged = await self._stager.stage(
+            Digest.parse(action.input_root_digest.hash, action.input_root_digest.size_bytes),
+            root,
+            directories=_needed_directories(command),
+        )
+        try:
+            attempt.stamp("input_fetch_completed")
+            side_channel = directory / uuid4().hex
+            properties = _properties(attempt, action, command)
+            launch = self._launch(action, command, properties, timeout_s, directory, side_channel)
+            await self._execute(attempt, launch, properties, timeout_s)
+            process_ended()
+            modified = await staged.modified()
+        finally:
+            await staged.release()
+        await self._collect(attempt, command, launch, root)
+        if await self._lane.run(partial(said_timeout, side_channel)):
+            attempt.status(
+                Code.DEADLINE_EXCEEDED, "the action says that it timed out (side channel file)"
+            )
+        if modified:
+            _log.warning(
+                "operation %s changed its inputs %s: its result is not cached",
+                attempt.operation_id,
+                ", ".join(modified[:10]),
+            )
+        await self._publisher.publish(
+            attempt.action_digest,
+            attempt.function,
+            attempt.complete(),
+            cacheable=not action.do_not_cache and not modified,
+        )
+
+    async def _check_precondition(self, attempt: Attempt) -> None:
+        script = self._settings.precondition_script
+        if not script:
+            return
+        environment = action_environment(
+            {
+                name: source
+                for name, source in self._settings.additional_environment.items()
+                if not isinstance(source, Fact) or source is Fact.FROM_ENVIRONMENT
+            },
+            (),
+            properties=attempt.properties,
+            worker_environment=self._settings.environment,
+            timeout_s=0,
+            side_channel_file=Path(),
+            action_directory=Path(),
+        )
+        said = await self._lane.run(
+            partial(run_script, script, environment, timeout_s=_SCRIPT_TIMEOUT_S)
+        )
+        if said.exit_code:
+            raise resource_exhausted(
+                f"the precondition script exited with {said.exit_code}: {said.stdout.strip()}"
+            )
+
+    async def _read(self, digest: Digest, kind: type[M], max_bytes: int) -> M:
+        with context(kind.DESCRIPTOR.name):
+            try:
+                data = await read_bytes(self._cas, digest, max_size=max_bytes)
+            except NativeLinkError as error:
+                if error.code is Code.NOT_FOUND:
+                    raise failed_precondition(error.message, details=error.details) from error
+                raise
+        try:
+            return kind.FromString(data)
+        except DecodeError as error:
+            raise invalid_argument(f"{digest} is no {kind.DESCRIPTOR.name}") from error
+
+    def _timeout(self, action: pb.Action) -> float:
+        """Seconds that the action may attempt.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT if it asks for more than is allowed here.
+        """
+        allowed = self._settings.max_action_timeout_s
+        wanted = _seconds(action)
+        if wanted < 0:
+            raise invalid_argument(f"the action's timeout is {wanted:g} s, less than 0")
+        if wanted > allowed:
+            raise invalid_argument(
+                f"the action asks for a timeout of {wanted:g} s; this worker allows {allowed:g} s "
+                "(max_action_timeout_s)"
+            )
+        if not wanted or self._settings.timeout_handled_externally:
+            return allowed
+        return wanted
+
+    def _launch(
+        self,
+        action: pb.Action,
+        command: pb.Command,
+        properties: Mapping[str, str],
+        timeout_s: float,
+        directory: Path,
+        side_channel: Path,
+    ) -> Launch:
+        environment = action_environment(
+            self._settings.additional_environment,
+            ((each.name, each.value) for each in command.environment_variables),
+            properties=properties,
+            worker_environment=self._settings.environment,
+            # What was asked for, also where somebody else sees to it.
+            timeout_s=_seconds(action) or timeout_s,
+            side_channel_file=side_channel,
+            action_directory=directory,
+        )
+        arguments: Sequence[str] = command.arguments
+        if self._settings.entrypoint:
+            arguments = (self._settings.entrypoint, *arguments)
+        return Launch(
+            arguments=arguments,
+            environment=environment,
+            working_directory=directory / "work" / command.working_directory,
+            action_directory=directory,
+            stdout=directory / "stdout",
+            stderr=directory / "stderr",
+            network=properties.get(_NETWORK, "") not in ("", "0", "false"),
+        )
+
+    async def _execute(
+        self,
+        attempt: Attempt,
+        launch: Launch,
+        properties: Mapping[str, str],
+        timeout_s: float,
+    ) -> None:
+        attempt.stamp("execution_start")
+        ended: Exit | None = None
+        if self._persistent is not None:
+            ended = await self._persistent.run(launch, properties, timeout_s=timeout_s)
+        if ended is None:
+            ended = await self._start(launch, timeout_s)
+        attempt.stamp("execution_completed")
+        attempt.exit = ended
+        attempt.result.exit_code = ended.exit_code
+        duration = attempt.result.execution_metadata.virtual_execution_duration
+        nanos = max(0, round((ended.ended_at - ended.started_at) * 1e9))
+        duration.seconds, duration.nanos = divmod(nanos, 10**9)
+        if ended.timed_out:
+            attempt.status(
+                Code.DEADLINE_EXCEEDED,
+                f"the command was stopped because it ran longer than {timeout_s:g} s",
+            )
+
+    async def _start(self, launch: Launch, timeout_s: float) -> Exit:
+        try:
+            return await self._launcher.run(launch, timeout_s=timeout_s)
+        except NativeLinkError as error:
+            if error.code is Code.NOT_FOUND:
+                # No operation is missing, as the code would say to a client: a program is.
+                raise invalid_argument(error.message) from error
+            raise
+
+    async def _collect(
+        self, attempt: Attempt, command: pb.Command, launch: Launch, root: Path
+    ) -> None:
+        attempt.stamp("output_upload_start")
+        try:
+            async with asyncio.timeout(self._settings.max_upload_timeout_s):
+                found, stdout, stderr = await self._lane.run(
+                    partial(_find, root, command, attempt.function, launch)
+                )
+                attempt.result.MergeFrom(found.result)
+                set_digest(attempt.result.stdout_digest, stdout)
+                set_digest(attempt.result.stderr_digest, stderr)
+                await self._uploads.upload(found.files, found.messages)
+        except TimeoutError:
+            raise NativeLinkError(
+                Code.DEADLINE_EXCEEDED,
+                "uploading the outputs took longer than "
+                f"{self._settings.max_upload_timeout_s:g} s (max_upload_timeout_s)",
+            ) from None
+        attempt.stamp("output_upload_completed")
+
+
+def _seconds(action: pb.Action) -> float:
+    return action.timeout.seconds + action.timeout.nanos / 1e9
+
+
+def _properties(attempt: Attempt, action: pb.Action, command: pb.Command) -> Mapping[str, str]:
+    """The platform properties, those that the scheduler sent before those of the action."""
+    platform = action.platform if action.platform.properties else command.platform
+    return {each.name: each.value for each in platform.properties} | attempt.properties
+
+
+def _check(command: pb.Command) -> None:
+    """Refuse a command that cannot be run.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT.
+    """
+    if not command.arguments:
+        raise invalid_argument("the command has no arguments; the first one names the program")
+    check_path("working_directory", command.working_directory)
+    for path in (*command.output_paths, *command.output_files, *command.output_directories):
+        check_path("output path", path)
+
+
+def _needed_directories(command: pb.Command) -> set[str]:
+    """Directories that are there before the command runs (REAPI v2, Command)."""
+    base = command.working_directory
+    needed = {base} if base else set()
+    outputs = (*command.output_paths, *command.output_files, *command.output_directories)
+    needed.update(
+        parent
+        for path in outputs
+        if (parent := (f"{base}/{path}" if base else path).rstrip("/").rpartition("/")[0])
+    )
+    return needed
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o755)
+    except FileExistsError:
+        raise NativeLinkError(
+            Code.ALREADY_EXISTS, f"the action's directory {directory.name} exists still"
+        ) from None
+    except OSError as error:
+        raise disk_error(error, f"cannot make the action's directory {directory}") from error
+
+
+def _find(
+    root: Path, command: pb.Command, function: DigestFunction, launch: Launch
+) -> tuple[FoundOutputs, Digest, Digest]:
+    """The outputs, and the digests of stdout and stderr, which are among their files."""
+    try:
+        found = OutputFinder(root, command, function).find()
+        streams: list[Digest] = []
+        for path in (launch.stdout, launch.stderr):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                digest = hash_file(fd, function)
+            finally:
+                os.close(fd)
+            found.files.setdefault(digest, path)
+            streams.append(digest)
+    except OSError as error:
+        raise disk_error(error, "cannot read the outputs") from error
+    return found, streams[0], streams[1]

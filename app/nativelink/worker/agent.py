@@ -1,0 +1,416 @@
+"""A worker's side of the worker API: it joins a scheduler, takes orders and brings results.
+
+The protocol is NativeLink's (v1.6.6, worker_api.proto). Headers of the call say what it has no
+message for: `nativelink-worker-resumes` is the id on the connection that broke,
+`nativelink-worker-running` the operations that the worker still has from it. A scheduler that
+gives the same id again goes on with them; any other answer means that they run elsewhere now.
+
+Results are kept for a while after they were sent: the protocol has no acknowledgement, so a
+result that was on its way when the connection broke is sent again on the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Protocol
+
+from google.protobuf.message import DecodeError
+
+from nativelink.core.channel import Channel, Duplex
+from nativelink.core.clock import Clock
+from nativelink.core.errors import Code, NativeLinkError, unavailable
+from nativelink.core.latch import Latch
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as pb,
+)
+
+__all__ = ["Agent", "AgentSettings", "AgentStatistics", "Executor"]
+
+_log: Final = logging.getLogger(__name__)
+
+_PATH: Final = "/com.github.trace_machina.nativelink.remote_execution.WorkerApi/ConnectWorker"
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 5.0
+#: A process that ended is announced on its own only if its result takes longer than this.
+_RESULT_SOON_S: Final = 0.005
+#: So long, and of so many bytes, results that were sent may still be on their way.
+_RESEND_WITHIN_S: Final = 10.0
+_RESEND_BYTES: Final = 16 << 20
+_GOOD_BYE_S: Final = 2.0
+
+
+class Executor(Protocol):
+    """Runs one action."""
+
+    async def execute(
+        self, order: pb.StartExecute, process_ended: Callable[[], None]
+    ) -> pb.ExecuteResult:
+        """Run the action to its end; never raises but for a cancellation, which kills it.
+
+        Args:
+            order: what to run.
+            process_ended: to be called when the process has ended and outputs remain.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """How a worker presents itself.
+
+    Attributes:
+        name: its id begins with it.
+        properties: what it offers.
+        max_inflight_tasks: 0 is no limit.
+        timeout_s: of a connection attempt; a sign of life is sent every half of it.
+        grace_s: so long actions go on without a connection.
+    """
+
+    name: str
+    properties: Sequence[tuple[str, str]]
+    max_inflight_tasks: int = 0
+    timeout_s: float = 5.0
+    grace_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatistics:
+    """What a worker does now.
+
+    Attributes:
+        worker_id: its id; empty while it was never connected.
+        connected: whether it is now.
+        draining: whether it takes no new actions.
+        running: actions under way.
+        executed: actions that came to an end since the start.
+        connections: how often it connected since the start.
+    """
+
+    worker_id: str
+    connected: bool
+    draining: bool
+    running: int
+    executed: int
+    connections: int
+
+
+class Agent:
+    """Keeps a worker connected. Use it as `await agent.run()`, in a task of its own.
+
+    Args:
+        channel: to the scheduler's worker API.
+        executor: runs the actions.
+        settings: see AgentSettings.
+        clock: the time.
+        random: spreads the reconnections of many workers.
+        sleep: waits for seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        executor: Executor,
+        settings: AgentSettings,
+        *,
+        clock: Clock,
+        random: Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._channel = channel
+        self._executor = executor
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._sleep = sleep
+        self._worker_id = ""
+        self._connected = False
+        self._lost_at = 0.0
+        self._connections = 0
+        self._executed = 0
+        self._draining = False
+        self._left = Latch()
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._outbox: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._sent: deque[tuple[float, str, bytes]] = deque()
+        self._sent_bytes = 0
+        self._actions: asyncio.TaskGroup | None = None
+
+    def statistics(self) -> AgentStatistics:
+        """Figures of this moment."""
+        return AgentStatistics(
+            self._worker_id,
+            self._connected,
+            self._draining,
+            len(self._running),
+            self._executed,
+            self._connections,
+        )
+
+    async def run(self) -> None:
+        """Stay connected until `leave` has finished. Cancelling kills what runs."""
+        async with asyncio.TaskGroup() as self._actions:
+            try:
+                await self._stay_connected()
+            finally:
+                for task in self._running.values():
+                    task.cancel()
+
+    async def leave(self, timeout_s: float) -> bool:
+        """Take no new actions, let running ones finish, and say good-bye.
+
+        Args:
+            timeout_s: then what still runs is killed, and runs elsewhere at once.
+
+        Returns:
+            Whether everything finished by itself.
+        """
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+                await self._flushed()
+            finished = True
+        except TimeoutError:
+            finished = False
+            _log.warning(
+                "%d actions did not end within %g seconds and are handed back",
+                len(self._running),
+                timeout_s,
+            )
+        self._send(pb.UpdateForScheduler(going_away_request=pb.GoingAwayRequest()))
+        for task in self._running.values():
+            task.cancel()
+        self._left.set()
+        self._wake.set()
+        return finished
+
+    # -- connecting ----------------------------------------------------------------------------
+
+    async def _stay_connected(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            connections = self._connections
+            try:
+                await self._connection()
+            except* NativeLinkError as errors:
+                error = errors.exceptions[0]
+                _log.warning("no connection to the scheduler: %s", error)
+            if self._connected:
+                self._connected = False
+                self._lost_at = self._clock.monotonic()
+            if self._left.is_set:
+                return
+            if self._connections > connections:
+                pause_s = _FIRST_PAUSE_S
+            # Between half and the whole of it, so that a fleet does not come back in step.
+            await self._pause(pause_s * (0.5 + self._random.random() / 2))
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if self._running and self._clock.monotonic() - self._lost_at > self._settings.grace_s:
+                _log.warning("no scheduler for too long: %d actions end", len(self._running))
+                self._kill_all()
+
+    async def _pause(self, seconds: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            sleep = group.create_task(_slept(self._sleep, seconds))
+            left = group.create_task(self._left.wait())
+            await asyncio.wait((sleep, left), return_when=asyncio.FIRST_COMPLETED)
+            sleep.cancel()
+            left.cancel()
+
+    async def _connection(self) -> None:
+        """One connection, from its first message to its end."""
+        call = self._channel.duplex(_PATH, metadata=self._headers())
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                await call.write(self._hello())
+                first = _parse(await call.read())
+            if first.WhichOneof("update") != "connection_result":
+                raise NativeLinkError(
+                    Code.INTERNAL,
+                    f"the scheduler's first message is {first.WhichOneof('update')!r} where "
+                    "'connection_result' is due",
+                )
+            self._joined(first.connection_result.worker_id)
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(self._write(call))
+                breathing = group.create_task(self._breathe())
+                reading = group.create_task(self._read(call))
+                await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+                if self._left.is_set:
+                    # The scheduler ends the call when it has read our good-bye.
+                    await asyncio.wait((reading,), timeout=_GOOD_BYE_S)
+                for task in (reading, writing, breathing):
+                    task.cancel()
+        except TimeoutError:
+            raise unavailable(f"no answer within {self._settings.timeout_s:g} seconds") from None
+        finally:
+            call.cancel()
+
+    def _hello(self) -> bytes:
+        request = pb.ConnectWorkerRequest(
+            worker_id_prefix=self._settings.name,
+            max_inflight_tasks=self._settings.max_inflight_tasks,
+        )
+        for name, value in self._settings.properties:
+            request.properties.add(name=name, value=value)
+        return pb.UpdateForScheduler(connect_worker_request=request).SerializeToString()
+
+    def _headers(self) -> list[tuple[str, str | bytes]]:
+        headers: list[tuple[str, str | bytes]] = [("nativelink-worker-can-resume", "1")]
+        if self._worker_id:
+            headers.append(("nativelink-worker-resumes", self._worker_id))
+            self._forget_old_results()
+            held = dict.fromkeys([*self._running, *(name for _, name, _ in self._sent)])
+            if held:
+                headers.append(("nativelink-worker-running", ",".join(held)))
+        return headers
+
+    def _joined(self, worker_id: str) -> None:
+        resumed = worker_id == self._worker_id
+        if resumed:
+            # What was written to the old connection may never have arrived.
+            again = [message for _, _, message in self._sent]
+            waiting = set(self._outbox)
+            self._outbox.extendleft(
+                message for message in reversed(again) if message not in waiting
+            )
+        else:
+            if self._worker_id:
+                _log.warning("the scheduler does not know us any more; running actions end")
+            self._kill_all()
+            self._outbox.clear()
+            self._sent.clear()
+            self._sent_bytes = 0
+        self._worker_id = worker_id
+        self._connected = True
+        self._connections += 1
+        self._wake.set()
+        _log.info("%s as %s", "connected again" if resumed else "connected", worker_id)
+
+    # -- both directions -----------------------------------------------------------------------
+
+    async def _read(self, call: Duplex) -> None:
+        while (message := await call.read()) is not None:
+            update = _parse(message)
+            match update.WhichOneof("update"):
+                case "start_action":
+                    self._start(update.start_action)
+                case "kill_operation_request":
+                    self._kill(update.kill_operation_request.operation_id)
+                case "disconnect":
+                    return
+                case _:
+                    pass
+
+    async def _write(self, call: Duplex) -> None:
+        while True:
+            while self._outbox:
+                await call.write(self._outbox[0])
+                self._outbox.popleft()
+            if self._left.is_set:
+                await call.done_writing()
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _breathe(self) -> None:
+        alive = pb.UpdateForScheduler(keep_alive_request=pb.KeepAliveRequest())
+        while True:
+            await self._sleep(self._settings.timeout_s / 2)
+            self._send(alive)
+
+    def _send(self, update: pb.UpdateForScheduler) -> None:
+        self._outbox.append(update.SerializeToString())
+        self._wake.set()
+
+    async def _flushed(self) -> None:
+        while self._outbox and self._connected:
+            await self._sleep(0.01)
+
+    # -- actions -------------------------------------------------------------------------------
+
+    def _start(self, order: pb.StartExecute) -> None:
+        name = order.operation_id
+        if self._draining:
+            self._refuse(order, Code.RESOURCE_EXHAUSTED, "Worker shutting down")
+        elif name in self._running:
+            self._refuse(order, Code.ALREADY_EXISTS, f"operation {name} is running already")
+        else:
+            assert self._actions is not None
+            self._idle.clear()
+            self._running[name] = self._actions.create_task(self._execute(order))
+
+    def _refuse(self, order: pb.StartExecute, code: Code, message: str) -> None:
+        result = pb.ExecuteResult(
+            instance_name=order.execute_request.instance_name, operation_id=order.operation_id
+        )
+        result.internal_error.code = code
+        result.internal_error.message = message
+        self._send(pb.UpdateForScheduler(execute_result=result))
+
+    async def _execute(self, order: pb.StartExecute) -> None:
+        name = order.operation_id
+        announcement: asyncio.TimerHandle | None = None
+
+        def announce() -> None:
+            self._send(
+                pb.UpdateForScheduler(execute_complete=pb.ExecuteComplete(operation_id=name))
+            )
+
+        def process_ended() -> None:
+            nonlocal announcement
+            announcement = asyncio.get_running_loop().call_later(_RESULT_SOON_S, announce)
+
+        try:
+            result = await self._executor.execute(order, process_ended)
+        except asyncio.CancelledError:
+            _log.info("operation %s was stopped", name)
+        else:
+            message = pb.UpdateForScheduler(execute_result=result).SerializeToString()
+            self._outbox.append(message)
+            self._sent.append((self._clock.monotonic(), name, message))
+            self._sent_bytes += len(message)
+            self._forget_old_results()
+            self._wake.set()
+        finally:
+            if announcement is not None:
+                announcement.cancel()
+            self._executed += 1
+            del self._running[name]
+            if not self._running:
+                self._idle.set()
+
+    def _forget_old_results(self) -> None:
+        horizon = self._clock.monotonic() - _RESEND_WITHIN_S
+        while self._sent and (self._sent[0][0] < horizon or self._sent_bytes > _RESEND_BYTES):
+            self._sent_bytes -= len(self._sent.popleft()[2])
+
+    def _kill(self, operation_id: str) -> None:
+        task = self._running.get(operation_id)
+        if task is not None:
+            task.cancel()
+
+    def _kill_all(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+
+
+async def _slept(sleep: Callable[[float], Awaitable[None]], seconds: float) -> None:
+    await sleep(seconds)
+
+
+def _parse(message: bytes | None) -> pb.UpdateForWorker:
+    if message is None:
+        raise unavailable("the scheduler ended the connection")
+    try:
+        return pb.UpdateForWorker.FromString(message)
+    except DecodeError as error:
+        raise NativeLinkError(Code.INTERNAL, "the scheduler sent what is no message") from error

@@ -1,0 +1,135 @@
+"""One try of an action: what was ordered, and the result as it takes shape."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, TypeAlias
+
+from nativelink.core.clock import Clock
+from nativelink.core.digest import Digest, DigestFunction
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as worker_pb,
+)
+from nativelink.proto.google.rpc import error_details_pb2, status_pb2
+from nativelink.worker.launch import Exit
+
+__all__ = ["Attempt", "Step", "set_digest", "set_status"]
+
+#: Fields of ExecutedActionMetadata without their `_timestamp`.
+Step: TypeAlias = Literal[
+    "worker_start",
+    "input_fetch_start",
+    "input_fetch_completed",
+    "execution_start",
+    "execution_completed",
+    "output_upload_start",
+    "output_upload_completed",
+    "worker_completed",
+]
+_STEPS: Final[tuple[Step, ...]] = (
+    "worker_start",
+    "input_fetch_start",
+    "input_fetch_completed",
+    "execution_start",
+    "execution_completed",
+    "output_upload_start",
+    "output_upload_completed",
+    "worker_completed",
+)
+#: The exit code, in NativeLink, of what was never run.
+_NEVER_RUN: Final = -178
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+class Attempt:
+    """One try of an action.
+
+    Attributes:
+        operation_id: the execution's.
+        action_digest: of the action.
+        function: of the request.
+        properties: what the scheduler sent as platform properties, a name's last value.
+        response: what becomes of it.
+        result: the response's result.
+        exit: how the process ended; None before.
+    """
+
+    def __init__(self, order: worker_pb.StartExecute, clock: Clock) -> None:
+        request = order.execute_request
+        self._clock = clock
+        self.operation_id = order.operation_id
+        self.action_digest = Digest.parse(
+            request.action_digest.hash, request.action_digest.size_bytes
+        )
+        self.function = DigestFunction(request.digest_function or DigestFunction.SHA256)
+        self.properties = {each.name: each.value for each in order.platform.properties}
+        self.response = pb.ExecuteResponse()
+        self.result = self.response.result
+        self.exit: Exit | None = None
+        self._metadata = self.result.execution_metadata
+        self._metadata.worker = order.worker_id
+        self._metadata.queued_timestamp.CopyFrom(order.queued_timestamp)
+        self.stamp("worker_start")
+
+    @property
+    def directory_name(self) -> str:
+        """The name of the action's directory: the operation's id, unless that is no file name."""
+        if _SAFE_NAME.fullmatch(self.operation_id):
+            return self.operation_id
+        return DigestFunction.SHA256.digest_of(self.operation_id.encode()).hash
+
+    def stamp(self, step: Step) -> None:
+        """Note that the step is reached now."""
+        nanos = int(self._clock.time() * 1e9)
+        timestamp = getattr(self._metadata, f"{step}_timestamp")
+        timestamp.seconds, timestamp.nanos = divmod(nanos, 10**9)
+
+    def status(self, code: Code, message: str) -> None:
+        """Say that the result is no success."""
+        self.response.status.code = code
+        self.response.status.message = message
+
+    def fail(self, error: NativeLinkError) -> None:
+        """Make the error the response; what is known of the result stays."""
+        if not self.result.HasField("stdout_digest"):
+            self.result.exit_code = _NEVER_RUN
+            nothing = self.function.digest_of(b"")
+            set_digest(self.result.stdout_digest, nothing)
+            set_digest(self.result.stderr_digest, nothing)
+        set_status(self.response.status, error)
+
+    def complete(self) -> pb.ExecuteResponse:
+        """The response, now that nothing more happens to it.
+
+        All nine times are set, those of steps that were never reached to the end: NativeLink's
+        scheduler takes no result without them.
+        """
+        self.stamp("worker_completed")
+        for step in _STEPS:
+            name = f"{step}_timestamp"
+            if not self._metadata.HasField(name):
+                getattr(self._metadata, name).CopyFrom(self._metadata.worker_completed_timestamp)
+        if not self._metadata.HasField("queued_timestamp"):
+            self._metadata.queued_timestamp.CopyFrom(self._metadata.worker_start_timestamp)
+        return self.response
+
+
+def set_digest(message: pb.Digest, digest: Digest) -> None:
+    """Fill a Digest message."""
+    message.hash = digest.hash
+    message.size_bytes = digest.size_bytes
+
+
+def set_status(status: status_pb2.Status, error: NativeLinkError) -> None:
+    """Fill a google.rpc.Status; missing blobs become violations (REAPI v2, Execution.Execute)."""
+    status.code = error.code
+    status.message = error.message
+    if not error.details:
+        return
+    failure = error_details_pb2.PreconditionFailure()
+    for missing in error.details:
+        hash_, size_bytes = missing.digest
+        failure.violations.add(type="MISSING", subject=f"blobs/{hash_}/{size_bytes}")
+    status.details.add().Pack(failure)

@@ -1,0 +1,29 @@
+"""Warnings that this machine is about to go away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Notice", "Notices"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The machine goes away.
+
+    Attributes:
+        reason: for people, for instance "spot interruption".
+        seconds: until it is gone.
+    """
+
+    reason: str
+    seconds: float
+
+
+class Notices(Protocol):
+    """Where warnings come from: a cloud's metadata service, a queue, an operator."""
+
+    async def next(self) -> Notice:
+        """Wait for the next warning."""
+        ...

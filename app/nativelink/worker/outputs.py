@@ -1,0 +1,363 @@
+"""What an action left behind: its outputs found, hashed and described (REAPI v2, ActionResult).
+
+This runs on a thread, after the last process of the action has ended, so that nothing moves
+while it looks. It changes nothing but the permission to read what the action made unreadable.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nativelink.core.digest import Digest, DigestFunction
+from nativelink.core.errors import NativeLinkError, invalid_argument
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.worker.confine import open_beneath
+
+__all__ = ["FoundOutputs", "OutputFinder", "hash_file"]
+
+_PIECE_BYTES: Final = 1 << 20
+_MTIME: Final = "mtime"
+_UNIX_MODE: Final = "unix_mode"
+#: Each level holds a descriptor and a few frames of the stack.
+_MAX_DEPTH: Final = 400
+
+
+@dataclass(slots=True)
+class FoundOutputs:
+    """Outputs on the disk, and the messages about them.
+
+    Attributes:
+        result: the ActionResult as far as outputs go; every list is sorted by path.
+        files: where each output file is, by its digest. Files with the same bytes count once.
+        messages: encoded Trees and Directories, by their digests.
+        size_bytes: of all files and messages, each counted once.
+    """
+
+    result: pb.ActionResult = field(default_factory=pb.ActionResult)
+    files: dict[Digest, Path] = field(default_factory=dict)
+    messages: dict[Digest, bytes] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(digest.size_bytes for digest in (*self.files, *self.messages))
+
+
+def hash_file(fd: int, function: DigestFunction) -> Digest:
+    """The digest of an open file, read from its beginning; memory is one piece of 1 MiB."""
+    hasher = function.new()
+    size = 0
+    while piece := os.pread(fd, _PIECE_BYTES, size):
+        hasher.update(piece)
+        size += len(piece)
+    return Digest(hasher.hexdigest(), size)
+
+
+class OutputFinder:
+    """Looks for the outputs of one action.
+
+    Args:
+        root: the action's input root; nothing outside of it is ever opened.
+        command: what was executed; its paths are relative to its working directory.
+        function: hashes the outputs.
+    """
+
+    def __init__(self, root: Path, command: pb.Command, function: DigestFunction) -> None:
+        self._root = root
+        self._command = command
+        self._function = function
+        self._properties = frozenset(command.output_node_properties)
+        self._found = FoundOutputs()
+        self._base = os.path.normpath(f"/{command.working_directory}").lstrip("/")
+
+    def find(self) -> FoundOutputs:
+        """Look for all outputs; those that the action did not make are left out.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for an output that is no file, directory or link, or
+                a path that leads out of the input root.
+            OSError: the disk failed.
+        """
+        wanted: Sequence[str] = self._command.output_paths
+        if not wanted:
+            wanted = (*self._command.output_files, *self._command.output_directories)
+        root_fd = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in sorted(set(wanted)):
+                self._look(root_fd, path)
+        finally:
+            os.close(root_fd)
+        return self._found
+
+    def _look(self, root_fd: int, path: str) -> None:
+        place = f"{self._base}/{path}" if self._base else path
+        parent, _, name = place.rstrip("/").rpartition("/")
+        try:
+            if not name:
+                # The output is the working directory itself.
+                self._directory(open_beneath(root_fd, place or ".", os.O_DIRECTORY), path, place)
+                return
+            parent_fd = open_beneath(root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            self._entry(root_fd, parent_fd, name, path, place)
+        finally:
+            os.close(parent_fd)
+
+    def _entry(self, root_fd: int, parent_fd: int, name: str, path: str, place: str) -> None:
+        try:
+            status = os.lstat(name, dir_fd=parent_fd)
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(status.st_mode):
+            self._symlink(root_fd, parent_fd, name, path, place)
+        elif stat.S_ISREG(status.st_mode):
+            fd = _open_readable(name, parent_fd, os.O_RDONLY)
+            self._file(fd, path)
+        elif stat.S_ISDIR(status.st_mode):
+            self._directory(_open_readable(name, parent_fd, os.O_DIRECTORY), path, place)
+        else:
+            raise invalid_argument(
+                f"output {path!r} is a {_kind(status.st_mode)}; outputs are files, directories and "
+                "symbolic links"
+            )
+
+    def _symlink(self, root_fd: int, parent_fd: int, name: str, path: str, place: str) -> None:
+        target = os.readlink(name, dir_fd=parent_fd)
+        inside = self._inside(target)
+        if inside is not None:
+            # It names this machine's directories: others need what it stands for.
+            try:
+                fd = open_beneath(root_fd, inside or ".", os.O_RDONLY | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                self._directory(fd, path, place)
+            elif stat.S_ISREG(mode):
+                self._file(fd, path)
+            else:
+                os.close(fd)
+                raise invalid_argument(
+                    f"output {path!r} leads to a {_kind(mode)}; outputs are files, directories "
+                    "and symbolic links"
+                )
+            return
+        symlink = pb.OutputSymlink(path=path, target=target)
+        if self._properties:
+            self._set_properties(symlink.node_properties, os.lstat(name, dir_fd=parent_fd))
+        result = self._found.result
+        result.output_symlinks.append(symlink)
+        leads_to_directory = self._leads_to_directory(root_fd, place, target)
+        legacy = (
+            result.output_directory_symlinks if leads_to_directory else result.output_file_symlinks
+        )
+        legacy.append(symlink)
+
+    def _inside(self, target: str) -> str | None:
+        """An absolute target relative to the input root; None if it is elsewhere or relative."""
+        if not target.startswith("/"):
+            return None
+        inside = os.path.relpath(os.path.normpath(target), self._root)
+        return None if inside == ".." or inside.startswith("../") else inside
+
+    def _leads_to_directory(self, root_fd: int, place: str, target: str) -> bool:
+        if target.startswith("/"):
+            return (
+                False  # Outside: whatever is there belongs to this machine, and is not looked at.
+            )
+        try:
+            os.close(
+                open_beneath(
+                    root_fd,
+                    f"{_parent(place)}/{target}",
+                    os.O_PATH | os.O_DIRECTORY,
+                )
+            )
+        except (OSError, NativeLinkError):
+            return False
+        return True
+
+    def _file(self, fd: int, path: str) -> None:
+        """Describe a regular file; closes `fd`."""
+        digest, status = self._take(fd)
+        output = self._found.result.output_files.add(
+            path=path, digest=_message(digest), is_executable=bool(status.st_mode & 0o111)
+        )
+        if self._properties:
+            self._set_properties(output.node_properties, status)
+
+    def _take(self, fd: int) -> tuple[Digest, os.stat_result]:
+        """Hash a regular file and remember where it is; closes `fd`."""
+        try:
+            status = os.fstat(fd)
+            digest = hash_file(fd, self._function)
+            if digest not in self._found.files:
+                self._found.files[digest] = Path(f"/proc/self/fd/{fd}").readlink()
+        finally:
+            os.close(fd)
+        return digest, status
+
+    def _directory(self, fd: int, path: str, place: str) -> None:
+        """Describe a directory and all below it; closes `fd`."""
+        try:
+            walk = _Walk(self._take, self._relative_target, self._node_properties, self._function)
+            root, children = walk.run(fd, place)
+        finally:
+            os.close(fd)
+        output = self._found.result.output_directories.add(path=path)
+        wanted = self._command.output_directory_format
+        if wanted != pb.Command.DIRECTORY_ONLY:
+            # Parents before children, each once: the same directory always gives the same bytes.
+            tree = pb.Tree(root=pb.Directory.FromString(root[1]))
+            tree.children.extend(pb.Directory.FromString(data) for data in children.values())
+            data = tree.SerializeToString(deterministic=True)
+            digest = self._function.digest_of(data)
+            self._found.messages[digest] = data
+            output.tree_digest.CopyFrom(_message(digest))
+            output.is_topologically_sorted = True
+        if wanted != pb.Command.TREE_ONLY:
+            self._found.messages[root[0]] = root[1]
+            self._found.messages.update(children)
+            output.root_directory_digest.CopyFrom(_message(root[0]))
+
+    def _relative_target(self, target: str, place: str) -> str:
+        """The target of a link inside an output directory, so that it holds anywhere."""
+        inside = self._inside(target)
+        return target if inside is None else os.path.relpath(inside, _parent(place))
+
+    def _node_properties(self, status: os.stat_result) -> pb.NodeProperties | None:
+        if not self._properties:
+            return None
+        properties = pb.NodeProperties()
+        self._set_properties(properties, status)
+        return properties
+
+    def _set_properties(self, properties: pb.NodeProperties, status: os.stat_result) -> None:
+        if _MTIME in self._properties:
+            properties.mtime.seconds = status.st_mtime_ns // 10**9
+            properties.mtime.nanos = status.st_mtime_ns % 10**9
+        if _UNIX_MODE in self._properties:
+            properties.unix_mode.value = stat.S_IMODE(status.st_mode)
+
+
+class _Walk:
+    """One output directory: every directory below it becomes a Directory message.
+
+    Args:
+        take: hashes an open file and closes it.
+        relative: a link's target as it is to be recorded, from the target and the link's place.
+        properties: node properties to record of a file's status.
+        function: hashes the messages.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[int], tuple[Digest, os.stat_result]],
+        relative: Callable[[str, str], str],
+        properties: Callable[[os.stat_result], pb.NodeProperties | None],
+        function: DigestFunction,
+    ) -> None:
+        self._take = take
+        self._relative = relative
+        self._properties = properties
+        self._function = function
+        self._after: dict[Digest, bytes] = {}
+
+    def run(self, fd: int, place: str) -> tuple[tuple[Digest, bytes], dict[Digest, bytes]]:
+        """The directory's digest and message, and those of all below it, parents first."""
+        root = self._describe(fd, place, 0)
+        # The order in which directories were finished has children first, each where it was
+        # first met; reversed, every parent stands before all of its children.
+        return root, dict(reversed(self._after.items()))
+
+    def _describe(self, fd: int, place: str, depth: int) -> tuple[Digest, bytes]:
+        if depth > _MAX_DEPTH:
+            raise invalid_argument(
+                f"output directory {place[:200]!r}… is nested more than {_MAX_DEPTH} deep"
+            )
+        directory = pb.Directory()
+        for name, status in _entries(fd, place):
+            below = f"{place}/{name}"
+            if stat.S_ISREG(status.st_mode):
+                digest, status = self._take(_open_readable(name, fd, os.O_RDONLY))
+                directory.files.add(
+                    name=name,
+                    digest=_message(digest),
+                    is_executable=bool(status.st_mode & 0o111),
+                    node_properties=self._properties(status),
+                )
+            elif stat.S_ISDIR(status.st_mode):
+                child_fd = _open_readable(name, fd, os.O_DIRECTORY)
+                try:
+                    digest, data = self._describe(child_fd, below, depth + 1)
+                finally:
+                    os.close(child_fd)
+                self._after.setdefault(digest, data)
+                directory.directories.add(name=name, digest=_message(digest))
+            elif stat.S_ISLNK(status.st_mode):
+                directory.symlinks.add(
+                    name=name,
+                    target=self._relative(os.readlink(name, dir_fd=fd), below),
+                    node_properties=self._properties(status),
+                )
+            # Sockets, pipes and devices are nothing that a Directory could describe.
+        data = directory.SerializeToString(deterministic=True)
+        return self._function.digest_of(data), data
+
+
+def _entries(fd: int, place: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Names and statuses in a directory, sorted by the bytes of the names (REAPI v2, Directory)."""
+    names = sorted(os.listdir(fd), key=os.fsencode)
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        wrong = next(name for name in names if any("\ud800" <= char <= "\udfff" for char in name))
+        raise invalid_argument(
+            f"output {place}/{os.fsencode(wrong)!r} has a name that is not UTF-8, which a "
+            "Directory cannot hold"
+        ) from None
+    for name in names:
+        yield name, os.lstat(name, dir_fd=fd)
+
+
+def _open_readable(name: str, parent_fd: int, flags: int) -> int:
+    """Open a file or directory that is no link, also if the action took the right to read it."""
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent_fd)
+    except PermissionError:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                raise  # Another name of a blob of the store: its mode is not ours to change.
+            Path(f"/proc/self/fd/{fd}").chmod(status.st_mode | stat.S_IRUSR | stat.S_IXUSR)
+            return os.open(name, flags, dir_fd=parent_fd)
+        finally:
+            os.close(fd)
+
+
+def _parent(place: str) -> str:
+    return place.rpartition("/")[0] or "."
+
+
+def _message(digest: Digest) -> pb.Digest:
+    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
+
+
+def _kind(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "character device"),
+        (stat.S_ISBLK, "block device"),
+    ):
+        if test(mode):
+            return name
+    return "special file"

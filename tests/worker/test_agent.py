@@ -1,0 +1,390 @@
+"""The worker's side of the worker API, against a scheduler that a test plays by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from nativelink.core.channel import Metadata
+from nativelink.core.errors import Code, NativeLinkError, unavailable
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as pb,
+)
+from nativelink.testing.fakes import FakeClock
+from nativelink.worker.agent import Agent, AgentSettings
+
+
+class Call:
+    """One connection, seen from the scheduler."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.headers = dict(metadata)
+        self.to_worker: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.from_worker: asyncio.Queue[pb.UpdateForScheduler] = asyncio.Queue()
+        self.half_closed = False
+        self.cancelled = False
+
+    async def read(self) -> bytes | None:
+        said = await self.to_worker.get()
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def write(self, message: bytes, /) -> None:
+        self.from_worker.put_nowait(pb.UpdateForScheduler.FromString(message))
+
+    async def done_writing(self) -> None:
+        self.half_closed = True
+        self.to_worker.put_nowait(None)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def say(self, **update: object) -> None:
+        self.to_worker.put_nowait(pb.UpdateForWorker(**update).SerializeToString())  # type: ignore[arg-type]
+
+    def break_off(self) -> None:
+        self.to_worker.put_nowait(unavailable("connection reset"))
+
+    async def heard(self, kind: str) -> pb.UpdateForScheduler:
+        """The next message of a kind; signs of life before it are passed over."""
+        while True:
+            update = await self.from_worker.get()
+            which = update.WhichOneof("update")
+            if which != "keep_alive_request" or kind == which:
+                assert which == kind, update
+                return update
+
+    async def accept(self, worker_id: str) -> pb.ConnectWorkerRequest:
+        hello = (await self.heard("connect_worker_request")).connect_worker_request
+        self.say(connection_result=pb.ConnectionResult(worker_id=worker_id))
+        return hello
+
+    def start(self, operation_id: str) -> None:
+        self.say(start_action=pb.StartExecute(operation_id=operation_id))
+
+
+class Scheduler:
+    """A channel whose calls a test answers."""
+
+    def __init__(self) -> None:
+        self.calls: asyncio.Queue[Call] = asyncio.Queue()
+
+    def duplex(self, path: str, *, metadata: Metadata = (), timeout_s: float | None = None) -> Call:
+        assert path.endswith(".WorkerApi/ConnectWorker")
+        call = Call(metadata)
+        self.calls.put_nowait(call)
+        return call
+
+
+class Hands:
+    """An executor whose actions end when a test says so."""
+
+    def __init__(self) -> None:
+        self.doing: dict[str, asyncio.Future[None]] = {}
+        self.announce: dict[str, Callable[[], None]] = {}
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.killed: list[str] = []
+
+    async def execute(
+        self, order: pb.StartExecute, process_ended: Callable[[], None]
+    ) -> pb.ExecuteResult:
+        name = order.operation_id
+        self.doing[name] = asyncio.get_running_loop().create_future()
+        self.announce[name] = process_ended
+        self.started.put_nowait(name)
+        try:
+            await self.doing[name]
+        except asyncio.CancelledError:
+            self.killed.append(name)
+            raise
+        return pb.ExecuteResult(operation_id=name)
+
+    def finish(self, name: str) -> None:
+        self.doing[name].set_result(None)
+
+
+class Patience:
+    """Sleeps that end when a test says so."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._clock.monotonic() + seconds, waiter))
+        await waiter
+
+    async def pass_time(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+        due = [w for at, w in self._sleepers if at <= self._clock.monotonic()]
+        self._sleepers = [(a, w) for a, w in self._sleepers if a > self._clock.monotonic()]
+        for waiter in due:
+            if not waiter.done():
+                waiter.set_result(None)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.time = Patience(self.clock)
+        self.scheduler = Scheduler()
+        self.hands = Hands()
+        self.agent = Agent(
+            self.scheduler,  # type: ignore[arg-type]
+            self.hands,
+            AgentSettings("w1", (("os", "linux"), ("os", "any")), max_inflight_tasks=2),
+            clock=self.clock,
+            random=Random(1),
+            sleep=self.time.sleep,
+        )
+
+    async def next_call(self) -> Call:
+        for _ in range(50):
+            if not self.scheduler.calls.empty():
+                return self.scheduler.calls.get_nowait()
+            await self.time.pass_time(0.1)
+        raise AssertionError("the worker does not connect")
+
+
+@asynccontextmanager
+async def working() -> AsyncIterator[World]:
+    world = World()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(world.agent.run())
+        try:
+            yield world
+        finally:
+            task.cancel()
+
+
+async def test_a_worker_introduces_itself_with_all_values_of_its_properties() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        hello = await call.accept("w1-id")
+
+        assert [(each.name, each.value) for each in hello.properties] == [
+            ("os", "linux"),
+            ("os", "any"),
+        ]
+        assert (hello.worker_id_prefix, hello.max_inflight_tasks) == ("w1", 2)
+        assert "nativelink-worker-resumes" not in call.headers
+        assert call.headers["nativelink-worker-can-resume"] == "1"
+
+
+async def test_a_result_is_sent_and_an_early_one_needs_no_announcement() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        world.hands.announce["op"]()
+        world.hands.finish("op")
+
+        update = await call.heard("execute_result")
+
+        assert update.execute_result.operation_id == "op"
+
+
+async def test_a_process_that_ended_is_announced_while_its_outputs_are_still_uploaded() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        world.hands.announce["op"]()
+
+        update = await call.heard("execute_complete")
+
+        assert update.execute_complete.operation_id == "op"
+        world.hands.finish("op")
+        await call.heard("execute_result")
+
+
+async def test_a_worker_shows_signs_of_life_every_half_of_its_timeout() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        await world.time.pass_time(0)
+        await world.time.pass_time(2.5)
+        await call.heard("keep_alive_request")
+        assert call.from_worker.empty()
+        await world.time.pass_time(2.4)
+        assert call.from_worker.empty()
+
+
+async def test_a_kill_order_cancels_the_action_and_an_unknown_one_is_ignored() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="another"))
+        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        await world.time.pass_time(0)
+
+        assert world.hands.killed == ["op"]
+        assert world.agent.statistics().running == 0
+
+
+async def test_actions_outlive_a_broken_connection_and_their_results_are_delivered() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("one")
+        call.start("two")
+        await world.hands.started.get()
+        await world.hands.started.get()
+        call.break_off()
+        await world.time.pass_time(0)
+        world.hands.finish("one")
+
+        again = await world.next_call()
+        await again.accept("w1-id")
+
+        assert again.headers["nativelink-worker-resumes"] == "w1-id"
+        assert set(str(again.headers["nativelink-worker-running"]).split(",")) == {"one", "two"}
+        assert (await again.heard("execute_result")).execute_result.operation_id == "one"
+        world.hands.finish("two")
+        assert (await again.heard("execute_result")).execute_result.operation_id == "two"
+
+
+async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_again() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        world.hands.finish("op")
+        await call.heard("execute_result")
+        call.break_off()
+
+        again = await world.next_call()
+        await again.accept("w1-id")
+
+        assert again.headers["nativelink-worker-running"] == "op"
+        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
+        assert again.from_worker.empty()
+
+
+async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        call.break_off()
+        again = await world.next_call()
+        await again.accept("w1-other")
+        await world.time.pass_time(0)
+
+        assert world.hands.killed == ["op"]
+
+
+async def test_actions_end_when_no_scheduler_comes_back_for_too_long() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        call.break_off()
+        await world.time.pass_time(0)
+        for _ in range(70):
+            await world.time.pass_time(1)
+            while not world.scheduler.calls.empty():
+                world.scheduler.calls.get_nowait().break_off()
+        assert world.hands.killed == ["op"]
+
+
+async def test_pauses_between_attempts_grow_to_five_seconds() -> None:
+    async with working() as world:
+        attempts: list[float] = []
+        for _ in range(1000):
+            await world.time.pass_time(0.05)
+            while not world.scheduler.calls.empty():
+                attempts.append(world.clock.monotonic())
+                world.scheduler.calls.get_nowait().break_off()
+        pauses = [later - sooner for sooner, later in pairwise(attempts)]
+        assert pauses[0] <= 0.3
+        assert max(pauses) <= 5.2
+        assert max(pauses) >= 2.5
+
+
+async def test_a_leaving_worker_refuses_actions_finishes_its_own_and_says_good_bye() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        async with asyncio.TaskGroup() as group:
+            leaving = group.create_task(world.agent.leave(3600))
+            await world.time.pass_time(0)
+            call.start("late")
+            refused = (await call.heard("execute_result")).execute_result
+            world.hands.finish("op")
+            result = (await call.heard("execute_result")).execute_result
+            await world.time.pass_time(1)
+            await call.heard("going_away_request")
+
+        assert refused.operation_id == "late"
+        assert refused.internal_error.code == Code.RESOURCE_EXHAUSTED
+        assert result.operation_id == "op"
+        assert leaving.result() is True
+        assert world.hands.killed == []
+
+
+async def test_what_does_not_end_in_time_is_stopped_and_handed_back() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+
+        assert await world.agent.leave(0) is False
+        await call.heard("going_away_request")
+        await world.time.pass_time(0)
+
+        assert world.hands.killed == ["op"]
+
+
+async def test_a_first_message_that_is_no_connection_result_ends_the_connection() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.heard("connect_worker_request")
+        call.start("op")
+
+        again = await world.next_call()
+        await again.accept("w1-id")
+
+        assert call.cancelled
+        assert world.hands.started.empty()
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff", b"\x0a"])
+async def test_garbage_ends_the_connection_and_the_worker_comes_back(garbage: bytes) -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.to_worker.put_nowait(garbage)
+        again = await world.next_call()
+        await again.accept("w1-id")
+        await world.time.pass_time(0)
+        assert world.agent.statistics().connections == 2
+
+
+async def test_an_unreachable_scheduler_is_tried_again() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        call.to_worker.put_nowait(NativeLinkError(Code.UNAVAILABLE, "connection refused"))
+        again = await world.next_call()
+        await again.accept("w1-id")
+        await world.time.pass_time(0)
+        assert world.agent.statistics().connected

@@ -215,9 +215,6 @@ async def test_start_up_tidies_its_own_directories_and_leaves_what_is_foreign_al
     content, temp = tmp_path / "content", tmp_path / "temp"
     for directory in ("content/d/subdirectory", "content/s", "content/foreign", "temp/d", "temp/s"):
         (tmp_path / directory).mkdir(parents=True)
-    executable = tmp_path / "content.exec" / "d" / str(old_layout)
-    executable.parent.mkdir(parents=True)
-    executable.write_bytes(data)
     (content / str(old_layout)).write_bytes(data)
     (content / "foreign.txt").write_text("somebody's")
     (content / "foreign" / "file").write_text("somebody's")
@@ -239,7 +236,6 @@ async def test_start_up_tidies_its_own_directories_and_leaves_what_is_foreign_al
     assert files(content / "foreign") == {"file"}
     assert (content / "foreign.txt").exists()
     assert not (content / str(old_layout)).exists()
-    assert executable.exists()
     assert "foreign, foreign.txt" in caplog.text
     assert "subdirectory" in caplog.text
 

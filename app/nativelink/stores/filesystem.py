@@ -45,6 +45,7 @@ from nativelink.stores.disk import (
     timer,
 )
 from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
+from nativelink.stores.filesystem_files import FilesystemFiles
 from nativelink.stores.filesystem_layout import Layout
 from nativelink.stores.filesystem_read import BlobFile, CachedReads, FileShrankError, stream_file
 from nativelink.stores.filesystem_remove import Removals
@@ -173,6 +174,10 @@ class FilesystemStore:
         #: An upload of the same value is not acknowledged for being there already.
         self._undurable: dict[StoreKey, WrittenFile] = {}
         self._removals = Removals(self._layout, self._writes)
+        #: `LocalFiles`: what a worker on this machine needs.
+        self.files = FilesystemFiles(
+            self, self._layout, self._map, now=self._now, lane=self._writes
+        )
 
     # Lifetime.
 
@@ -186,6 +191,7 @@ class FilesystemStore:
             for lane in lanes:
                 await lane.close()
             raise
+        await self._commits.run(self.files.open)
         directories = (self._layout.digests, self._layout.strings)
         # Renames that an earlier process was not told to be durable are, before we rely on them.
         await self._commits.run(lambda: self._sync.sync((), directories))
@@ -210,6 +216,7 @@ class FilesystemStore:
         self._removals.flush()
         for lane in (self._reads, self._writes, self._commits):
             await lane.close()
+        self.files.close()
         self._layout.close()
 
     async def check(self) -> None:
@@ -290,6 +297,8 @@ class FilesystemStore:
                 # What `_find` would find out; a miss is as frequent as a hit.
                 raise missing_blob(key)
             size = await self._find(key)
+        if self.files.records and not self.files.is_sound(key):
+            raise absent(key)
         if offset > size:
             raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
         if size == 0 and key in EMPTY_DIGESTS:
@@ -436,7 +445,7 @@ class FilesystemStore:
         if key in EMPTY_DIGESTS:
             return await drain(source)
         self._layout.content(key)
-        if source.size is not None and self._is_too_large(source.size):
+        if source.size is not None and self.is_too_large(source.size):
             return await self._refuse(key, source)
         with self._write_budget as budget:
             chunks, size, is_whole = await gather(source, budget)
@@ -448,7 +457,7 @@ class FilesystemStore:
 
     async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, rest: Source | None) -> int:
         """Store a value of which `chunks` were read; `rest` gives more, if there may be more."""
-        if self._is_too_large(size):
+        if self.is_too_large(size):
             return await self._refuse(key, rest, size)
         known = self._map.peek(key, self._now())
         compare = (
@@ -481,7 +490,7 @@ class FilesystemStore:
                     budget=self._write_budget,
                     max_bytes=self._max_bytes,
                 )
-                if self._is_too_large(size):
+                if self.is_too_large(size):
                     await self._writes.run(file.discard)
                     return await self._refuse(key, rest, size)
                 is_new = await self._writes.run(file.finish)
@@ -498,8 +507,7 @@ class FilesystemStore:
             if is_leased:
                 self._map.release(key, self._now())
         if is_new:
-            assert self._commit is not None
-            await self._commit.commit(WrittenFile(key, file.name, file.fd, file.size))
+            await self.commit(WrittenFile(key, file.name, file.fd, file.size))
         elif key not in self._map:
             raise unavailable(f"storing {key}: its file was removed by someone else meanwhile")
         return size
@@ -516,10 +524,6 @@ class FilesystemStore:
         """What a value of `size` bytes takes on the disk."""
         return -(-size // self._block_size) * self._block_size
 
-    def _is_too_large(self, size: int) -> bool:
-        """Whether a value could only be evicted at once, and everything else before it."""
-        return bool(self._max_bytes and self._on_disk(size) >= self._max_bytes)
-
     async def _refuse(self, key: StoreKey, rest: Source | None, size: int = 0) -> int:
         """Read the rest of a value that is too large, then let the key go."""
         if rest is not None:
@@ -529,6 +533,34 @@ class FilesystemStore:
             self._report(key)
         return size
 
+    # `Keeper`: what lending files takes.
+
+    async def look_up(self, keys: Sequence[StoreKey]) -> None:
+        """Make the map know those of `keys` that are there."""
+        if self._scanning:
+            await self.has(keys)
+
+    def is_kept(self, key: Digest) -> bool:
+        """Whether a blob is there, and would survive a power cut; refreshes it."""
+        return (
+            self._map.get(key, self._now()) == key.size_bytes
+            and key not in self._undurable
+            and self._layout.size_of(key) == key.size_bytes
+        )
+
+    def is_too_large(self, size: int) -> bool:
+        """Whether a value could only be evicted at once, and everything else before it."""
+        return bool(self._max_bytes and self._on_disk(size) >= self._max_bytes)
+
+    def lose(self, key: StoreKey) -> None:
+        """Forget a value and remove its file."""
+        self._map.remove(key)
+
+    async def commit(self, file: WrittenFile) -> None:
+        """Make a temporary file the value of its key, durable when this returns."""
+        assert self._commit is not None
+        await self._commit.commit(file)
+
     # `Publisher`: what a commit does to the map.
 
     def may_rename(self, key: StoreKey) -> bool:
@@ -537,6 +569,7 @@ class FilesystemStore:
 
     def rename(self, file: WrittenFile) -> None:
         """Put a file in place."""
+        self.files.replacing(file.key)
         self._layout.publish(file.name, file.key)
 
     def renamed(self, file: WrittenFile) -> None:
@@ -574,6 +607,7 @@ class FilesystemStore:
         """The map let a value go."""
         if self._scanning:
             self._changed.add(key)
+        self.files.removed(key)
         self._removals.add(key, self._on_disk(size))
         self._report(key)
 

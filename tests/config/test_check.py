@@ -124,7 +124,7 @@ def test_a_file_that_one_may_not_look_for_is_no_finding(monkeypatch):
     monkeypatch.setattr(Path, "exists", refuse)
     found = sentences(
         "{ stores: [], servers: [{ services: { health: {} }, listener: { http: {"
-        ' socket_address: ":0", tls: { cert_file: "/root/c", key_file: "/root/k" } } } }] }'
+        ' socket_address: ":0", tls: { cert_file: "/x/c", key_file: "/x/k" } } } }] }'
     )
     assert found == set()
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,16 +48,18 @@ def uploader() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def killed_upload(uploader: subprocess.Popen[str], directory: Path, seed: int) -> set[int]:
+def killed_upload(
+    uploader: subprocess.Popen[str], directory: Path, seed: int, program: ModuleType
+) -> set[int]:
     """One upload, killed at a moment that the seed chooses; what it had acknowledged."""
     assert uploader.stdin is not None
     assert uploader.stdout is not None
     rng = random.Random(seed)
-    uploader.stdin.write(f"{directory} {seed}\n")
+    # Half of the rounds end after so many answers, half between two steps on the disk.
+    kill_at = rng.randrange(program.COUNT) if seed % 2 else None
+    step = 0 if seed % 2 else rng.randrange(1, program.STEPS)
+    uploader.stdin.write(f"{directory} {seed} {step}\n")
     uploader.stdin.flush()
-    # Half of the rounds end after so many answers, half after so much time.
-    kill_at = rng.randrange(200) if seed % 2 else None
-    delay_s = rng.uniform(0.05, 0.5)
     acknowledged: set[int] = set()
     pid = 0
     for line in uploader.stdout:
@@ -67,9 +68,6 @@ def killed_upload(uploader: subprocess.Popen[str], directory: Path, seed: int) -
             return acknowledged
         if word == "began":
             pid = int(number)
-            if kill_at is None:
-                time.sleep(delay_s)
-                kill(pid)
         else:
             acknowledged.add(int(number))
         if pid and kill_at is not None and len(acknowledged) >= kill_at:
@@ -107,7 +105,7 @@ def test_a_killed_store_loses_nothing_that_it_acknowledged(
     seen_partial_rounds = 0
     for seed in range(ROUNDS):
         directory = tmp_path / f"{seed}"
-        acknowledged = killed_upload(uploader, directory, seed)
+        acknowledged = killed_upload(uploader, directory, seed, program)
         found = asyncio.run(survivors(directory))
         for name, data in found.items():
             assert str(DigestFunction.SHA256.digest_of(data)) == name, f"round {seed}"

@@ -1,15 +1,18 @@
 """Uploads into a filesystem store, in processes that are made to be killed.
 
-Reads lines `DIRECTORY SEED` and forks a process for each, which puts 200 blobs at once and writes
-`ack N` when blob N is acknowledged. For each it writes `began PID` before and `ended` after. Forked
+Reads lines `DIRECTORY SEED STEP` and forks a process for each, which puts 200 blobs at once and
+writes `ack N` when blob N is acknowledged. Instead of opening or renaming its STEPth file it kills
+itself; with STEP 0 it does not. For each it writes `began PID` before and `ended` after. Forked
 rather than started, because starting Python takes longer than a round.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from nativelink.stores.filesystem import FilesystemStore
 COUNT = 200
 SIZES = (0, 1, 500, 5_000, 70_000, 300_000, 1_500_000)
 WEIGHTS = (1, 5, 60, 60, 50, 20, 4)
+#: A whole round takes a few more.
+STEPS = 2 * COUNT
 
 
 def blob(seed: int, number: int) -> bytes:
@@ -46,6 +51,17 @@ class Arriving:
         return piece
 
 
+def die_at(step: int) -> None:
+    """Have this process killed at a step of its own, in whichever thread that is."""
+    steps = itertools.count(1)
+
+    def on_event(event: str, _: object) -> None:
+        if event in {"open", "os.rename"} and next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(on_event)
+
+
 async def upload(directory: Path, seed: int) -> None:
     async with FilesystemStore(
         content_path=directory / "content",
@@ -67,9 +83,10 @@ async def upload(directory: Path, seed: int) -> None:
 
 def main() -> None:
     for line in sys.stdin:
-        directory, seed = line.split()
+        directory, seed, step = line.split()
         pid = os.fork()
         if pid == 0:
+            die_at(int(step))
             asyncio.run(upload(Path(directory), int(seed)))
             os._exit(0)
         os.write(1, b"began %d\n" % pid)

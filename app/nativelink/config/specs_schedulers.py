@@ -129,6 +129,11 @@ class SimpleSpec(Spec):
         description="Tries after the first one for an action that ends with an internal error; "
         "then the client gets the error.",
     )
+    unschedulable_timeout_s: Seconds = Field(
+        default=1200,
+        description="Seconds that an action waits which no connected worker could ever run, before "
+        "it fails with the reason. 0: for ever.",
+    )
     allocation_strategy: Annotated[AllocationStrategy, Items] = Field(
         default=AllocationStrategy.LEAST_RECENTLY_USED,
         description="Which of several suitable workers gets an action: `least_recently_used` "

@@ -29,6 +29,7 @@ from nativelink.config.fields import (
 from nativelink.config.specs_common import ClientTlsSpec
 
 __all__ = [
+    "ActionLimitsSpec",
     "DirectoryCacheSpec",
     "EndpointSpec",
     "EnvironmentFact",
@@ -202,6 +203,14 @@ class DirectoryCacheSpec(Spec):
     )
 
 
+class ActionLimitsSpec(Spec):
+    """What one action may use at most, where the host has cgroup v2."""
+
+    memory_bytes: Size = Field(default=0, description="Bytes of memory. 0: no limit.")
+    cpus: Fraction64 = Field(default=0.0, description="Processors, with a fraction. 0: no limit.")
+    pids: Number = Field(default=0, description="Processes and threads. 0: no limit.")
+
+
 class LocalWorkerSpec(Spec):
     """A worker in this process."""
 
@@ -281,6 +290,19 @@ class LocalWorkerSpec(Spec):
     use_mount_namespace: Annotated[Flag, NullIs(False)] = Field(
         default=False,
         description="Also hide the rest of the file system; needs `use_namespaces`.",
+    )
+    use_network_namespace: Annotated[Flag, NullIs(None)] | None = Field(
+        default=None,
+        description="Actions reach no network, unless their property `requires-network` is set; "
+        "needs `use_namespaces`. Unset: as `use_namespaces`.",
+    )
+    action_limits: ActionLimitsSpec | None = Field(
+        default=None, description="Bounds of one action. Unset: none."
+    )
+    drain_timeout_s: Annotated[Seconds, Zero(15)] = Field(
+        default=15,
+        description="Seconds that running actions get to finish when the worker stops; what is "
+        "left is handed back and runs elsewhere.",
     )
 
 

@@ -1,11 +1,14 @@
 """What the calls of one connection may hold in memory, whatever its peer does or does not."""
 
 import asyncio
+import gzip
+import tracemalloc
 
+import hpack
 import pytest
 
-from nativelink.core.rpc import Peer
-from nativelink.testing.fakes import FakeClock
+from nativelink.core.rpc import HttpResponse, HttpRoute, Peer
+from nativelink.testing.fakes import FakeClock, wait_until
 from nativelink.transport.connection import Http2Protocol
 from nativelink.transport.limits import DELAYED_FRAME_BYTES
 from nativelink.transport.server import Server, ServerSettings
@@ -15,6 +18,7 @@ from tests.transport.wire import (
     DATA,
     END_STREAM,
     GRPC_FIELDS,
+    HEADERS,
     PING,
     PREFACE,
     PRIORITY,
@@ -107,14 +111,10 @@ class Attacker(Client):
         data = self.headers(fields)
         return data + frame(DATA, END_STREAM if end else 0, stream_id, message(body))
 
-    def post(self, body, *, end=False):
+    def post(self, body, path="/post", *, end=False):
         stream_id = self.next_id
-        data = self.headers([(":method", "POST"), (":scheme", "http"), (":path", "/post")])
+        data = self.headers([(":method", "POST"), (":scheme", "http"), (":path", path)])
         return data + frame(DATA, END_STREAM if end else 0, stream_id, body)
-
-    def pass_time(self, seconds):
-        self.clock.advance(seconds)
-        self.protocol.tick(self.clock.monotonic())
 
 
 def refused(attacker):
@@ -224,3 +224,86 @@ async def test_credit_is_not_announced_to_a_peer_that_does_not_read():
     updates = {(got.kind, got.stream_id, got.payload) for got in parse(attacker.wire.read())}
     assert updates == {(WINDOW_UPDATE, 0, u32(61)), (WINDOW_UPDATE, upload, u32(61))}
     attacker.protocol.connection_lost(None)
+
+
+def small(**more):
+    return ServerSettings(max_decoding_message_size=2000, **more)
+
+
+BOUND = 64 * 2000
+
+
+async def test_whole_messages_that_await_their_end_are_bounded_too():
+    attacker = Attacker(small())
+    for _ in range(100):
+        attacker.send(attacker.call("Unary", bytes(1990), end=False))
+        assert attacker.calls.held <= BOUND
+    assert len(attacker.connection.streams) == BOUND // 1990
+    attacker.protocol.connection_lost(None)
+    assert attacker.calls.held == 0
+
+
+async def test_bodies_of_plain_http_are_bounded_for_a_whole_connection():
+    attacker = Attacker(small())
+    for _ in range(100):
+        attacker.send(attacker.post(bytes(1990)))
+        assert attacker.calls.held <= BOUND
+    assert len(attacker.connection.streams) == BOUND // 1990
+    decoder = hpack.Decoder()
+    answers = [
+        dict(decoder.decode(got.payload))[":status"]
+        for got in parse(attacker.wire.read())
+        if got.kind == HEADERS
+    ]
+    assert answers == (100 - BOUND // 1990) * ["413"]
+    attacker.protocol.connection_lost(None)
+    assert attacker.calls.held == 0
+
+
+async def test_a_body_of_plain_http_is_counted_until_its_answer_and_once():
+    gate = asyncio.Event()
+
+    async def handler(request):
+        await gate.wait()
+        return HttpResponse(200, b"")
+
+    attacker = Attacker(routes=[HttpRoute("/gate", handler)])
+    held = lambda: attacker.calls.held  # noqa: E731
+    attacker.send(attacker.post(b"1234", path="/gate"))
+    assert held() == 4
+    attacker.send(frame(DATA, END_STREAM, 1, b"56") + attacker.post(b"78", path="/gate", end=True))
+    assert held() == 8
+    attacker.send(attacker.post(b"9", path="/gate") + frame(RST_STREAM, 0, 3, u32(CANCEL)))
+    assert held() == 7
+    attacker.send(frame(RST_STREAM, 0, 5, u32(CANCEL)))
+    assert held() == 6
+    await asyncio.sleep(0)
+    gate.set()
+    await wait_until(lambda: not attacker.connection.streams)
+    assert held() == 0
+    attacker.send(attacker.post(b"0", path="/broken", end=True))
+    assert held() == 0
+    gate.clear()
+    attacker.send(attacker.post(b"0", path="/gate", end=True))
+    attacker.protocol.close()
+    await wait_until(lambda: not held())
+    attacker.protocol.connection_lost(None)
+    assert held() == 0
+
+
+async def test_compressed_messages_wait_as_they_came():
+    """A handler that writes to a peer that reads nothing leaves the rest of a chunk as it is."""
+    attacker = Attacker(ServerSettings(accept_gzip=True), window=0)
+    bombs = message(gzip.compress(bytes(100_000)), flag=1) * 100
+    tracemalloc.start()
+    for _ in range(10):
+        stream_id = attacker.next_id
+        attacker.send(attacker.call("Chat", end=False, grpc_encoding="gzip"))
+        attacker.send(frame(DATA, 0, stream_id, bombs))
+        await asyncio.sleep(0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # What each handler read and tries to write.
+    assert held < 10 * 150_000
+    attacker.protocol.connection_lost(None)
+    await wait_until(lambda: not attacker.calls.running)

@@ -1,6 +1,7 @@
 """Messages out of chunks, compression, timeouts."""
 
 import gzip
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,15 @@ from hypothesis import strategies as st
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.transport.grpc import MessageReader, gunzip, gzip_message, parse_timeout
 from tests.transport.wire import message
+
+
+def feed(reader, chunk):
+    """The messages that a chunk completes."""
+    reader.feed(chunk)
+    messages = []
+    while reader.advance():
+        messages.append(bytes(reader.take()))
+    return messages
 
 
 @given(
@@ -24,7 +34,7 @@ def test_messages_are_the_same_however_their_body_is_cut(messages, cuts, kind):
     reader = MessageReader(100)
     got = []
     for start, end in pairwise(edges):
-        got += [bytes(item) for item in reader.feed(kind(body[start:end]))]
+        got += feed(reader, kind(body[start:end]))
     reader.finish()
     assert got == messages
     assert reader.held == 0
@@ -32,15 +42,43 @@ def test_messages_are_the_same_however_their_body_is_cut(messages, cuts, kind):
 
 def test_a_message_within_a_chunk_is_a_slice_and_no_copy():
     chunk = memoryview(message(b"x" * 1000))
-    (got,) = MessageReader(2000).feed(chunk)
+    reader = MessageReader(2000)
+    reader.feed(chunk)
+    assert reader.advance()
+    got = reader.take()
     assert isinstance(got, memoryview)
     assert got.obj is chunk.obj
 
 
-def test_what_is_missing_is_counted_as_held():
+def test_a_message_is_counted_as_held_until_it_is_taken():
     reader = MessageReader(100)
-    reader.feed(message(b"x" * 50)[:30])
-    assert reader.held == 25
+    feed(reader, message(b"x" * 50)[:30])
+    assert (reader.held, reader.unread) == (25, 0)
+    reader.feed(message(b"x" * 50)[30:] + b"more")
+    assert reader.advance()
+    assert (reader.held, reader.unread) == (50, 4)
+    reader.take()
+    assert (reader.held, reader.unread) == (0, 4)
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(bytes(20_000)), b""], ids=["bombs", "empty"])
+def test_a_chunk_full_of_messages_costs_no_more_than_one_of_them(packed):
+    one = message(packed, flag=1 if packed else 0)
+    chunk = one * (65_536 // len(one))
+    reader = MessageReader(20_000, gzip=True)
+    tracemalloc.start()
+    reader.feed(chunk)
+    assert reader.advance()
+    message_ = reader.take()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+    assert len(message_) == (20_000 if packed else 0)
+    count = 1
+    while reader.advance():
+        reader.take()
+        count += 1
+    assert count == 65_536 // len(one)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +92,14 @@ def test_what_is_missing_is_counted_as_held():
 )
 def test_a_bad_prefix_is_refused_before_the_message_is_kept(body, code):
     with pytest.raises(NativeLinkError) as caught:
-        MessageReader(10).feed(body[:5])
+        feed(MessageReader(10), body[:5])
     assert caught.value.code is code
 
 
 @pytest.mark.parametrize("body", [b"\x00", message(b"abc")[:-1]])
 def test_a_body_that_ends_within_a_message_is_refused(body):
     reader = MessageReader(10)
-    reader.feed(body)
+    feed(reader, body)
     with pytest.raises(NativeLinkError) as caught:
         reader.finish()
     assert caught.value.code is Code.INVALID_ARGUMENT
@@ -70,10 +108,7 @@ def test_a_body_that_ends_within_a_message_is_refused(body):
 def test_compressed_messages_are_inflated_and_others_passed():
     reader = MessageReader(1000, gzip=True)
     packed = gzip.compress(b"y" * 900)
-    assert [bytes(m) for m in reader.feed(message(packed, flag=1) + message(b"plain"))] == [
-        b"y" * 900,
-        b"plain",
-    ]
+    assert feed(reader, message(packed, flag=1) + message(b"plain")) == [b"y" * 900, b"plain"]
 
 
 def test_ours_is_gzip_for_everyone():

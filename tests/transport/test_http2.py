@@ -535,6 +535,18 @@ def test_a_drain_serves_what_is_on_its_way_and_then_ends():
     assert client.connection.error is None
 
 
+def test_an_error_after_a_drain_claims_no_stream_that_was_disclaimed():
+    """RFC 9113 section 6.8: the last stream never grows from one GOAWAY to the next."""
+    client = Client()
+    client.open()
+    client.connection.drain(0.0)
+    client.send(frame(PING, ACK, 0, b"draining"))
+    client.send(client.headers())
+    (goaway,) = client.send(frame(DATA, 0, 0, b"x"))
+    assert (goaway.kind, goaway.code) == (GOAWAY, PROTOCOL_ERROR)
+    assert int.from_bytes(goaway.payload[:4], "big") == 1
+
+
 def test_a_drain_does_not_wait_for_ever_for_its_ping():
     client = Client()
     client.connection.drain(0.0)

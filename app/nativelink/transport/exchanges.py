@@ -7,7 +7,6 @@ the handler, the peer's reset or the deadline, wins; what comes later finds it `
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, cast
 
@@ -74,7 +73,8 @@ class CallEnvironment:
 
     Attributes:
         running: handlers that wait for something.
-        held: bytes of incomplete request messages.
+        held: bytes of requests that nobody works on yet, as their clients still send, and of the
+            bodies of plain HTTP requests until they are answered.
     """
 
     def __init__(
@@ -237,7 +237,6 @@ class _GrpcExchange(Exchange):
         self._timer: asyncio.TimerHandle | None = None
         # Made when a request does not arrive in one piece.
         self._reader: MessageReader | None = None
-        self._messages: deque[Chunk] = deque()
         if context is None:
             timeout = plan.timeout_s
             context = CallContext(
@@ -273,8 +272,7 @@ class _GrpcExchange(Exchange):
             self._timer = None
         if self._reader is not None:
             self.calls.held -= self._reader.held
-            self._reader.held = 0
-            self._messages.clear()
+            self._reader.drop()
         observer = self.calls.observer
         if observer is not None:
             observer.call_ended(self.plan.path, code, self.calls.monotonic() - self._started)
@@ -296,12 +294,12 @@ class _GrpcExchange(Exchange):
         self.abandon()
         self.calls.flush_soon()
 
-    def _feed(self, chunks: list[bytes | memoryview | bytearray]) -> None:
-        """Take chunks, the last first, until a message is complete or none is left.
+    def _advance(self, chunks: list[bytes | memoryview | bytearray]) -> bool:
+        """Read on in chunks, the last first, until a message is ready or none is left.
 
         Raises:
-            NativeLinkError: what `MessageReader.feed` raises, and RESOURCE_EXHAUSTED when the
-                connection's incomplete messages are too long together.
+            NativeLinkError: what `MessageReader.advance` raises, and RESOURCE_EXHAUSTED when the
+                connection's unfinished requests are too long together.
         """
         calls = self.calls
         reader = self._reader
@@ -309,19 +307,32 @@ class _GrpcExchange(Exchange):
             longest = max(calls.max_message, self.plan.method.min_message_bytes)
             reader = self._reader = MessageReader(longest, gzip=self.plan.gunzip)
         before = reader.held
-        consumed = 0
+        unread = reader.unread
         try:
-            while chunks and not self._messages:
+            while not (ready := reader.advance()) and chunks:
                 chunk = chunks.pop()
-                consumed += len(chunk)
-                self._messages += reader.feed(chunk)
+                unread += len(chunk)
+                reader.feed(chunk)
         finally:
             calls.held += reader.held - before
-            calls.connection.credit(self.stream, consumed)
+            if unread > reader.unread:
+                calls.connection.credit(self.stream, unread - reader.unread)
         if calls.held > calls.max_held:
             raise resource_exhausted(
                 f"incomplete requests of more than {calls.max_held} bytes on one connection"
             )
+        return ready
+
+    def _take(self) -> Chunk:
+        """The message that is ready.
+
+        Raises:
+            NativeLinkError: what `MessageReader.take` raises.
+        """
+        reader = self._reader
+        assert reader is not None
+        self.calls.held -= reader.held
+        return reader.take()
 
     def _whole_request(self) -> Any:
         """The request of a call whose client sends one; None while it is incomplete.
@@ -339,18 +350,19 @@ class _GrpcExchange(Exchange):
                 return parsed_request(self.plan, bytes(body[PREFIX_BYTES:]))
         stream.inbox = []
         chunks = inbox[::-1]
-        self._feed(chunks)
-        if chunks or len(self._messages) > 1:
+        ready = self._advance(chunks)
+        reader = self._reader
+        assert reader is not None
+        if ready and (chunks or reader.unread):
             raise invalid_argument(f"{self.where} takes one request message, more were sent")
         if not stream.ended:
             stream.whole = True
             self._watch_deadline()
             return None
-        if self._reader is not None:
-            self._reader.finish()
-        if not self._messages:
+        reader.finish()
+        if not ready:
             raise invalid_argument(f"{self.where} takes one request message, none was sent")
-        return parsed_request(self.plan, self._messages.popleft())
+        return parsed_request(self.plan, self._take())
 
 
 class UnaryExchange(_GrpcExchange):
@@ -434,26 +446,27 @@ class StreamingExchange(_GrpcExchange):
                 await self._awaits_body
             finally:
                 self._awaits_body = None
-        if self._messages:
-            return self._messages.popleft()
-        if self._reader is not None:
-            self._reader.finish()
+        reader = self._reader
+        if reader is not None:
+            if reader.ready:
+                return self._take()
+            reader.finish()
         return None
 
     def _pull(self) -> bool:
         """Take what arrived until a message is complete; False if there is more to wait for."""
         stream = self.stream
-        while not self._messages:
-            if self.ended:
-                raise NativeLinkError(Code.CANCELLED, _OVER)
+        while not self.ended:
             if not self._chunks:
-                if not stream.inbox:
-                    return stream.ended
                 self._chunks, stream.inbox = stream.inbox[::-1], []
-            self._feed(self._chunks)
+            ready = self._advance(self._chunks)
             # There may be credit to tell the peer of.
             self.calls.flush_soon()
-        return True
+            if ready:
+                return True
+            if not stream.inbox:
+                return stream.ended
+        raise NativeLinkError(Code.CANCELLED, _OVER)
 
     async def write(self, *parts: Chunk) -> None:
         """Send one answer message (`core.rpc.MessageSink`)."""
@@ -499,6 +512,7 @@ class HttpExchange(Exchange):
         super().__init__(calls, stream, plan.path)
         self._plan = plan
         self._body: list[bytes] = []
+        self._held = 0
 
     def on_news(self) -> None:
         stream = self.stream
@@ -507,11 +521,14 @@ class HttpExchange(Exchange):
             return
         if self._task is not None or self.ended:
             return
+        calls = self.calls
         inbox, stream.inbox = stream.inbox, []
         for chunk in inbox:
             self._body.append(bytes(chunk))
-            self.calls.connection.credit(stream, len(chunk))
-        if stream.received > self.calls.max_message:
+            self._held += len(chunk)
+            calls.held += len(chunk)
+            calls.connection.credit(stream, len(chunk))
+        if stream.received > calls.max_message or calls.held > calls.max_held:
             self._answer(HttpResponse(413))
         elif not stream.ended:
             stream.whole = True
@@ -547,7 +564,13 @@ class HttpExchange(Exchange):
         if response.body and stream.head.method != b"HEAD":
             connection.send_data(stream, [response.body], len(response.body))
         connection.finish(stream, None)
-        self.ended = True
+        self.over()
+
+    def over(self) -> None:
+        super().over()
+        self.calls.held -= self._held
+        self._held = 0
+        self._body.clear()
 
 
 def http_error(error: NativeLinkError) -> HttpResponse:

@@ -84,78 +84,104 @@ def gzip_message(data: Chunk) -> bytes:
 
 
 class MessageReader:
-    """Cuts the body of one request into messages.
+    """Cuts the body of one request into messages, one at a time, as they are asked for.
 
-    A message that lies within one chunk is handed out as a slice of it; one that spans several is
-    joined once.
+    A chunk may hold thousands of messages, and a compressed one may be a thousand times longer
+    when it is inflated: none is made into an object, and none inflated, before its turn. A message
+    that lies within one chunk is handed out as a slice of it; one that spans several is joined
+    once.
 
     Args:
         limit: longest message taken, in bytes, before and after decompression.
         gzip: whether the request's `grpc-encoding` is gzip.
 
     Attributes:
-        held: bytes of the message that is not complete yet.
+        held: bytes of the message that is ready or not complete yet.
+        ready: whether a complete one may be taken.
+        unread: bytes of the last chunk behind that message.
     """
 
-    __slots__ = ("_compressed", "_gzip", "_limit", "_missing", "_parts", "_prefix", "held")
+    __slots__ = (
+        "_chunk",
+        "_compressed",
+        "_gzip",
+        "_limit",
+        "_missing",
+        "_parts",
+        "_prefix",
+        "held",
+        "ready",
+        "unread",
+    )
 
     def __init__(self, limit: int, *, gzip: bool = False) -> None:
         self.held = 0
+        self.ready = False
+        self.unread = 0
         self._limit = limit
         self._gzip = gzip
+        self._chunk: Chunk = b""
         self._prefix = b""
         self._parts: list[Chunk] = []
         self._missing = 0
         self._compressed = False
 
-    def feed(self, chunk: bytes | memoryview | bytearray) -> list[Chunk]:
-        """The messages that `chunk` completes.
+    def feed(self, chunk: bytes | memoryview | bytearray) -> None:
+        """Give more of the body, after `advance` said that it needs more."""
+        self._chunk = bytes(chunk) if isinstance(chunk, bytearray) else chunk
+        self.unread = len(chunk)
+
+    def advance(self) -> bool:
+        """Read on until a message is ready; False if more of the body is needed for that.
 
         Raises:
             NativeLinkError: RESOURCE_EXHAUSTED for one that is too long, INTERNAL for a
-                compressed one without an encoding, INVALID_ARGUMENT for a damaged one.
+                compressed one without an encoding.
         """
-        data: Chunk = bytes(chunk) if isinstance(chunk, bytearray) else chunk
-        messages: list[Chunk] = []
-        index = 0
+        if self.ready:
+            return True
+        data = self._chunk
         end = len(data)
-        if self._missing:
-            if end < self._missing:
-                self._keep(data)
-                return messages
-            index = self._missing
-            self._parts.append(data[:index])
-            messages.append(self._message(b"".join(self._parts)))
-            self._parts = []
-            self._missing = self.held = 0
-        elif self._prefix:
-            index = min(PREFIX_BYTES - len(self._prefix), end)
-            prefix = self._prefix + bytes(data[:index])
+        index = end - self.unread
+        if not self._missing:
+            if index == end:
+                return False
+            prefix = data[index : index + PREFIX_BYTES - len(self._prefix)]
+            index += len(prefix)
+            if self._prefix:
+                prefix = self._prefix + prefix
             if len(prefix) < PREFIX_BYTES:
-                self._prefix = prefix
-                return messages
+                self._prefix = bytes(prefix)
+                self._forget_chunk()
+                return False
             self._prefix = b""
-            size = self._size(prefix)
-            if end - index < size:
-                self._missing = size
-                if index < end:
-                    self._keep(data[index:])
-                return messages
-            messages.append(self._message(data[index : index + size]))
-            index += size
-        while end - index >= PREFIX_BYTES:
-            start = index + PREFIX_BYTES
-            size = self._size(data[index:start])
-            if end - start < size:
-                self._missing = size
-                if start < end:
-                    self._keep(data[start:])
-                return messages
-            index = start + size
-            messages.append(self._message(data[start:index]))
-        if index < end:
-            self._prefix = bytes(data[index:])
-        return messages
+            self._missing = self._size(prefix)
+        stop = index + self._missing
+        if stop > end:
+            if index < end:
+                self._keep(data[index:])
+            self._forget_chunk()
+            return False
+        self._keep(data[index:stop])
+        self.ready = True
+        if stop == end:
+            self._forget_chunk()
+        else:
+            self.unread = end - stop
+        return True
+
+    def take(self) -> Chunk:
+        """The message that is ready, decompressed.
+
+        Raises:
+            NativeLinkError: RESOURCE_EXHAUSTED for one that is too long, INVALID_ARGUMENT for a
+                damaged one.
+        """
+        parts, self._parts = self._parts, []
+        self.ready = False
+        self.held = 0
+        message = parts[0] if len(parts) == 1 else b"".join(parts)
+        return gunzip(message, self._limit) if self._compressed else message
 
     def finish(self) -> None:
         """The body ended.
@@ -165,6 +191,17 @@ class MessageReader:
         """
         if self._missing or self._prefix:
             raise invalid_argument("the request ended within a message")
+
+    def drop(self) -> None:
+        """Nobody reads on: hold nothing."""
+        self._forget_chunk()
+        self._parts = []
+        self.ready = False
+        self.held = 0
+
+    def _forget_chunk(self) -> None:
+        self._chunk = b""
+        self.unread = 0
 
     def _keep(self, data: Chunk) -> None:
         self._parts.append(data)
@@ -184,6 +221,3 @@ class MessageReader:
             raise internal("a compressed message without a grpc-encoding that says how")
         self._compressed = flag == 1
         return size
-
-    def _message(self, data: Chunk) -> Chunk:
-        return gunzip(data, self._limit) if self._compressed else data

@@ -110,9 +110,7 @@ class Http2Connection(Receiving):
         self._idle_since = now
         self._opened_before = 0
         self._ping_sent_at: float | None = None
-        # Draining: the last stream that we shall serve, once that is settled.
         self._draining_since: float | None = None
-        self._last_served: int | None = None
         self._greet()
 
     # -- what the driver asks ---------------------------------------------------------------

@@ -50,7 +50,7 @@ MAX_DELAYED_BYTES: Final = 1024 * 1024
 #: What a frame that waits alone costs beside its octets: an object, a view, a place in a queue.
 DELAYED_FRAME_BYTES: Final = 128
 
-#: Bytes of incomplete request messages per connection, in messages of the longest size allowed. A
+#: Bytes of incomplete requests per connection, in messages of the longest size allowed. A
 #: connection can hold `max_concurrent_streams` of them, which nobody needs at once.
 MAX_HELD_REQUEST_MESSAGES: Final = 64
 

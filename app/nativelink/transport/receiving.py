@@ -64,6 +64,8 @@ class Receiving(Sending):
         self.opened = 0
         self._news: list[Stream] = []
         self._last_id = 0
+        # Draining: the last stream that we shall serve, once that is settled.
+        self._last_served: int | None = None
         self._window_size = settings.http2_initial_connection_window_size
         self._stream_window_size = settings.http2_initial_stream_window_size
         self._receive_window = max(self._window_size, INITIAL_WINDOW)
@@ -306,7 +308,9 @@ class Receiving(Sending):
 
     def _end(self, error: ConnectionEndedError) -> None:
         self.error = error
-        self.out.append(goaway_frame(self._last_id, error.code, error.reason.encode()))
+        # RFC 9113 section 6.8: what an earlier GOAWAY disclaimed stays so.
+        last_id = self._last_id if self._last_served is None else self._last_served
+        self.out.append(goaway_frame(last_id, error.code, error.reason.encode()))
         self.abandon()
 
     def abandon(self) -> list[Stream]:

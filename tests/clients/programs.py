@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
-__all__ = ["CLIENT_TESTS", "ROOT", "TOOLS", "program", "run", "running", "wait_until"]
+__all__ = ["CLIENT_TESTS", "ROOT", "TOOLS", "program", "run", "running", "wait_until_ready"]
 
 #: Marks of every module here: real clients are slow, and share one server, so that one worker of
 #: pytest-xdist runs them all.
@@ -78,12 +79,36 @@ def running(
                 process.kill()
 
 
-def wait_until(
-    done: Callable[[], bool], what: Callable[[], str], *, process: subprocess.Popen[bytes]
+def wait_until_ready(
+    address: str,
+    log: Path,
+    *,
+    process: subprocess.Popen[bytes],
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> None:
-    """Wait for another process to do its part; it may take a minute on a loaded machine."""
-    deadline = time.monotonic() + 60
-    while not done():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"exit code {process.poll()}: {what()}")
-        time.sleep(0.02)
+    """Wait until a process speaks gRPC at an address; its log in the failure.
+
+    It fails when the process ends, or after a minute, which a loaded machine may need.
+    """
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 20),
+        ("grpc.max_reconnect_backoff_ms", 100),
+    ]
+    channel = (
+        grpc.insecure_channel(address, options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    )
+    ready = grpc.channel_ready_future(channel)
+
+    def give_up_when_it_ends() -> None:
+        process.wait()
+        ready.cancel()
+
+    threading.Thread(target=give_up_when_it_ends, daemon=True).start()
+    with channel:
+        try:
+            ready.result(timeout=60)
+        except (grpc.FutureTimeoutError, grpc.FutureCancelledError):
+            pytest.fail(f"exit code {process.poll()}: {log.read_text(errors='replace')}")

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from tests.clients.certificates import Certificates
-from tests.clients.programs import running, wait_until
+from tests.clients.programs import running, wait_until_ready
 
 __all__ = ["INSTANCES", "RunningServer", "start_server"]
 
@@ -127,25 +129,18 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def start_server(folder: Path, certificates: Certificates) -> Iterator[RunningServer]:
-    """Start it, wait until all listeners answer, end it."""
+    """Start it, wait until the last of its listeners answers, end it."""
     ports = free_ports(3)
     file, log = folder / "config.json5", folder / "log"
     file.write_text(json.dumps(configuration(folder, ports, certificates), indent=2))
     command = [Path(sys.executable).parent / "nativelink", file]
     with running(command, log, environment={"HOME": os.environ.get("HOME", "/")}) as process:
-        wait_until(
-            lambda: all(_answers(port) for port in ports),
-            lambda: log.read_text(errors="replace"),
-            process=process,
+        credentials = grpc.ssl_channel_credentials(
+            certificates.authority.read_bytes(),
+            certificates.client.key.read_bytes(),
+            certificates.client.certificate.read_bytes(),
         )
+        wait_until_ready(f"127.0.0.1:{ports[2]}", log, process=process, credentials=credentials)
         yield RunningServer(process, ports[0], ports[1], ports[2], folder)

@@ -11,7 +11,7 @@ import pytest
 
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.reapi import ReapiClient, digest_of
-from tests.clients.programs import CLIENT_TESTS, program, running, wait_until
+from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
 from tests.clients.server import RunningServer, free_ports
 
 pytestmark = CLIENT_TESTS
@@ -36,19 +36,9 @@ def proxy(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> It
         folder / "cache",
     ]
     log = folder / "log"
-    with (
-        running(command, log) as process,
-        ReapiClient(f"127.0.0.1:{port}", timeout_s=30) as client,
-    ):
-
-        def answers() -> bool:
-            try:
-                client.capabilities()
-            except grpc.RpcError:
-                return False
-            return True
-
-        wait_until(answers, lambda: log.read_text(errors="replace"), process=process)
+    address = f"127.0.0.1:{port}"
+    with running(command, log) as process, ReapiClient(address, timeout_s=30) as client:
+        wait_until_ready(address, log, process=process)
         yield client
 
 

@@ -5,7 +5,7 @@ As in `core.rpc`, bodies are bytes at this border.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 from nativelink.core.streams import Chunk
@@ -70,7 +70,7 @@ class Channel(Protocol):
         *,
         metadata: Metadata = (),
         timeout_s: float | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """One message there, many back. Closing the iterator (`aclose`) cancels the call."""
         ...
 

@@ -1,0 +1,192 @@
+"""Outgoing gRPC: `core.channel.Channel` over grpcio.
+
+grpcio speaks the protocol, resolves names and keeps connections alive; this module adds what its
+asyncio side leaves open: errors that are ours, time-outs that hold from the first wait on, several
+connections and endpoints, and limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from types import TracebackType
+
+import grpc.aio
+
+from nativelink.core.channel import Metadata
+from nativelink.core.errors import Code, NativeLinkError, unavailable
+from nativelink.core.streams import Chunk
+from nativelink.transport.duplex import GrpcDuplex, error_of_call
+from nativelink.transport.endpoints import Endpoint, credentials_of
+from nativelink.transport.pool import Connection, Pool, PoolRecorder
+
+__all__ = ["GrpcChannel"]
+
+
+class GrpcChannel:
+    """Connections to one service somewhere else; it connects when it is first needed.
+
+    Used as an async context manager: the end of its block ends all calls and connections.
+
+    A call goes to an endpoint that can be reached. What happens to it there is for the caller to
+    judge: a call that was sent is never sent again here.
+
+    Args:
+        endpoints: the servers, any of which can answer.
+        connections_per_endpoint: TCP connections to each; more are opened only while calls
+            share the first ones.
+        max_concurrent_requests: calls in flight; further ones wait in the order they came. A
+            call counts until it ended, a stream as one. 0: no limit.
+        recorder: counts what happens to the connections.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        connections_per_endpoint: int = 1,
+        max_concurrent_requests: int = 0,
+        recorder: PoolRecorder | None = None,
+    ) -> None:
+        self._endpoints = endpoints
+        self._pool = Pool(
+            endpoints,
+            connections_per_endpoint=connections_per_endpoint,
+            max_concurrent_requests=max_concurrent_requests,
+            recorder=recorder,
+        )
+        self._closed = False
+
+    async def __aenter__(self) -> GrpcChannel:
+        """Check the TLS files; nothing is connected yet.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT naming the file that cannot be used.
+        """
+        for endpoint in self._endpoints:
+            if endpoint.tls is not None:
+                credentials_of(endpoint.tls)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        await self._pool.close()
+
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> bytes:
+        connection, timeout_s = await self._take(timeout_s)
+        try:
+            answer: bytes = await connection.method("unary_unary", path)(
+                request, timeout=timeout_s, metadata=metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        except asyncio.CancelledError:
+            self._check_cancelled()
+            raise
+        finally:
+            self._pool.release(connection)
+        return answer
+
+    async def server_stream(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        connection, timeout_s = await self._take(timeout_s)
+        call = None
+        try:
+            call = connection.method("unary_stream", path)(
+                request, timeout=timeout_s, metadata=metadata
+            )
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        except asyncio.CancelledError:
+            self._check_cancelled()
+            raise
+        finally:
+            if call is not None:
+                call.cancel()
+            self._pool.release(connection)
+
+    async def client_stream(
+        self,
+        path: str,
+        requests: AsyncIterator[Chunk] | Iterable[Chunk],
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> bytes:
+        connection, timeout_s = await self._take(timeout_s)
+        call = None
+        try:
+            call = connection.method("stream_unary", path)(timeout=timeout_s, metadata=metadata)
+            try:
+                if isinstance(requests, AsyncIterator):
+                    async for request in requests:
+                        await call.write(request if isinstance(request, bytes) else bytes(request))
+                else:
+                    for request in requests:
+                        await call.write(request if isinstance(request, bytes) else bytes(request))
+                await call.done_writing()
+            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                # The peer has answered, or the call broke: which of these, its status says.
+                pass
+            answer: bytes = await call
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        except asyncio.CancelledError:
+            self._check_cancelled()
+            raise
+        finally:
+            if call is not None:
+                call.cancel()
+            self._pool.release(connection)
+        return answer
+
+    def duplex(
+        self, path: str, *, metadata: Metadata = (), timeout_s: float | None = None
+    ) -> GrpcDuplex:
+        return GrpcDuplex(self._take, self._pool.release, path, metadata, timeout_s)
+
+    async def _take(self, timeout_s: float | None) -> tuple[Connection, float | None]:
+        """A connection, and how much of the time is left then."""
+        if self._closed:
+            raise unavailable("the channel is closed")
+        connection = self._pool.take_nowait()
+        if connection is not None:
+            return connection, timeout_s
+        if timeout_s is None:
+            return await self._pool.take(), None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._pool.take()
+        except TimeoutError:
+            raise NativeLinkError(
+                Code.DEADLINE_EXCEEDED, f"no connection was free within {timeout_s:g} s"
+            ) from None
+        return connection, max(0.0, deadline - loop.time())
+
+    def _check_cancelled(self) -> None:
+        """A cancellation is passed on only if it is the caller's own."""
+        task = asyncio.current_task()
+        if self._closed and (task is None or not task.cancelling()):
+            raise unavailable("the channel was closed while the call was under way")

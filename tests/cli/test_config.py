@@ -71,6 +71,29 @@ def test_warnings_alone_do_not_fail_the_check(good):
     assert result.output.endswith("valid, 0 errors, 1 warning\n")
 
 
+def test_a_valid_file_that_this_version_cannot_start_is_said_to_be_so(good):
+    memory = 'memory: { eviction_policy: { max_bytes: "1gb" } }'
+    compressed = (
+        f"compression: {{ backend: {{ {memory} }}, compression_algorithm: {{ lz4: {{}} }} }}"
+    )
+    good.write_text(good.read_text().replace(memory, compressed))
+    result = run("check", good)
+    assert result.exit_code == 0
+    assert result.output == (
+        "note: stores/CAS: compression is not available in this version\n\n"
+        f"{good}: valid, but this version cannot start it, 0 errors, 0 warnings\n"
+    )
+
+
+def test_what_this_version_cannot_start_is_not_said_of_a_wrong_file(good):
+    text = good.read_text().replace('cas_store: "CAS"', 'cas_store: "SAC"')
+    good.write_text(text.replace("capabilities:", "fetch: {}, capabilities:"))
+    result = run("check", good)
+    assert result.exit_code == 1
+    assert "note:" not in result.output
+    assert "cannot start" not in result.output
+
+
 def test_a_file_that_cannot_be_read_exits_with_2(tmp_path):
     result = run("check", tmp_path / "absent.json5")
     assert result.exit_code == 2

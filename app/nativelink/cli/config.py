@@ -31,18 +31,30 @@ _STYLES = {"heading": "bold", "name": "bold cyan", "kind": "green", "reference":
 
 @app.command()
 def check(file: _File) -> None:
-    """Report everything that is wrong with FILE; exit 1 if anything prevents a start."""
+    """Report everything that is wrong with FILE; exit 1 if it is not valid."""
+    from nativelink.compose.available import unavailable
+
     report = _examine(file)
     console = _console(sys.stdout)
     for finding in report.findings:
         _print_finding(console, finding)
     errors, warnings = len(report.errors), len(report.warnings)
-    if report.findings:
+    notes = [] if errors or report.config is None else list(unavailable(report.config))
+    for note in notes:
+        console.print(
+            f"note: {note}", style="yellow", soft_wrap=True, highlight=False, markup=False
+        )
+    if report.findings or notes:
         console.print()
-    verdict = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+    if errors:
+        verdict, style = "not valid", "bold red"
+    elif notes:
+        verdict, style = "valid, but this version cannot start it", "bold yellow"
+    else:
+        verdict, style = "valid", "bold green"
     console.print(
-        f"{file}: {'valid' if not errors else 'not valid'}, {verdict}",
-        style="bold red" if errors else "bold green",
+        f"{file}: {verdict}, {_count(errors, 'error')}, {_count(warnings, 'warning')}",
+        style=style,
         soft_wrap=True,
         highlight=False,
         markup=False,

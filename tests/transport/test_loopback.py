@@ -93,7 +93,7 @@ async def test_an_error_keeps_its_code_and_knows_who_called(channel: LoopbackCha
 
 
 async def test_an_unknown_method_is_unimplemented(channel: LoopbackChannel) -> None:
-    with pytest.raises(NativeLinkError, match="/t[.]T/None") as caught:
+    with pytest.raises(NativeLinkError, match=r"/t\.T/None") as caught:
         await channel.unary("/t.T/None", b"x")
     assert caught.value.code is Code.UNIMPLEMENTED
 

@@ -18,7 +18,7 @@ from nativelink.core.streams import BytesSink, BytesSource, Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.rpc import status_pb2
 from nativelink.services.digest_functions import use_digest_function
-from nativelink.services.find_missing import DigestTable, Question, parse_question
+from nativelink.services.find_missing import DigestTable, Question
 from nativelink.services.instances import Instances
 from nativelink.services.limits import (
     BATCH_ENTRY_BYTES,
@@ -77,7 +77,7 @@ class CasService:
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
         return [
-            method(_SERVICE, "FindMissingBlobs", self._find_missing_blobs, parse=parse_question),
+            method(_SERVICE, "FindMissingBlobs", self._find_missing_blobs, parse=self._table.parse),
             method(
                 _SERVICE,
                 "BatchUpdateBlobs",
@@ -94,9 +94,7 @@ class CasService:
         message = question.message
         store = self._stores.get(message.instance_name)
         use_digest_function(message.digest_function, self._default_function)
-        digests, pieces = self._table.read(question)
-        sizes = await store.has(digests)
-        return self._table.answer(question, digests, pieces, sizes)
+        return question.answer(await store.has(self._table.read(question)))
 
     async def _batch_read_blobs(
         self, request: pb.BatchReadBlobsRequest, _context: CallContext

@@ -1,0 +1,181 @@
+"""The processes between the server and the slots: the guard and the nursery."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import select
+import signal
+import socket
+import sys
+from time import monotonic
+from types import FrameType
+from typing import NoReturn
+
+from nativelink.worker.processes import frames
+from nativelink.worker.processes.slot import Slot
+from nativelink.worker.processes.system import become_subreaper, die_with_parent
+from nativelink.worker.processes.tree import Tree, children, wait_for
+
+__all__ = ["SOCKET", "main"]
+
+#: Descriptor of the guard's and the nursery's socket to the server.
+SOCKET = 3
+
+#: Signals that reach a whole process group or control group when an operator, a terminal or an
+#: init system ends the server. The server decides when its actions end.
+_NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+#: Seconds for which the nursery waits for killed processes, in which it does nothing else.
+_STRAYS_S = 5.0
+
+
+class _Orphaned(BaseException):
+    """The guard is gone."""
+
+
+def _orphaned(_number: int, _frame: FrameType | None) -> None:
+    raise _Orphaned
+
+
+def _heed_not(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: unlike an ignored signal, one with a handler is not ignored by an action."""
+
+
+def _reset_signals() -> None:
+    """Undo what Python and the server's parents did to signals: actions would inherit it."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    for number in _NOT_FOR_US:
+        signal.signal(number, _heed_not)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class _Nursery:
+    """Forks slots, and cleans up after those that were killed."""
+
+    def __init__(self) -> None:
+        self._server = socket.socket(fileno=SOCKET)
+        self._slots: dict[int, int] = {}
+        self._wakeup, self._ended = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> None:
+        """Work until the server closes its end."""
+        signal.signal(signal.SIGCHLD, _heed_not)
+        signal.set_wakeup_fd(self._ended, warn_on_full_buffer=False)
+        self._tell(frames.Notice(0, 0))
+        poll = select.poll()
+        poll.register(self._server, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._wakeup in ready:
+                os.read(self._wakeup, 4096)
+                self._clean_up()
+            if SOCKET in ready and not self._take_order():
+                return
+
+    def _tell(self, notice: frames.Notice) -> None:
+        try:
+            self._server.sendall(notice.pack(), socket.MSG_NOSIGNAL)
+        except OSError:
+            # The server is gone, as the next read will say.
+            pass
+
+    def _take_order(self) -> bool:
+        """Fork a slot if the server asks for one. False if it asks for nothing ever again."""
+        data, ancillary, _, _ = self._server.recvmsg(
+            frames.FORK_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+        )
+        if not data:
+            return False
+        order = frames.Fork.unpack(data)
+        ((_, _, packed),) = ancillary
+        (descriptor,) = memoryview(packed).cast("i")
+        nursery = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(frames.Notice(order.slot, -(error.errno or 1)))
+            pid = -1
+        if pid == 0:
+            self._become_slot(descriptor, nursery)
+        os.close(descriptor)
+        if pid > 0:
+            self._slots[pid] = order.slot
+        return True
+
+    def _become_slot(self, descriptor: int, nursery: int) -> NoReturn:
+        """Never return to the nursery's code, whatever happens."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._server.close()
+            os.close(self._wakeup)
+            os.close(self._ended)
+            Slot(socket.socket(fileno=descriptor)).serve(nursery)
+            status = 0
+        except BaseException:  # noqa: BLE001 the interpreter would go on in the nursery's frames
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _clean_up(self) -> None:
+        """Wait for slots that ended, and end what they left behind."""
+        ended: list[frames.Notice] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid in self._slots:
+                ended.append(frames.Notice(self._slots.pop(pid), status))
+        if any(notice.status for notice in ended):
+            self._end_strays()
+        for notice in ended:
+            self._tell(notice)
+
+    def _end_strays(self) -> None:
+        """Kill every child that is no slot, and what becomes our child by that."""
+        until = monotonic() + _STRAYS_S
+        while strays := [pid for pid in children(os.getpid()) if pid not in self._slots]:
+            for pid in strays:
+                os.kill(pid, signal.SIGKILL)
+            for pid in strays:
+                wait_for(pid, _STRAYS_S)
+                os.waitpid(pid, os.WNOHANG)
+            if monotonic() > until:
+                # The kernel does not let go of them; they stay ours until it does.
+                return
+
+
+def main() -> None:
+    """What the server starts: becomes the guard, whose child is the nursery."""
+    os.closerange(SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
+    os.set_inheritable(SOCKET, False)
+    os.umask(0o022)
+    os.chdir("/")
+    _reset_signals()
+    become_subreaper()
+    gc.disable()
+    gc.freeze()
+    guard = os.getpid()
+    nursery = os.fork()
+    if nursery:
+        os.waitpid(nursery, 0)
+        Tree(nursery, alone=False, floor_kb=0).kill(math.inf)
+        return
+    become_subreaper()
+    try:
+        signal.signal(signal.SIGUSR1, _orphaned)
+        die_with_parent(signal.SIGUSR1)
+        if os.getppid() == guard:
+            _Nursery().serve()
+    except _Orphaned:
+        pass
+    Tree(0, alone=False, floor_kb=0).kill(math.inf)

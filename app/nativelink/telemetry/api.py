@@ -107,7 +107,7 @@ class _Meter(otel.Meter):
         description: str = "",
     ) -> otel.ObservableCounter:
         self._observe(name, Kind.COUNTER, callbacks, unit, description)
-        return _ObservableCounter(name, callbacks, unit, description)
+        return _ObservableCounter()
 
     def create_observable_up_down_counter(
         self,
@@ -117,7 +117,7 @@ class _Meter(otel.Meter):
         description: str = "",
     ) -> otel.ObservableUpDownCounter:
         self._observe(name, Kind.UP_DOWN_COUNTER, callbacks, unit, description)
-        return _ObservableUpDownCounter(name, callbacks, unit, description)
+        return _ObservableUpDownCounter()
 
     def create_observable_gauge(
         self,
@@ -127,7 +127,7 @@ class _Meter(otel.Meter):
         description: str = "",
     ) -> otel.ObservableGauge:
         self._observe(name, Kind.GAUGE, callbacks, unit, description)
-        return _ObservableGauge(name, callbacks, unit, description)
+        return _ObservableGauge()
 
     def _number(self, name: str, kind: Kind, unit: str, description: str) -> Counter:
         definition = Definition(name, kind, unit, description)
@@ -165,11 +165,15 @@ def _points_of(callback: CallbackT) -> Callable[[], Iterable[NumberPoint]]:
     return points
 
 
-class _Counter(otel.Counter):
+class _Number:
+    """A number of the registry, which libraries may change from any thread."""
+
     def __init__(self, counter: Counter, lock: threading.Lock) -> None:
         self._counter = counter
         self._lock = lock
 
+
+class _Adding(_Number):
     def add(
         self, amount: float, attributes: Attributes = None, context: Context | None = None
     ) -> None:
@@ -178,24 +182,13 @@ class _Counter(otel.Counter):
             self._counter.attributed(_plain(attributes)).add(amount)
 
 
-class _UpDownCounter(otel.UpDownCounter):
-    def __init__(self, counter: Counter, lock: threading.Lock) -> None:
-        self._counter = counter
-        self._lock = lock
-
-    def add(
-        self, amount: float, attributes: Attributes = None, context: Context | None = None
-    ) -> None:
-        del context
-        with self._lock:
-            self._counter.attributed(_plain(attributes)).add(amount)
+class _Counter(_Adding, otel.Counter): ...
 
 
-class _Gauge(otel._Gauge):  # noqa: SLF001 - the API's name for it
-    def __init__(self, counter: Counter, lock: threading.Lock) -> None:
-        self._counter = counter
-        self._lock = lock
+class _UpDownCounter(_Adding, otel.UpDownCounter): ...
 
+
+class _Gauge(_Number, otel._Gauge):  # noqa: SLF001 - the API's name for it
     def set(
         self, amount: float, attributes: Attributes = None, context: Context | None = None
     ) -> None:
@@ -217,19 +210,18 @@ class _Histogram(otel.Histogram):
             self._histogram.attributed(_plain(attributes)).record(amount)
 
 
-class _ObservableCounter(otel.ObservableCounter):
-    def __init__(self, *args: Any) -> None:
+class _Observed:
+    def __init__(self) -> None:
         """Its callbacks are the registry's already."""
 
 
-class _ObservableUpDownCounter(otel.ObservableUpDownCounter):
-    def __init__(self, *args: Any) -> None:
-        """Its callbacks are the registry's already."""
+class _ObservableCounter(_Observed, otel.ObservableCounter): ...
 
 
-class _ObservableGauge(otel.ObservableGauge):
-    def __init__(self, *args: Any) -> None:
-        """Its callbacks are the registry's already."""
+class _ObservableUpDownCounter(_Observed, otel.ObservableUpDownCounter): ...
+
+
+class _ObservableGauge(_Observed, otel.ObservableGauge): ...
 
 
 def _plain(attributes: Attributes) -> Mapping[str, AttributeValue]:

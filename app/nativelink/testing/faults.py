@@ -10,13 +10,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 from nativelink.core.digest import StoreKey
 from nativelink.core.errors import NativeLinkError, unavailable
 from nativelink.core.streams import Chunk, Sink, Source
 from nativelink.stores.store import Store
 
-__all__ = ["FaultySink", "FaultySource", "FaultyStore", "Gate", "Latency", "injected"]
+__all__ = ["Faults", "FaultySink", "FaultySource", "FaultyStore", "Gate", "Latency", "injected"]
 
 
 def injected(what: str = "injected fault") -> NativeLinkError:
@@ -67,47 +68,64 @@ class Gate:
         self._opened.clear()
 
 
-class FaultySource:
-    """A source that fails, waits or gives short pieces.
+class Faults(TypedDict, total=False):
+    """What a blob's way may suffer.
 
-    Args:
-        source: what is passed on.
-        fail_at: raise `error` once this many bytes were given; at the size of the blob it is
-            raised instead of the end.
+    Attributes:
+        fail_at: raise `error` once this many bytes passed.
         error: what is raised.
         chunk_size: pieces are at most this long.
         latency: waited for before each piece.
         gate: waited at before the piece that would begin at `gate_at` or behind it.
-        gate_at: bytes given before the gate.
+        gate_at: bytes that pass before the gate.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        fail_at: int | None = None,
-        error: BaseException | None = None,
-        chunk_size: int | None = None,
-        latency: Latency | None = None,
-        gate: Gate | None = None,
-        gate_at: int = 0,
-    ) -> None:
-        self._source = source
-        self._fail_at = fail_at
+    fail_at: int | None
+    error: BaseException | None
+    chunk_size: int | None
+    latency: Latency | None
+    gate: Gate | None
+    gate_at: int
+
+
+class _Faulty:
+    def __init__(self, faults: Faults) -> None:
+        error = faults.get("error")
+        self._fail_at = faults.get("fail_at")
         self._error = error if error is not None else injected()
-        self._chunk_size = chunk_size
-        self._latency = latency
-        self._gate = gate
-        self._gate_at = gate_at
+        self._chunk_size = faults.get("chunk_size")
+        self._latency = faults.get("latency")
+        self._gate = faults.get("gate")
+        self._gate_at = faults.get("gate_at", 0)
+
+    async def _wait(self, passed: int) -> None:
+        """Wait for what comes before the piece that begins there."""
+        if self._latency is not None:
+            await self._latency.wait()
+        if self._gate is not None and passed >= self._gate_at:
+            await self._gate.wait()
+
+
+class FaultySource(_Faulty):
+    """A source that fails, waits or gives short pieces.
+
+    Args:
+        source: what is passed on.
+        faults: `fail_at` at the size of the blob raises instead of the end.
+
+    Attributes:
+        given: bytes so far.
+    """
+
+    def __init__(self, source: Source, **faults: Unpack[Faults]) -> None:
+        super().__init__(faults)
+        self._source = source
         self._rest: Chunk = b""
         self.size = source.size
         self.given = 0
 
     async def read(self) -> Chunk:
-        if self._latency is not None:
-            await self._latency.wait()
-        if self._gate is not None and self.given >= self._gate_at:
-            await self._gate.wait()
+        await self._wait(self.given)
         if self._fail_at is not None and self.given >= self._fail_at:
             raise self._error
         chunk = self._rest or await self._source.read()
@@ -125,44 +143,24 @@ class FaultySource:
         return view[:end]
 
 
-class FaultySink:
-    """A sink that fails, waits or takes its pieces short.
+class FaultySink(_Faulty):
+    """A sink that fails, waits or passes on short pieces.
 
     Args:
         sink: what is passed on.
-        fail_at: raise `error` once this many bytes were taken.
-        error: what is raised.
-        chunk_size: pieces passed on are at most this long.
-        latency: waited for before each piece.
-        gate: waited at before the piece that would begin at `gate_at` or behind it.
-        gate_at: bytes taken before the gate.
+        faults: what it suffers.
+
+    Attributes:
+        taken: bytes so far.
     """
 
-    def __init__(
-        self,
-        sink: Sink,
-        *,
-        fail_at: int | None = None,
-        error: BaseException | None = None,
-        chunk_size: int | None = None,
-        latency: Latency | None = None,
-        gate: Gate | None = None,
-        gate_at: int = 0,
-    ) -> None:
+    def __init__(self, sink: Sink, **faults: Unpack[Faults]) -> None:
+        super().__init__(faults)
         self._sink = sink
-        self._fail_at = fail_at
-        self._error = error if error is not None else injected()
-        self._chunk_size = chunk_size
-        self._latency = latency
-        self._gate = gate
-        self._gate_at = gate_at
         self.taken = 0
 
     async def write(self, chunk: Chunk, /) -> None:
-        if self._latency is not None:
-            await self._latency.wait()
-        if self._gate is not None and self.taken >= self._gate_at:
-            await self._gate.wait()
+        await self._wait(self.taken)
         view = memoryview(chunk)
         if self._fail_at is not None:
             room = self._fail_at - self.taken

@@ -7,7 +7,7 @@ import tracemalloc
 import hpack
 import pytest
 
-from nativelink.core.rpc import HttpResponse, HttpRoute, Peer
+from nativelink.core.rpc import HttpResponse, HttpRoute, Method, Peer
 from nativelink.testing.fakes import FakeClock, wait_until
 from nativelink.transport.connection import Http2Protocol
 from nativelink.transport.limits import DELAYED_FRAME_BYTES
@@ -87,7 +87,9 @@ class Attacker(Client):
             [*service.routes(), *routes],
             settings=settings_ or ServerSettings(send_timeout_s=0, http2_keep_alive_interval_s=0),
             clock=self.clock,
+            observer=self,
         )
+        self.seconds = []
         self.service = service
         self.protocol = Http2Protocol(server, Peer("attacker"))
         self.wire = Deaf()
@@ -97,6 +99,9 @@ class Attacker(Client):
         self.calls = self.protocol.calls
         self.protocol.connection_made(self.wire)
         self.send(PREFACE + settings(**greeting))
+
+    def call_ended(self, method_path, code, seconds, /):
+        self.seconds.append(seconds)
 
     def send(self, data):
         self.protocol.data_received(data)
@@ -109,7 +114,8 @@ class Attacker(Client):
         fields += [(name.replace("_", "-"), value) for name, value in extra.items()]
         stream_id = self.next_id
         data = self.headers(fields)
-        return data + frame(DATA, END_STREAM if end else 0, stream_id, message(body))
+        body = message(body) if isinstance(body, bytes) else b"".join(body)
+        return data + frame(DATA, END_STREAM if end else 0, stream_id, body)
 
     def post(self, body, path="/post", *, end=False):
         stream_id = self.next_id
@@ -294,12 +300,10 @@ async def test_a_body_of_plain_http_is_counted_until_its_answer_and_once():
 async def test_compressed_messages_wait_as_they_came():
     """A handler that writes to a peer that reads nothing leaves the rest of a chunk as it is."""
     attacker = Attacker(ServerSettings(accept_gzip=True), window=0)
-    bombs = message(gzip.compress(bytes(100_000)), flag=1) * 100
+    bombs = 100 * [message(gzip.compress(bytes(100_000)), flag=1)]
     tracemalloc.start()
     for _ in range(10):
-        stream_id = attacker.next_id
-        attacker.send(attacker.call("Chat", end=False, grpc_encoding="gzip"))
-        attacker.send(frame(DATA, 0, stream_id, bombs))
+        attacker.send(attacker.call("Chat", bombs, end=False, grpc_encoding="gzip"))
         await asyncio.sleep(0)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -307,3 +311,23 @@ async def test_compressed_messages_wait_as_they_came():
     assert held < 10 * 150_000
     attacker.protocol.connection_lost(None)
     await wait_until(lambda: not attacker.calls.running)
+
+
+async def test_a_call_lasts_from_its_arrival_to_its_end(monkeypatch):
+    monkeypatch.setattr("nativelink.transport.calls.MAX_DELAYED_BYTES", 100)
+
+    async def slow(request, context):
+        attacker.clock.advance(2.0)
+        return request
+
+    attacker = Attacker(methods=[Method("/test.Echo/Slow", slow)])
+    attacker.wire.read()
+    attacker.send(attacker.call("Slow"))
+    assert attacker.seconds == [2.0]
+    attacker.protocol.pause_writing()
+    attacker.send(not_found(attacker))
+    attacker.send(attacker.call("Slow"))
+    attacker.clock.advance(3.0)
+    attacker.wire.read()
+    attacker.wire.read()
+    assert attacker.seconds == [2.0, 5.0]

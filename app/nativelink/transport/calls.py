@@ -101,9 +101,9 @@ class Calls(CallEnvironment):
         if size < 0 or size > self.max_message or split_prefix(body) != (0, size):
             UnaryExchange(self, stream, plan).on_news()
             return
-        observer = self.observer
+        # The arrival of the batch that it came in: the clock is read once for all of them.
+        started = stream.active_at
         timeout = plan.timeout_s
-        started = 0.0 if observer is None and timeout is None else self.monotonic()
         context = CallContext(
             plan.path, plan.metadata, self.peer, None if timeout is None else started + timeout
         )
@@ -111,16 +111,14 @@ class Calls(CallEnvironment):
         try:
             request = plan.parse(bytes(body[PREFIX_BYTES:]))
         except Exception as error:  # noqa: BLE001 - told to the client
-            UnaryExchange(self, stream, plan, context, started).fail(malformed(plan, error))
+            UnaryExchange(self, stream, plan, context).fail(malformed(plan, error))
             return
         try:
             begun = self._starter.begin(
                 cast("Coroutine[Any, Any, Any]", plan.handler(request, context))
             )
             if type(begun) is not tuple:
-                UnaryExchange(self, stream, plan, context, started).follow(
-                    cast("asyncio.Task[Any]", begun)
-                )
+                UnaryExchange(self, stream, plan, context).follow(cast("asyncio.Task[Any]", begun))
                 return
             (answer,) = begun
             if type(answer) is bytes and not plan.gzip and not context.trailing_metadata:
@@ -131,8 +129,8 @@ class Calls(CallEnvironment):
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
             self._refuse(stream, plan, context, started, error_of(raised, plan.path))
             return
-        if observer is not None:
-            observer.call_ended(plan.path, Code.OK, self.monotonic() - started)
+        if self.observer is not None:
+            self.observer.call_ended(plan.path, Code.OK, self.monotonic() - started)
 
     def _refuse(
         self,
@@ -148,7 +146,7 @@ class Calls(CallEnvironment):
         error there would make a circle, and every miss of a cache work for the garbage collector.
         """
         if stream.head_sent:
-            UnaryExchange(self, stream, plan, context, started).fail(failure)
+            UnaryExchange(self, stream, plan, context).fail(failure)
             return
         head = self.router.error_head(failure, context.trailing_metadata)
         self.connection.send_only(stream, head)

@@ -143,14 +143,13 @@ class Exchange:
         ended: the answer is complete, or nobody waits for it.
     """
 
-    def __init__(
-        self, calls: CallEnvironment, stream: Stream, where: str, started: float | None = None
-    ) -> None:
+    def __init__(self, calls: CallEnvironment, stream: Stream, where: str) -> None:
         self.calls = calls
         self.stream = stream
         self.where = where
         self.ended = False
-        self._started = calls.monotonic() if started is None else started
+        # The arrival of the batch that it came in: the clock is read once for all of them.
+        self._started = stream.active_at
         self._task: asyncio.Task[Any] | None = None
         stream.call = self
 
@@ -230,9 +229,8 @@ class _GrpcExchange(Exchange):
         stream: Stream,
         plan: GrpcPlan,
         context: CallContext | None = None,
-        started: float | None = None,
     ) -> None:
-        super().__init__(calls, stream, plan.path, started)
+        super().__init__(calls, stream, plan.path)
         self.plan = plan
         self._timer: asyncio.TimerHandle | None = None
         # Made when a request does not arrive in one piece.
@@ -309,10 +307,12 @@ class _GrpcExchange(Exchange):
         before = reader.held
         unread = reader.unread
         try:
-            while not (ready := reader.advance()) and chunks:
+            ready = reader.ready or (unread > 0 and reader.advance())
+            while not ready and chunks:
                 chunk = chunks.pop()
                 unread += len(chunk)
                 reader.feed(chunk)
+                ready = reader.advance()
         finally:
             calls.held += reader.held - before
             if unread > reader.unread:

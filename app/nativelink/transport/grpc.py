@@ -146,16 +146,18 @@ class MessageReader:
         if not self._missing:
             if index == end:
                 return False
-            prefix = data[index : index + PREFIX_BYTES - len(self._prefix)]
-            index += len(prefix)
-            if self._prefix:
-                prefix = self._prefix + prefix
-            if len(prefix) < PREFIX_BYTES:
-                self._prefix = bytes(prefix)
-                self._forget_chunk()
-                return False
-            self._prefix = b""
-            self._missing = self._size(prefix)
+            if end - index < PREFIX_BYTES or self._prefix:
+                piece = data[index : index + PREFIX_BYTES - len(self._prefix)]
+                index += len(piece)
+                self._prefix += piece
+                if len(self._prefix) < PREFIX_BYTES:
+                    self._forget_chunk()
+                    return False
+                self._open(*split_prefix(self._prefix))
+                self._prefix = b""
+            else:
+                self._open(*split_prefix(data, index))
+                index += PREFIX_BYTES
         stop = index + self._missing
         if stop > end:
             if index < end:
@@ -208,9 +210,8 @@ class MessageReader:
         self._missing -= len(data)
         self.held += len(data)
 
-    def _size(self, prefix: Chunk) -> int:
-        flag = prefix[0]
-        size = int.from_bytes(prefix[1:PREFIX_BYTES], "big")
+    def _open(self, flag: int, size: int) -> None:
+        """A message begins."""
         if size > self._limit:
             raise resource_exhausted(
                 f"a message of {size} bytes; max_decoding_message_size allows {self._limit}"
@@ -220,4 +221,4 @@ class MessageReader:
         if flag and not self._gzip:
             raise internal("a compressed message without a grpc-encoding that says how")
         self._compressed = flag == 1
-        return size
+        self._missing = size

@@ -32,7 +32,7 @@ class Stream:
         outbox: parts of messages that await window or room, in order.
         outbox_bytes: their size.
         trailers: the block that goes out when the outbox is empty; None ends with empty DATA.
-        active_at: monotonic seconds at which the last DATA came in or went out.
+        active_at: monotonic seconds at which it began, or the last DATA came in or went out.
         whole: the driver awaits the whole body, so it must make progress (`body_timeout_s`).
         noted: it is in the list of streams with news that is being made.
         owed: bytes credited by the driver that the peer was not told of yet.

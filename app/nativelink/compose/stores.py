@@ -39,6 +39,7 @@ from nativelink.core.errors import (
 )
 from nativelink.services.status import store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
+from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import RemovalFeed, Store
 from nativelink.telemetry.meter import Observation
 from nativelink.telemetry.metrics import (
@@ -55,22 +56,39 @@ from nativelink.telemetry.metrics import (
 if TYPE_CHECKING:
     from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
 
-__all__ = ["Leaf", "Node", "StoreBuilder"]
+__all__ = ["Leaf", "LocalTiers", "Node", "StoreBuilder"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTiers:
+    """What a worker needs of a fast_slow store over a filesystem store.
+
+    Attributes:
+        files: the fast side's files.
+        upstream: the slow side, if it takes uploads: where everybody finds what is stored.
+    """
+
+    files: LocalFiles
+    upstream: Store | None
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A store, and the power that another store may need from it.
+    """A store, and the powers that others may need from it.
 
     Attributes:
         store: the store.
         removals: says which keys left it, where that can be known.
         keeps: False if it keeps nothing (noop), so that nobody need bring it anything.
+        files: its blobs as files of this machine, if they are.
+        tiers: its two sides, if it is a fast_slow store whose fast side's blobs are files.
     """
 
     store: Store
     removals: RemovalFeed | None = None
     keeps: bool = True
+    files: LocalFiles | None = None
+    tiers: LocalTiers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +240,7 @@ class StoreBuilder:
             return [] if disk is None else [((path, spec.KIND), disk.available_bytes)]
 
         self._env.registry.observe(STORE_DISK_AVAILABLE, available)
-        return Node(store, store)
+        return Node(store, store, files=store.files)
 
     def _noop(self) -> Node:
         from nativelink.stores.noop import NoopStore
@@ -309,10 +327,11 @@ class StoreBuilder:
             clock=self._env.clock,
         )
         self._tiers.append(store)
-        if slow_direction.keeps_puts:
-            # What the slow side lost is lost, whatever the fast side still has.
-            return Node(store, slow.removals)
-        return Node(store, _feeds(fast, slow))
+        upstream = slow.store if slow_direction.keeps_puts else None
+        tiers = None if fast.files is None else LocalTiers(fast.files, upstream)
+        # What a slow side that takes uploads lost is lost, whatever the fast side still has.
+        removals = _feeds(fast, slow) if upstream is None else slow.removals
+        return Node(store, removals, tiers=tiers)
 
     async def _size_partitioning(self, spec: SizePartitioningSpec, path: str) -> Node:
         from nativelink.stores.join.size_partition import SizePartitioningStore

@@ -253,6 +253,19 @@ def unique_results(seed: int, count: int) -> list[Request]:
     return made
 
 
+def unique_finds(seed: int, count: int) -> list[Request]:
+    """Questions for a thousand digests that nobody has, and that were never asked for before."""
+    made = []
+    for number in range(count):
+        names = (
+            hashlib.sha256(b"%d of %d, never seen %d" % (at, number, seed)).hexdigest()
+            for at in range(1000)
+        )
+        wanted = [re.Digest(hash=name, size_bytes=1000 + at) for at, name in enumerate(names)]
+        made.append(Request.of(f"{_CAS}FindMissingBlobs", (_find(wanted),)))
+    return made
+
+
 # --- checks -----------------------------------------------------------------------------------
 
 
@@ -411,6 +424,14 @@ def _cases() -> list[Case]:
         _find_case("100 present", thousand[:100], 0, 3, 6),
         _find_case("1,000 present", thousand, 0, 3, 6),
         _find_case("1,000 absent", absent(1000), 1000, 5, 8),
+        Case(
+            "FindMissingBlobs 1,000 never seen",
+            f"{_CAS}FindMissingBlobs",
+            _check_find(absent(1000), 1000),
+            unique=unique_finds,
+            unique_count=1500,
+            targets=_everywhere(5, 8),
+        ),
         _batch_read_case(4 * KIB, 10),
         _batch_read_case(KIB, 100),
         _read_case("Read 16 KiB", 16 * KIB, 1.5, 2, 4, 8),

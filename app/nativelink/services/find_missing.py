@@ -26,6 +26,7 @@ from operator import itemgetter
 from typing import Final, cast
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from nativelink.core.digest import Digest, digests_of
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
@@ -87,7 +88,7 @@ class Question:
         self.start = self.end = 0
 
     def answer(self, sizes: Sequence[int | None]) -> bytes:
-        """The bytes of the FindMissingBlobsResponse.
+        """The bytes of the FindMissingBlobsResponse; once, as it uses the message up.
 
         Args:
             sizes: what the store has of each digest that `DigestTable.read` gave.
@@ -104,12 +105,13 @@ class Question:
             return b"".join(
                 [part for piece in missing for part in (_ENTRY_HEADS[len(piece)], piece[:-2])]
             )
-        if all_missing:
-            # The question's digests under the answer's name; all else is unknown there.
-            response = pb.FindMissingBlobsResponse.FromString(self.raw)
-            response.DiscardUnknownFields()
-            return response.SerializeToString()
-        messages = zip(self.message.blob_digests, sizes, strict=True)
+        message = self.message
+        if all_missing and not len(UnknownFieldSet(message)):
+            # Its digests have the number of the answer's: without the rest it is the answer.
+            message.ClearField("instance_name")
+            message.ClearField("digest_function")
+            return message.SerializeToString()
+        messages = zip(message.blob_digests, sizes, strict=True)
         return pb.FindMissingBlobsResponse(
             missing_blob_digests=[message for message, size in messages if size is None]
         ).SerializeToString()

@@ -13,15 +13,11 @@ from typing import Any, cast
 from nativelink.core.eager import Starter
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.rpc import CallContext, current_call
-from nativelink.transport.exchanges import (
-    CallEnvironment,
-    Exchange,
-    HttpExchange,
-    StreamingExchange,
-    UnaryExchange,
-    malformed,
-)
+from nativelink.transport.environment import CallEnvironment
+from nativelink.transport.exchanges import Exchange
 from nativelink.transport.grpc import PREFIX_BYTES, message_prefix, split_prefix
+from nativelink.transport.grpc_exchanges import StreamingExchange, UnaryExchange, malformed
+from nativelink.transport.http_exchange import HttpExchange
 from nativelink.transport.limits import MAX_DELAYED_BYTES, MAX_PARKED_BYTES
 from nativelink.transport.routing import GrpcPlan, HttpPlan, Plan
 from nativelink.transport.status import error_of

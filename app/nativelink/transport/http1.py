@@ -11,7 +11,7 @@ import h11
 
 from nativelink.core.eager import begin
 from nativelink.core.rpc import HttpRequest, HttpResponse, Peer
-from nativelink.transport.exchanges import http_error, http_fields
+from nativelink.transport.http_exchange import http_error, http_fields
 from nativelink.transport.status import error_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from nativelink.transport.fields import FieldBombError, FieldDecodingError
 from nativelink.transport.flow import INITIAL_MAX_FRAME, INITIAL_WINDOW
 from nativelink.transport.frames import (
     ACK,
@@ -41,7 +40,6 @@ from nativelink.transport.frames import (
     WINDOW_UPDATE,
     ErrorCode,
     Setting,
-    goaway_frame,
     ping_frame,
     rst_stream_frame,
     settings_ack_frame,
@@ -49,81 +47,49 @@ from nativelink.transport.frames import (
     split_header,
     window_update_frame,
 )
-from nativelink.transport.headers import HeaderReader, MalformedRequestError, RequestHead
-from nativelink.transport.limits import MAX_SETTINGS_PER_FRAME, max_continuations
-from nativelink.transport.receiving import ConnectionEndedError, Receiving
+from nativelink.transport.lifetime import Lifetime
+from nativelink.transport.limits import MAX_SETTINGS_PER_FRAME
+from nativelink.transport.receiving import ConnectionEndedError
 from nativelink.transport.settings import ServerSettings
 from nativelink.transport.streams import Stream
 
 __all__ = ["ConnectionEndedError", "Http2Connection"]
 
-_DRAIN_PING: Final = b"draining"
-_ALIVE_PING: Final = b"alive?!?"
-#: How long the first GOAWAY of a drain waits for the answer to its PING.
-_DRAIN_ROUND_TRIP_S: Final = 1.0
 #: Copying a payload up to this size costs no more than a memoryview of it.
 _COPY_BYTES: Final = 2048
 #: A slice keeps the whole read alive; a frame smaller than this share of it is copied out.
 _SLICE_SHIFT: Final = 4
-#: A note beside the eight flags of a HEADERS frame.
-_SELF_DEPENDENT: Final = 0x100
 
 
-class Http2Connection(Receiving):
+class Http2Connection(Lifetime):
     """One connection, from its preface to its end.
 
     Args:
         settings: the listener's.
         now: monotonic seconds; every time here is on that clock.
-
-    Attributes:
-        refused: streams turned away because too many were open.
-        dead: the peer takes nothing any more: close without waiting for `out` to be written.
     """
 
     def __init__(self, settings: ServerSettings, now: float) -> None:
         super().__init__(settings, now)
-        self.refused = 0
-        self.dead = False
-        self._headers = HeaderReader(
-            settings.http2_max_header_list_size,
-            connect_protocol=settings.http2_enable_connect_protocol,
-        )
-        self._max_frame = settings.http2_max_frame_size
-        # What the peer grants to new streams.
-        self._peer_window_size = INITIAL_WINDOW
         # Where the parser stands.
         self._preface_left = PREFACE
-        self._settled = False
         self._tail = bytearray()
-        self._block: bytearray | None = None
-        self._block_id = 0
-        self._block_flags = 0
-        self._block_frames = 0
-        self._max_continuations = max_continuations(
-            settings.http2_max_header_list_size, settings.http2_max_frame_size
-        )
-        # Times.
-        self._started_at = now
-        self._received_at = now
-        self._block_at = now
-        self._idle_since = now
-        self._opened_before = 0
-        self._ping_sent_at: float | None = None
-        self._draining_since: float | None = None
         self._greet()
 
-    # -- what the driver asks ---------------------------------------------------------------
-
-    @property
-    def draining(self) -> bool:
-        """Whether the peer was told to open no more streams."""
-        return self._draining_since is not None
-
-    @property
-    def done(self) -> bool:
-        """Whether the connection is to be closed once `out` is written."""
-        return self.error is not None or (self._last_served is not None and not self.streams)
+    def _greet(self) -> None:
+        """Our SETTINGS, and the connection's window (RFC 9113 section 3.4)."""
+        settings = self.settings
+        values = {
+            Setting.MAX_CONCURRENT_STREAMS: settings.http2_max_concurrent_streams,
+            Setting.INITIAL_WINDOW_SIZE: settings.http2_initial_stream_window_size,
+            Setting.MAX_FRAME_SIZE: settings.http2_max_frame_size,
+            Setting.MAX_HEADER_LIST_SIZE: settings.http2_max_header_list_size,
+        }
+        if settings.http2_enable_connect_protocol:
+            values[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        self.out.append(settings_frame(values))
+        if self._window_size > INITIAL_WINDOW:
+            self.out.append(window_update_frame(0, self._window_size - INITIAL_WINDOW))
 
     # -- receiving --------------------------------------------------------------------------
 
@@ -259,144 +225,6 @@ class Http2Connection(Receiving):
                 ErrorCode.PROTOCOL_ERROR, "a header block was interrupted by another frame"
             )
 
-    # -- HEADERS ----------------------------------------------------------------------------
-
-    def _open(self, stream_id: int, head: RequestHead, flags: int) -> None:
-        """A request begins; its block is decoded."""
-        if not stream_id & 1:
-            raise ConnectionEndedError(
-                ErrorCode.PROTOCOL_ERROR, f"a client opens no stream {stream_id}"
-            )
-        self._last_id = stream_id
-        streams = self.streams
-        if len(streams) >= self.settings.http2_max_concurrent_streams:
-            self.refused += 1
-            self._spend(1)
-            self._forget(stream_id)
-            self._control(rst_stream_frame(stream_id, ErrorCode.REFUSED_STREAM))
-            return
-        if self._last_served is not None:
-            # RFC 9113 section 6.8: it raced with our GOAWAY, the client sends it elsewhere.
-            self._forget(stream_id)
-            return
-        self.opened += 1
-        stream = Stream(
-            stream_id, head, self._stream_window_size, self._peer_window_size, self._now
-        )
-        streams[stream_id] = stream
-        self._news.append(stream)
-        if flags & END_STREAM:
-            self._half_close(stream)
-
-    def _begin_block(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """A HEADERS frame that the cache does not answer."""
-        if not stream_id & 1:
-            raise ConnectionEndedError(
-                ErrorCode.PROTOCOL_ERROR, f"a client opens no stream {stream_id}"
-            )
-        start, end = 0, len(payload)
-        if flags & PADDED:
-            if not payload or payload[0] >= end:
-                raise ConnectionEndedError(
-                    ErrorCode.PROTOCOL_ERROR, "padding longer than its frame"
-                )
-            start, end = 1, end - payload[0]
-        depends_on = 0
-        if flags & PRIORITY_FIELDS:
-            if end - start < 5:
-                raise ConnectionEndedError(
-                    ErrorCode.FRAME_SIZE_ERROR, "HEADERS without its priority fields"
-                )
-            depends_on = int.from_bytes(payload[start : start + 4], "big") & MAX_STREAM_ID
-            start += 5
-        block = payload[start:end]
-        if depends_on == stream_id:
-            # Malformed, but its block must be decoded all the same.
-            flags |= _SELF_DEPENDENT
-        if flags & END_HEADERS:
-            self._complete_block(flags, stream_id, block)
-            return
-        self._block = bytearray(block)
-        self._block_id = stream_id
-        self._block_flags = flags
-        self._block_frames = 0
-        self._block_at = self._now
-        self._check_block_size()
-
-    def _continuation(self, flags: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
-            raise ConnectionEndedError(
-                ErrorCode.PROTOCOL_ERROR, "CONTINUATION without a header block"
-            )
-        block += payload
-        self._block_frames += 1
-        self._check_block_size()
-        if flags & END_HEADERS:
-            self._block = None
-            self._complete_block(self._block_flags, self._block_id, bytes(block))
-
-    def _check_block_size(self) -> None:
-        # An encoder that takes the shorter form of each text never needs more octets than the
-        # list counts, 32 a field included; so a longer block is over the limit.
-        size = len(self._block or b"")
-        if (
-            size > self.settings.http2_max_header_list_size + self._max_frame
-            or self._block_frames > self._max_continuations
-        ):
-            raise ConnectionEndedError(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"a header block of {size} octets in {self._block_frames + 1} frames",
-            )
-
-    def _complete_block(self, flags: int, stream_id: int, block: bytes) -> None:
-        try:
-            stream = self.streams.get(stream_id)
-            if stream is not None:
-                self._trailers(flags, stream, block)
-            elif not self._is_idle(stream_id):
-                self._headers.skip(block)
-                if stream_id not in self._forgotten:
-                    raise ConnectionEndedError(
-                        ErrorCode.STREAM_CLOSED, f"HEADERS on the closed stream {stream_id}"
-                    )
-                self._spend(1)
-            else:
-                self._new_request(flags, stream_id, block)
-        except FieldDecodingError as error:
-            raise ConnectionEndedError(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        except FieldBombError as error:
-            raise ConnectionEndedError(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from None
-
-    def _new_request(self, flags: int, stream_id: int, block: bytes) -> None:
-        try:
-            head = self._headers.request(block)
-            if flags & _SELF_DEPENDENT:
-                raise MalformedRequestError("a stream that depends on itself")
-        except MalformedRequestError:
-            self._last_id = stream_id
-            self._spend_reset()
-            self._forget(stream_id)
-            self._control(rst_stream_frame(stream_id, ErrorCode.PROTOCOL_ERROR))
-            return
-        self._open(stream_id, head, flags)
-
-    def _trailers(self, flags: int, stream: Stream, block: bytes) -> None:
-        try:
-            self._headers.trailers(block)
-            malformed = not flags & END_STREAM
-        except MalformedRequestError:
-            malformed = True
-        if stream.ended:
-            raise ConnectionEndedError(
-                ErrorCode.STREAM_CLOSED, f"HEADERS on the half-closed stream {stream.id}"
-            )
-        if malformed:
-            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
-            return
-        self._half_close(stream)
-        self._note(stream)
-
     # -- other frames -----------------------------------------------------------------------
 
     def _other_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
@@ -512,10 +340,8 @@ class Http2Connection(Receiving):
         self._spend(1)
         if not flags & ACK:
             self._control(ping_frame(payload, ack=True))
-        elif payload == _DRAIN_PING and self._draining_since is not None:
-            self._settle_drain()
-        elif payload == _ALIVE_PING:
-            self._ping_sent_at = None
+        else:
+            self._pinged_back(payload)
 
     def _peer_reset(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -548,108 +374,3 @@ class Http2Connection(Receiving):
             # RFC 9113 section 5.3.2 keeps PRIORITY's own errors stream errors, on idle ones too.
             self._spend_reset()
             self._control(rst_stream_frame(stream_id, code))
-
-    # -- times ------------------------------------------------------------------------------
-
-    def _greet(self) -> None:
-        """Our SETTINGS, and the connection's window (RFC 9113 section 3.4)."""
-        settings = self.settings
-        values = {
-            Setting.MAX_CONCURRENT_STREAMS: settings.http2_max_concurrent_streams,
-            Setting.INITIAL_WINDOW_SIZE: settings.http2_initial_stream_window_size,
-            Setting.MAX_FRAME_SIZE: settings.http2_max_frame_size,
-            Setting.MAX_HEADER_LIST_SIZE: settings.http2_max_header_list_size,
-        }
-        if settings.http2_enable_connect_protocol:
-            values[Setting.ENABLE_CONNECT_PROTOCOL] = 1
-        self.out.append(settings_frame(values))
-        if self._window_size > INITIAL_WINDOW:
-            self.out.append(window_update_frame(0, self._window_size - INITIAL_WINDOW))
-
-    def tick(self, now: float) -> list[Stream]:
-        """Let time pass: what is overdue ends; the streams that this ended.
-
-        Call it about once a second. Afterwards `out`, `done` and `dead` are to be looked at.
-        """
-        news = self._news = []
-        if self.error is not None:
-            return news
-        self._now = now
-        try:
-            self._tick_connection(now)
-            if self.streams:
-                self._tick_streams(now)
-        except ConnectionEndedError as error:
-            self._end(error)
-        for stream in news:
-            stream.noted = False
-        return news
-
-    def _tick_connection(self, now: float) -> None:
-        settings = self.settings
-        if settings.header_timeout_s:
-            if not self._settled and now - self._started_at > settings.header_timeout_s:
-                raise ConnectionEndedError(
-                    ErrorCode.SETTINGS_TIMEOUT, "no preface and SETTINGS in time"
-                )
-            if self._block is not None and now - self._block_at > settings.header_timeout_s:
-                raise ConnectionEndedError(
-                    ErrorCode.ENHANCE_YOUR_CALM, "a header block that does not end"
-                )
-        if (
-            settings.send_timeout_s
-            and not self.writable
-            and now - self._paused_at > settings.send_timeout_s
-        ):
-            self.dead = True
-            raise ConnectionEndedError(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read")
-        interval = settings.http2_keep_alive_interval_s
-        if interval:
-            if self._ping_sent_at is not None:
-                if now - self._ping_sent_at > settings.http2_keep_alive_timeout_s:
-                    self.dead = True
-                    raise ConnectionEndedError(ErrorCode.NO_ERROR, "no answer to PING")
-            elif now - self._received_at > interval:
-                self._ping_sent_at = now
-                self.out.append(ping_frame(_ALIVE_PING))
-        if self._draining_since is not None:
-            if self._last_served is None and now - self._draining_since > _DRAIN_ROUND_TRIP_S:
-                self._settle_drain()
-        elif self.streams or self.opened != self._opened_before:
-            self._opened_before = self.opened
-            self._idle_since = now
-        elif settings.idle_timeout_s and now - self._idle_since > settings.idle_timeout_s:
-            self.drain(now)
-
-    def _tick_streams(self, now: float) -> None:
-        settings = self.settings
-        for stream in list(self.streams.values()):
-            quiet = now - stream.active_at
-            if stream.outbox is not None:
-                if settings.send_timeout_s and quiet > settings.send_timeout_s:
-                    self.reset(stream, ErrorCode.CANCEL)
-            elif (
-                stream.whole
-                and not stream.ended
-                and settings.body_timeout_s
-                and quiet > settings.body_timeout_s
-            ):
-                self.reset(stream, ErrorCode.CANCEL)
-
-    def drain(self, now: float) -> None:
-        """Tell the peer to open no more streams; those under way, or on their way, are served.
-
-        RFC 9113 section 6.8: a first GOAWAY that refuses nothing, and after a round trip the one
-        that says which stream was the last.
-        """
-        if self._draining_since is not None or self.error is not None:
-            return
-        self._draining_since = now
-        self.out += (goaway_frame(MAX_STREAM_ID, ErrorCode.NO_ERROR), ping_frame(_DRAIN_PING))
-        if not self._settled:
-            self._settle_drain()
-
-    def _settle_drain(self) -> None:
-        if self._last_served is None:
-            self._last_served = self._last_id
-            self.out.append(goaway_frame(self._last_id, ErrorCode.NO_ERROR))

@@ -16,7 +16,7 @@ from nativelink.core.eager import begin
 from nativelink.core.errors import invalid_argument
 from nativelink.core.rpc import HttpRoute, Method, Peer
 from nativelink.transport.connection import Http2Protocol, OpeningProtocol
-from nativelink.transport.exchanges import CallObserver
+from nativelink.transport.environment import CallObserver
 from nativelink.transport.routing import Router
 from nativelink.transport.settings import ServerSettings, TlsSettings
 from nativelink.transport.tls import TlsContexts, peer_identity

@@ -448,7 +448,7 @@ class FilesystemStore:
         if source.size is not None and self.is_too_large(source.size):
             return await self._refuse(key, source)
         with self._write_budget as budget:
-            chunks, size, is_whole = await gather(source, budget)
+            chunks, size, is_whole = await gather(source, budget, look_beyond=True)
             rest = None if is_whole else source
             if self._writers is None:
                 return await self._put(key, chunks, size, rest)

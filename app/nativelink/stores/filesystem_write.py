@@ -164,15 +164,22 @@ class TempFile:
             self._older = -1
 
 
-async def gather(source: Source, budget: PieceBudget) -> tuple[list[Chunk], int, bool]:
+async def gather(
+    source: Source, budget: PieceBudget, *, look_beyond: bool = False
+) -> tuple[list[Chunk], int, bool]:
     """Read a piece's worth of chunks.
+
+    Args:
+        source: where from.
+        budget: how large a piece is.
+        look_beyond: read on from exactly a piece, to see whether that is all.
 
     Returns:
         The chunks, the number of their bytes, and whether the source has ended.
     """
     chunks: list[Chunk] = []
     size = 0
-    while size <= budget.piece_bytes:
+    while size < budget.piece_bytes + look_beyond:
         chunk = await source.read()
         if not chunk:
             return chunks, size, True

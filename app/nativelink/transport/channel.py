@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
 import grpc.aio
 
 from nativelink.core.channel import Metadata
+from nativelink.core.eager import begin
 from nativelink.core.errors import Code, NativeLinkError, unavailable
 from nativelink.core.streams import Chunk
-from nativelink.transport.duplex import GrpcDuplex, error_of_call
+from nativelink.transport.duplex import GrpcDuplex, error_of_call, send
 from nativelink.transport.endpoints import Endpoint, credentials_of
 from nativelink.transport.pool import Connection, Pool, PoolRecorder
 
@@ -134,29 +136,29 @@ class GrpcChannel:
         timeout_s: float | None = None,
     ) -> bytes:
         connection, timeout_s = await self._take(timeout_s)
-        call = None
+        call: Any = None
+        writing: tuple[None] | asyncio.Task[None] = (None,)
         try:
             call = connection.method("stream_unary", path)(timeout=timeout_s, metadata=metadata)
-            try:
-                if isinstance(requests, AsyncIterator):
-                    async for request in requests:
-                        await call.write(request if isinstance(request, bytes) else bytes(request))
-                else:
-                    for request in requests:
-                        await call.write(request if isinstance(request, bytes) else bytes(request))
-                await call.done_writing()
-            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-                # The peer has answered, or the call broke: which of these, its status says.
-                pass
+            # The answer is waited for all the time: it ends the writing wherever that stands.
+            writing = begin(_write_all(call, requests), asyncio.get_running_loop())
             answer: bytes = await call
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         except asyncio.CancelledError:
+            if isinstance(writing, asyncio.Task) and writing.done():
+                # If the messages could not be had, that is why.
+                writing.result()
             self._check_cancelled()
             raise
         finally:
             if call is not None:
                 call.cancel()
+            if isinstance(writing, asyncio.Task):
+                writing.cancel()
+                await asyncio.wait((writing,))
+                if not writing.cancelled():
+                    writing.exception()
             self._pool.release(connection)
         return answer
 
@@ -190,3 +192,22 @@ class GrpcChannel:
         task = asyncio.current_task()
         if self._closed and (task is None or not task.cancelling()):
             raise unavailable("the channel was closed while the call was under way")
+
+
+async def _write_all(call: Any, messages: AsyncIterator[Chunk] | Iterable[Chunk]) -> None:
+    """Send all messages; stop quietly when the peer takes no more: the answer says why."""
+    try:
+        # grpcio takes no message before.
+        await call.wait_for_connection()
+        if isinstance(messages, AsyncIterator):
+            async for message in messages:
+                await send(call, message if isinstance(message, bytes) else bytes(message))
+        else:
+            for message in messages:
+                await send(call, message if isinstance(message, bytes) else bytes(message))
+        await call.done_writing()
+    except (grpc.aio.InternalError, grpc.aio.AioRpcError):
+        return
+    except BaseException:
+        call.cancel()
+        raise

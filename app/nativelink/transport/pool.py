@@ -34,7 +34,7 @@ class PoolRecorder(Protocol):
         ...
 
     def reconnected(self) -> None:
-        """A connection that had been open was opened again."""
+        """A connection that a call had found broken was found open again."""
         ...
 
 
@@ -58,20 +58,45 @@ class _Server:
 class Connection:
     """One HTTP/2 connection, opened when it is first used and again whenever it broke."""
 
-    __slots__ = ("_channel", "_methods", "_opened", "_stamps", "in_flight", "server")
+    __slots__ = (
+        "_channel",
+        "_lost",
+        "_methods",
+        "_opened",
+        "_recorder",
+        "_stamps",
+        "in_flight",
+        "server",
+    )
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _Server, recorder: PoolRecorder | None) -> None:
         self.server = server
         self.in_flight = 0
+        self._recorder = recorder
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[tuple[str, str], Any] = {}
         self._opened = False
+        #: It was open, and then was not.
+        self._lost = False
         self._stamps: list[tuple[int, int] | None] = []
 
     @property
     def is_open(self) -> bool:
         """Whether a call can be sent at once."""
         return self._channel is not None and self._channel.get_state() is _READY
+
+    def check_open(self) -> bool:
+        """`is_open`, and note what that means for its server."""
+        if not self.is_open:
+            self._lost = self._opened
+            return False
+        if self._lost:
+            self._lost = False
+            if self._recorder is not None:
+                self._recorder.reconnected()
+        self._opened = True
+        self.server.failed = False
+        return True
 
     def method(self, shape: str, path: str) -> Any:
         """What calls a method; `shape` is grpcio's name of it, such as `unary_unary`."""
@@ -80,14 +105,13 @@ class Connection:
             made = self._methods[shape, path] = getattr(self._channel, shape)(path)
         return made
 
-    async def open(self, recorder: PoolRecorder | None) -> None:
+    async def open(self) -> None:
         """Return when a call can be sent: at once if it is open.
 
         Raises:
             NativeLinkError: UNAVAILABLE if the server cannot be reached.
         """
-        if self.is_open:
-            self.server.failed = False
+        if self.check_open():
             return
         endpoint = self.server.endpoint
         try:
@@ -98,10 +122,7 @@ class Connection:
         if failed is not None:
             self.server.failed = True
             raise unavailable(f"cannot connect to {endpoint.address}: {failed}")
-        self.server.failed = False
-        if self._opened and recorder is not None:
-            recorder.reconnected()
-        self._opened = True
+        self.check_open()
 
     async def _wait_open(self) -> str | None:
         """Why there is no connection, or None when there is one."""
@@ -179,7 +200,9 @@ class Pool:
         servers = [_Server(endpoint) for endpoint in endpoints]
         # One connection of each first: between equals, the first is taken.
         self._connections = [
-            Connection(server) for _ in range(connections_per_endpoint) for server in servers
+            Connection(server, recorder)
+            for _ in range(connections_per_endpoint)
+            for server in servers
         ]
         self._servers = len(servers)
         self._limit = max_concurrent_requests
@@ -192,10 +215,9 @@ class Pool:
         connection = None if self._waiters else self._pick()
         if connection is None:
             return None
-        if not connection.is_open:
+        if not connection.check_open():
             self.release(connection)
             return None
-        connection.server.failed = False
         self._acquired(queued=False)
         return connection
 
@@ -211,7 +233,7 @@ class Pool:
             if connection is None:
                 connection = await self._queue()
             try:
-                await connection.open(self._recorder)
+                await connection.open()
             except NativeLinkError:
                 self.release(connection)
                 tried.add(connection.server)

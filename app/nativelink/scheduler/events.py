@@ -22,6 +22,7 @@ __all__ = [
     "ExecuteRequested",
     "ExecutionFailed",
     "ExecutionFinished",
+    "OperationRead",
     "ProcessEnded",
     "Tick",
     "WorkerJoined",
@@ -33,7 +34,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ExecuteRequested:
-    """A client wants an action executed and follows it under `name`.
+    """A client wants an action executed and follows it under `name`, which is new.
+
+    It counts as one stream, as if ClientAttached had followed.
 
     `operation_id` becomes the execution's if there is none yet that it can share.
     """
@@ -53,6 +56,13 @@ class ClientAttached:
 @dataclass(frozen=True, slots=True)
 class ClientDetached:
     """One stream less follows `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRead:
+    """Somebody looked at `name` without following it; it is kept for longer."""
 
     name: str
 
@@ -148,6 +158,7 @@ Event: TypeAlias = (
     ExecuteRequested
     | ClientAttached
     | ClientDetached
+    | OperationRead
     | CancelRequested
     | DeleteRequested
     | WorkerJoined

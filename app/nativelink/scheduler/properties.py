@@ -15,6 +15,7 @@ __all__ = [
     "Properties",
     "PropertyRules",
     "Terms",
+    "within",
 ]
 
 #: Platform properties as they arrive: `(name, value)`, a name may stand several times.
@@ -30,6 +31,11 @@ NOTHING: Final = -1
 #: Amounts are uint64, as in NativeLink; Python refuses to read numbers of thousands of digits.
 _MAX_AMOUNT: Final = 2**64 - 1
 _MAX_DIGITS: Final = 20
+
+
+def within(asked: Amounts, offered: Amounts) -> bool:
+    """Whether no amount that is asked for is more than what is offered."""
+    return all(want <= have for want, have in zip(asked, offered, strict=True))
 
 
 class Terms(NamedTuple):

@@ -12,18 +12,18 @@ __all__ = ["NO_RECORDER", "PlatformStatistics", "Recorder", "SchedulerStatistics
 
 @dataclass(frozen=True, slots=True)
 class PlatformStatistics:
-    """The queue of one platform: operations that ask for the same properties.
+    """Operations that wait and ask for the same properties.
 
     Attributes:
         properties: as in `name=value, name>=value`; empty if they ask for nothing.
         queued: how many wait.
-        oldest_queued_at: since when the one does that is to be started first; None if none waits.
+        oldest_queued_at: since when the one does that is to be started first.
         unschedulable: why no connected worker could ever run them; empty if one could.
     """
 
     properties: str
     queued: int
-    oldest_queued_at: float | None
+    oldest_queued_at: float
     unschedulable: str
 
 
@@ -60,8 +60,8 @@ class Recorder(Protocol):
     ) -> None:
         """An operation came to another stage; `before` is UNKNOWN for a new one.
 
-        From COMPLETED to UNKNOWN, when it is forgotten, is told as well, so that the differences
-        add up to how many there are. `operation.name` is one of its names.
+        `operation` is as it is after the event, which may have led through several stages;
+        `operation.name` is one of its names. That it is forgotten is not told.
         """
         ...
 
@@ -98,7 +98,7 @@ class Recorder(Protocol):
         ...
 
     def handled(self, seconds: float) -> None:
-        """An event that may have started something was handled, matching included, in so long."""
+        """The machine handled an event, matching included, in so long."""
         ...
 
 

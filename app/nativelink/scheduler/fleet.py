@@ -1,0 +1,366 @@
+"""The workers: they join, get work, fall silent, come back, are told to stop things, leave."""
+
+from __future__ import annotations
+
+from nativelink.core.errors import Code
+from nativelink.scheduler.effects import AttemptEnded, KillExecution, WorkerEvicted
+from nativelink.scheduler.events import WorkerJoined
+from nativelink.scheduler.journal import Journal
+from nativelink.scheduler.lifecycle import Lifecycle
+from nativelink.scheduler.matching import Matching
+from nativelink.scheduler.operation import ExecutionStage, Failure
+from nativelink.scheduler.outcomes import Outcome, final_failure, gave_up, judge, remembered
+from nativelink.scheduler.policy import Policy
+from nativelink.scheduler.records import Operation
+from nativelink.scheduler.timers import Due, Timer, TimerKind
+from nativelink.scheduler.workers import Lease, Worker
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """All workers, and what their coming and going means for operations.
+
+    Attributes:
+        workers: connected ones, and lost ones that may come back, by id.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        matching: Matching,
+        due: Due,
+        journal: Journal,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.numbers = 0
+        self._policy = policy
+        self._matching = matching
+        self._due = due
+        self._journal = journal
+        self._lifecycle = lifecycle
+
+    # -- coming ---------------------------------------------------------------------------------
+
+    def join(self, event: WorkerJoined) -> None:
+        """A worker connected, or connected again.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for a `minimum` property that is no number.
+        """
+        now = self._journal.now
+        offer = self._matching.rules.offer(event.properties)
+        worker = self.workers.get(event.worker_id)
+        lifecycle = self._lifecycle
+        lifecycle.touches += 1
+        if worker is None:
+            self.numbers += 1
+            worker = Worker(
+                worker_id=event.worker_id,
+                number=self.numbers,
+                properties=event.properties,
+                values=offer.values,
+                totals=offer.totals,
+                max_inflight_tasks=event.max_inflight_tasks,
+                can_resume=event.can_resume,
+                address=event.address,
+                connected_at=now,
+                last_seen_at=now,
+                touched=lifecycle.touches,
+            )
+            self.workers[event.worker_id] = worker
+        else:
+            self._matching.remove_worker(worker)
+            worker.properties = event.properties
+            worker.values = offer.values
+            worker.totals = offer.totals
+            worker.max_inflight_tasks = event.max_inflight_tasks
+            worker.can_resume = event.can_resume
+            worker.address = event.address
+            worker.connected_at = worker.last_seen_at = now
+            worker.lost_at = None
+            worker.paused = False
+            worker.paused_until = None
+            worker.recount()
+        self._matching.add_worker(worker)
+        missing = self._reconcile(worker, event.running)
+        self._due.arm(
+            Timer(TimerKind.WORKER, worker.worker_id), now + self._policy.worker_timeout_s
+        )
+        self._queue_again(missing, f"{worker.worker_id} came back without it", counted=False)
+        self.feed(worker)
+
+    def _reconcile(self, worker: Worker, running: tuple[str, ...]) -> list[Operation]:
+        """Compare what a worker says that it runs with what it should run.
+
+        Returns:
+            what it should run, but does not.
+        """
+        missing: list[Operation] = []
+        claimed = dict.fromkeys(running)
+        for operation_id, lease in list(worker.leases.items()):
+            if operation_id not in claimed:
+                worker.give_back(operation_id)
+                operation = self._lifecycle.operations.get(operation_id)
+                if operation is not None:
+                    if lease.revoked_at is None:
+                        missing.append(operation)
+                    else:
+                        self._unblock(operation, worker)
+        for operation_id in claimed:
+            known = worker.leases.get(operation_id)
+            if known is None:
+                # Not its own, or not any more. It uses the worker up as long as it runs.
+                operation = self._lifecycle.operations.get(operation_id)
+                usage = (0,) * len(worker.totals) if operation is None else operation.lane.usage
+                known = Lease(operation_id, usage)
+                worker.take(known)
+                self.revoke(worker, known)
+            elif known.revoked_at is not None:
+                self._kill(worker, known)
+            else:
+                operation = self._lifecycle.operations[operation_id]
+                self._journal.tell(operation, f"{worker.worker_id} came back with it")
+        return missing
+
+    # -- getting work ---------------------------------------------------------------------------
+
+    def feed(self, worker: Worker) -> None:
+        """Give a worker what waits and fits, until it has no room or nothing fits."""
+        while worker.is_open:
+            operation = self._matching.operation_for(worker)
+            if operation is None:
+                break
+            self._lifecycle.start(operation, worker)
+        self._matching.publish(worker)
+
+    def release(self, worker: Worker, lease: Lease) -> None:
+        """A worker has an operation no more; `feed` must follow."""
+        worker.give_back(lease.operation_id)
+        worker.paused = False
+        worker.paused_until = None
+        if lease.revoked_at is not None:
+            operation = self._lifecycle.operations.get(lease.operation_id)
+            if operation is not None:
+                self._unblock(operation, worker)
+
+    def _unblock(self, operation: Operation, worker: Worker) -> None:
+        """A worker ended its earlier try of an operation, so it may get it again."""
+        if operation.stage is ExecutionStage.QUEUED and worker.worker_id in operation.lane.blocked:
+            if operation.entry:
+                self._matching.dequeue(operation)
+            self._lifecycle.change_lane(operation)
+            self._lifecycle.place(operation)
+
+    def fail(self, worker: Worker, lease: Lease, operation: Operation, failure: Failure) -> None:
+        """A worker could not execute the operation that it has."""
+        reason = f"{failure.code.name}: {failure.message}"
+        self.release(worker, lease)
+        match judge(failure, worker):
+            case Outcome.BACKPRESSURE:
+                worker.paused = True
+                if not worker.leases:
+                    worker.paused_until = self._journal.now + self._policy.backpressure_pause_s
+                    self._due.arm(Timer(TimerKind.PAUSE, worker.worker_id), worker.paused_until)
+                self._matching.publish(worker)
+                operation.failures = remembered(operation, worker.worker_id, failure)
+                self._queue_again([operation], reason, counted=False)
+            case Outcome.HANDED_BACK:
+                self._queue_again([operation], f"handed back, {reason}", counted=False)
+            case Outcome.FINAL:
+                self._lifecycle.complete(
+                    operation,
+                    f"{worker.worker_id} failed, as any would: {reason}",
+                    failure=final_failure(failure),
+                )
+            case Outcome.TRY_AGAIN:
+                self._count_failure(operation, worker, failure)
+
+    def _count_failure(
+        self,
+        operation: Operation,
+        worker: Worker,
+        failure: Failure,
+        blocked: tuple[str, ...] = (),
+    ) -> None:
+        """A try failed in a way that may go better next time."""
+        operation.attempts += 1
+        operation.failures = remembered(operation, worker.worker_id, failure)
+        operation.failed_on = (
+            *(each for each in operation.failed_on if each != worker.worker_id),
+            worker.worker_id,
+        )
+        reason = f"{failure.code.name}: {failure.message}"
+        if operation.attempts > self._policy.max_job_retries:
+            self._attempt_ended(operation, reason, counted=True)
+            self._lifecycle.complete(
+                operation,
+                f"failed on {worker.worker_id}, once too often: {reason}",
+                failure=gave_up(operation, failure.code, self._policy),
+            )
+        else:
+            self._queue_again([operation], reason, counted=True, blocked=blocked)
+
+    def _queue_again(
+        self,
+        operations: list[Operation],
+        why: str,
+        *,
+        counted: bool,
+        blocked: tuple[str, ...] = (),
+    ) -> None:
+        operations.sort(key=lambda operation: operation.key)
+        for operation in operations:
+            self._attempt_ended(operation, why, counted=counted)
+            self._lifecycle.queue_again(operation, why, blocked)
+        for operation in operations:
+            self._lifecycle.place(operation)
+
+    def _attempt_ended(self, operation: Operation, reason: str, *, counted: bool) -> None:
+        self._journal.effects.append(
+            AttemptEnded(operation.operation_id, operation.worker_id, reason, counted)
+        )
+
+    # -- stopping things ------------------------------------------------------------------------
+
+    def revoke(self, worker: Worker, lease: Lease) -> None:
+        """An operation is not the worker's any more, though it still has it."""
+        lease.revoked_at = self._journal.now
+        self._kill(worker, lease)
+
+    def _kill(self, worker: Worker, lease: Lease) -> None:
+        if self._policy.kill_revoked:
+            lease.killed_at = self._journal.now
+            self._journal.effects.append(KillExecution(worker.worker_id, lease.operation_id))
+            due = self.kill_at(worker, lease.operation_id)
+            if due is not None:
+                self._due.arm(Timer(TimerKind.KILL, worker.worker_id, lease.operation_id), due)
+
+    def kill_again(self, worker: Worker, operation_id: str) -> None:
+        """A worker did not answer an order to stop something."""
+        lease = worker.leases[operation_id]
+        assert lease.revoked_at is not None
+        limit = self._policy.unacknowledged_kill_timeout_s
+        if self._journal.now >= lease.revoked_at + limit:
+            self.evict(worker, f"did not stop {operation_id} within {limit:g} s")
+        else:
+            self._kill(worker, lease)
+
+    def stop(self, operation: Operation) -> None:
+        """Whoever has this operation is to stop it; it was COMPLETED just now."""
+        worker = self.workers.get(operation.worker_id)
+        lease = None if worker is None else worker.leases.get(operation.operation_id)
+        if worker is not None and lease is not None and lease.revoked_at is None:
+            self.revoke(worker, lease)
+
+    def take_away(self, operation: Operation) -> None:
+        """A worker has had an operation for too long."""
+        worker = self.workers[operation.worker_id]
+        lease = worker.leases[operation.operation_id]
+        limit = self._policy.max_action_executing_timeout_s
+        failure = Failure(
+            Code.DEADLINE_EXCEEDED,
+            f"no result within {limit:g} s (max_action_executing_timeout_s)",
+        )
+        self.revoke(worker, lease)
+        self._count_failure(operation, worker, failure, blocked=(worker.worker_id,))
+
+    # -- going ----------------------------------------------------------------------------------
+
+    def lose(self, worker: Worker) -> None:
+        """A worker's connection broke."""
+        if worker.can_resume:
+            worker.lost_at = self._journal.now
+            self._matching.publish(worker)
+            self._due.arm(
+                Timer(TimerKind.WORKER, worker.worker_id),
+                self._journal.now + self._policy.worker_timeout_s,
+            )
+        else:
+            self._remove(worker, "its connection broke", died=True)
+
+    def leave(self, worker: Worker) -> None:
+        """A worker said goodbye."""
+        self._remove(worker, "it left", died=False)
+
+    def evict(self, worker: Worker, reason: str, *, died: bool = False) -> None:
+        """A worker is not wanted any more."""
+        self._journal.effects.append(WorkerEvicted(worker.worker_id, reason))
+        self._remove(worker, reason, died=died)
+
+    def expire(self, worker: Worker) -> None:
+        """A worker was silent, or away, for too long."""
+        limit = self._policy.worker_timeout_s
+        if worker.lost_at is None:
+            self.evict(worker, f"it was silent for {limit:g} s", died=True)
+        else:
+            self.evict(worker, f"it did not come back within {limit:g} s", died=True)
+
+    def _remove(self, worker: Worker, why: str, *, died: bool) -> None:
+        del self.workers[worker.worker_id]
+        self._matching.remove_worker(worker)
+        lifecycle = self._lifecycle
+        held: list[Operation] = []
+        for lease in worker.leases.values():
+            operation = lifecycle.operations.get(lease.operation_id)
+            if operation is None:
+                continue
+            if lease.revoked_at is None:
+                held.append(operation)
+            else:
+                self._unblock(operation, worker)
+        story = f"lost {worker.worker_id}, {why}"
+        again: list[Operation] = []
+        for operation in held:
+            if died and not worker.draining and self._is_murderer(operation, worker):
+                self._attempt_ended(operation, story, counted=True)
+                lifecycle.complete(
+                    operation,
+                    f"{story}; too many workers died while they ran it",
+                    failure=Failure(
+                        Code.ABORTED,
+                        f"given up: {len(operation.deaths)} workers died while they ran this "
+                        f"action ({', '.join(operation.deaths)}); if it was not the action that "
+                        "brought them down, try again",
+                    ),
+                )
+            else:
+                again.append(operation)
+        self._queue_again(again, story, counted=False)
+
+    def _is_murderer(self, operation: Operation, worker: Worker) -> bool:
+        """Whether too many workers died while they ran it, this one being one more."""
+        if worker.worker_id not in operation.deaths:
+            operation.deaths = (*operation.deaths, worker.worker_id)
+        return len(operation.deaths) >= self._policy.max_worker_deaths
+
+    def drain(self, worker: Worker, *, draining: bool) -> None:
+        """Give a worker nothing new, or give it something again."""
+        self._matching.set_draining(worker, draining=draining)
+        self.feed(worker)
+
+    def unpause(self, worker: Worker) -> None:
+        """A worker has had its rest."""
+        worker.paused = False
+        worker.paused_until = None
+        self.feed(worker)
+
+    # -- when what is due -----------------------------------------------------------------------
+
+    def worker_at(self, worker: Worker) -> float:
+        """When a worker has been silent, or away, for too long."""
+        since = worker.last_seen_at if worker.lost_at is None else worker.lost_at
+        return since + self._policy.worker_timeout_s
+
+    def kill_at(self, worker: Worker, operation_id: str) -> float | None:
+        """When a worker is to be told again to stop something, or has been told long enough."""
+        lease = worker.leases.get(operation_id)
+        if lease is None or lease.revoked_at is None or lease.killed_at is None:
+            return None
+        if worker.lost_at is not None:
+            return None
+        return min(
+            lease.killed_at + self._policy.kill_interval_s,
+            lease.revoked_at + self._policy.unacknowledged_kill_timeout_s,
+        )

@@ -1,0 +1,494 @@
+"""The scheduler of one process: the machine, driven by an asyncio loop.
+
+Everything is decided in `dispatch`, which never waits: an event goes into the machine, its effects
+go to the queues of worker links and to watches. So there are no locks, and nobody sees a state
+that is half changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+from uuid import uuid4
+
+from nativelink.core.clock import Clock
+from nativelink.core.errors import NativeLinkError, failed_precondition, not_found, unavailable
+from nativelink.scheduler import effects, events
+from nativelink.scheduler.action import ActionInfo
+from nativelink.scheduler.machine import Machine
+from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.policy import Policy
+from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
+from nativelink.scheduler.records import StoryEntry
+from nativelink.scheduler.scheduler import (
+    KillOrder,
+    Order,
+    StartOrder,
+    Watch,
+    WorkerHello,
+    WorkerLink,
+    WorkerView,
+    new_operation_name,
+)
+
+__all__ = ["LocalScheduler"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Signal:
+    """Wakes the one coroutine that waits for news."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """There is news."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return at the next `set`."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class _LocalWatch:
+    """One stream that follows a name."""
+
+    __slots__ = ("_changed", "_closed", "_scheduler", "_signal", "done", "name")
+
+    def __init__(self, scheduler: LocalScheduler, name: str) -> None:
+        self.name = name
+        self._scheduler = scheduler
+        self._signal = _Signal()
+        self._changed = True
+        self._closed = False
+        #: Whether a view was given that is the last one.
+        self.done = False
+
+    def changed(self) -> None:
+        """The operation is not as it was."""
+        self._changed = True
+        self._signal.set()
+
+    async def next(self) -> OperationView | None:
+        if self.done:
+            return None
+        while not self._changed and not self._scheduler.stopping:
+            await self._signal.wait()
+        if self._scheduler.stopping:
+            raise unavailable("the scheduler stops; ask for the action again")
+        self._changed = False
+        view = self._scheduler.known(self.name)
+        self.done = view.done
+        return view
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._scheduler.unwatch(self)
+
+
+class _LocalLink:
+    """One worker's connection."""
+
+    __slots__ = ("_orders", "_scheduler", "_signal", "_worker_id", "ended")
+
+    def __init__(self, scheduler: LocalScheduler, worker_id: str) -> None:
+        self._worker_id = worker_id
+        self._scheduler = scheduler
+        self._orders: deque[Order] = deque()
+        self._signal = _Signal()
+        #: Nothing is sent or heard any more: the worker left, was evicted, or came back elsewhere.
+        self.ended = False
+
+    @property
+    def worker_id(self) -> str:
+        return self._worker_id
+
+    def send(self, order: Order) -> None:
+        """Queue an order."""
+        self._orders.append(order)
+        self._signal.set()
+
+    def end(self) -> None:
+        """The worker is to disconnect."""
+        self.ended = True
+        self._signal.set()
+
+    async def next_orders(self) -> Sequence[Order]:
+        while not self._orders and not self.ended:
+            await self._signal.wait()
+        orders = tuple(self._orders)
+        self._orders.clear()
+        return () if self.ended else orders
+
+    def keep_alive(self) -> None:
+        if not self.ended:
+            self._scheduler.recorder.worker_seen(self._worker_id)
+            self._scheduler.dispatch(events.WorkerSeen(self._worker_id))
+
+    def process_ended(self, operation_id: str) -> None:
+        if not self.ended:
+            self._scheduler.dispatch(events.ProcessEnded(self._worker_id, operation_id))
+
+    def result(
+        self,
+        operation_id: str,
+        response: bytes,
+        *,
+        exit_code: int,
+        peak_memory_kb: int = 0,
+        cpu_time_ms: int = 0,
+    ) -> None:
+        if not self.ended:
+            self._scheduler.finished(
+                events.ExecutionFinished(self._worker_id, operation_id, response, exit_code),
+                peak_memory_kb=peak_memory_kb,
+                cpu_time_ms=cpu_time_ms,
+            )
+
+    def failed(self, operation_id: str, failure: Failure) -> None:
+        if not self.ended:
+            self._scheduler.dispatch(events.ExecutionFailed(self._worker_id, operation_id, failure))
+
+    def going_away(self) -> None:
+        if not self.ended:
+            self._scheduler.disconnected(self, events.WorkerLeft(self._worker_id))
+
+    def lost(self) -> None:
+        if not self.ended:
+            self._scheduler.disconnected(self, events.WorkerLost(self._worker_id))
+
+
+class LocalScheduler:
+    """A `Scheduler` and `WorkerGateway` whose state is this process's memory.
+
+    An async context manager; leaving it is `close`. To be used on one loop, from one thread.
+
+    Args:
+        policy: what the configuration says.
+        clock: for the time of events; only its monotonic time moves on after the start, so that
+            a machine whose clock is set neither loses workers nor keeps them for ever.
+        recorder: told what happens.
+        worker_match_logging_interval_s: how often it is logged why operations wait; 0 or less is
+            never.
+
+    Attributes:
+        recorder: as given.
+        stopping: whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        clock: Clock,
+        recorder: Recorder = NO_RECORDER,
+        worker_match_logging_interval_s: float = 10,
+    ) -> None:
+        self.recorder: Final = recorder
+        self.stopping = False
+        self._clock = clock
+        self._started_at = clock.time() - clock.monotonic()
+        self._machine = Machine(policy)
+        #: Whether it pays to make what the recorder is told.
+        self._records = recorder is not NO_RECORDER
+        self._policy = policy
+        self._watches: dict[str, list[_LocalWatch]] = {}
+        self._links: dict[str, _LocalLink] = {}
+        self._logging_interval_s = worker_match_logging_interval_s
+        self._log_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> LocalScheduler:
+        self._arm()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop: those who watch get UNAVAILABLE, workers are told to disconnect."""
+        self.stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.changed()
+        for link in list(self._links.values()):
+            link.end()
+        self._links.clear()
+
+    # -- clients --------------------------------------------------------------------------------
+
+    async def execute(self, action: ActionInfo, *, name: str = "") -> Watch:
+        self._must_run()
+        name = name or new_operation_name(action.key.instance_name)
+        watch = _LocalWatch(self, name)
+        self.dispatch(events.ExecuteRequested(name, str(uuid4()), action))
+        self._watches.setdefault(name, []).append(watch)
+        return watch
+
+    async def watch(self, name: str) -> Watch:
+        self._must_run()
+        self.known(name)
+        watch = _LocalWatch(self, name)
+        self.dispatch(events.ClientAttached(name))
+        self._watches.setdefault(name, []).append(watch)
+        return watch
+
+    async def get(self, name: str) -> OperationView:
+        view = self.known(name)
+        self.dispatch(events.OperationRead(name))
+        return view
+
+    async def operations(self) -> Sequence[OperationView]:
+        return self._machine.views()
+
+    async def cancel(self, name: str) -> None:
+        self.known(name)
+        self.dispatch(events.CancelRequested(name))
+
+    async def delete(self, name: str) -> None:
+        view = self.known(name)
+        if not view.done:
+            raise failed_precondition(
+                f"operation {name} is {view.stage.name}; only finished ones can be deleted, "
+                "others can be cancelled"
+            )
+        self.dispatch(events.DeleteRequested(name))
+
+    def known_properties(self) -> Sequence[str]:
+        return sorted(self._policy.supported_properties)
+
+    def known(self, name: str) -> OperationView:
+        """The operation as it is now.
+
+        Raises:
+            NativeLinkError: NOT_FOUND.
+        """
+        view = self._machine.view(name)
+        if view is None:
+            raise not_found(
+                f"operation {name[:200]!r} not found: it never was, or finished more than "
+                f"{self._policy.retain_completed_for_s:g} s ago"
+            )
+        return view
+
+    def unwatch(self, watch: _LocalWatch) -> None:
+        """A stream does not follow any more."""
+        watches = self._watches.get(watch.name, [])
+        if watch in watches:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[watch.name]
+            if not self.stopping:
+                self.dispatch(events.ClientDetached(watch.name))
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def connect(self, hello: WorkerHello) -> WorkerLink:
+        self._must_run()
+        resumed = self._machine.has_worker(hello.resumes)
+        worker_id = hello.resumes if resumed else f"{hello.prefix}{uuid4()}"
+        link = _LocalLink(self, worker_id)
+        before = self._links.get(worker_id)
+        self._links[worker_id] = link
+        try:
+            self.dispatch(
+                events.WorkerJoined(
+                    worker_id,
+                    tuple(sorted(hello.properties)),
+                    hello.max_inflight_tasks,
+                    hello.running,
+                    hello.can_resume,
+                    hello.address,
+                )
+            )
+        except NativeLinkError:
+            if before is None:
+                del self._links[worker_id]
+            else:
+                self._links[worker_id] = before
+            raise
+        if before is not None:
+            # Its old connection may look alive for long; nothing that still comes from it counts.
+            before.end()
+        self.recorder.worker_connected(worker_id, resumed=resumed)
+        return link
+
+    def workers(self) -> Sequence[WorkerView]:
+        return self._machine.workers()
+
+    def drain(self, worker_id: str, *, draining: bool) -> None:
+        if not self._machine.has_worker(worker_id):
+            raise not_found(f"worker {worker_id[:200]!r} not found")
+        self.dispatch(events.DrainRequested(worker_id, draining))
+
+    def disconnected(self, link: _LocalLink, event: events.WorkerLeft | events.WorkerLost) -> None:
+        """A worker's connection ended, or it said that it will."""
+        link.end()
+        if self._links.get(link.worker_id) is link:
+            del self._links[link.worker_id]
+            self.recorder.worker_disconnected(link.worker_id, "disconnected")
+            if not self.stopping:
+                self.dispatch(event)
+
+    def finished(
+        self, event: events.ExecutionFinished, *, peak_memory_kb: int, cpu_time_ms: int
+    ) -> None:
+        """A worker gave a result."""
+        if self._records:
+            view = self._machine.operation(event.operation_id)
+            if (
+                view is not None
+                and view.stage is ExecutionStage.EXECUTING
+                and view.worker_id == event.worker_id
+            ):
+                self.recorder.resources_used(
+                    view, peak_memory_kb=peak_memory_kb, cpu_time_ms=cpu_time_ms
+                )
+        self.dispatch(event)
+
+    # -- what people look at --------------------------------------------------------------------
+
+    def story(self, operation_id: str) -> Sequence[StoryEntry]:
+        """What happened to an operation and why; empty if there is none of this id."""
+        return self._machine.story(operation_id)
+
+    def statistics(self) -> SchedulerStatistics:
+        """How much waits, runs and is there to run it."""
+        return self._machine.statistics()
+
+    # -- the machine ----------------------------------------------------------------------------
+
+    def dispatch(self, event: events.Event) -> None:
+        """Handle an event and carry out what follows.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for properties that cannot be right.
+        """
+        if self._records:
+            began = self._clock.monotonic()
+            found = self._machine.handle(event, self._now())
+            self.recorder.handled(self._clock.monotonic() - began)
+            for effect in found:
+                self._carry_out(effect)
+                self._record(effect)
+        else:
+            found = self._machine.handle(event, self._now())
+            for effect in found:
+                self._carry_out(effect)
+        self._arm()
+
+    def _now(self) -> float:
+        return self._started_at + self._clock.monotonic()
+
+    def _carry_out(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.OperationUpdated():
+                for name in effect.names:
+                    for watch in self._watches.get(name, ()):
+                        watch.changed()
+            case effects.StartExecution():
+                link = self._links.get(effect.worker_id)
+                if link is not None:
+                    link.send(StartOrder(effect.operation_id, effect.action, effect.queued_at))
+            case effects.KillExecution():
+                link = self._links.get(effect.worker_id)
+                if link is not None:
+                    link.send(KillOrder(effect.operation_id))
+            case effects.WorkerEvicted():
+                link = self._links.pop(effect.worker_id, None)
+                if link is not None:
+                    link.end()
+                    self.recorder.worker_disconnected(effect.worker_id, "evicted")
+            case effects.OperationForgotten():
+                for name in effect.names:
+                    for watch in self._watches.pop(name, ()):
+                        watch.changed()
+            case _:
+                pass
+
+    def _record(self, effect: effects.Effect) -> None:
+        """Tell the recorder, who is told of operations as they are after the event."""
+        match effect:
+            case effects.StageChanged() if effect.after is not ExecutionStage.UNKNOWN:
+                view = self._machine.operation(effect.operation_id)
+                if view is not None:
+                    self.recorder.stage_changed(view, effect.before, effect.after)
+            case effects.AttemptEnded():
+                view = self._machine.operation(effect.operation_id)
+                if view is not None:
+                    self.recorder.attempt_ended(
+                        view, effect.worker_id, effect.reason, counted=effect.counted
+                    )
+            case effects.Unschedulable():
+                view = self._machine.operation(effect.operation_id)
+                if view is not None:
+                    self.recorder.unschedulable(view, effect.reason)
+            case _:
+                pass
+
+    def _arm(self) -> None:
+        """Have `_tick` called when something is due."""
+        due = self._machine.next_deadline()
+        if self.stopping:
+            return
+        if self._logging_interval_s > 0:
+            if not self._machine.queued:
+                self._log_at = None
+            elif self._log_at is None:
+                self._log_at = self._now() + self._logging_interval_s
+            if self._log_at is not None:
+                due = self._log_at if due is None else min(due, self._log_at)
+        if due is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(0.0, due - self._now())
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._log_at is not None and self._now() >= self._log_at:
+            self._log_at = None
+            self._log_queue()
+        self.dispatch(events.Tick())
+
+    def _log_queue(self) -> None:
+        """Say why operations wait."""
+        now = self._now()
+        for platform in self._machine.statistics().platforms:
+            logger.info(
+                "%d actions wait for a worker with %s, the first one for %.0f s: %s",
+                platform.queued,
+                platform.properties or "any properties",
+                now - platform.oldest_queued_at,
+                platform.unschedulable or "all that suit are busy",
+            )
+
+    def _must_run(self) -> None:
+        if self.stopping:
+            raise unavailable("the scheduler stops")

@@ -1,0 +1,176 @@
+"""What waits: a lane for equal requirements, a platform for lanes that differ in amounts alone."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from nativelink.scheduler.properties import Amounts, Terms
+from nativelink.scheduler.ranking import Ranking
+from nativelink.scheduler.records import Operation
+from nativelink.scheduler.tournament import ABSENT, Key, Tournament
+from nativelink.scheduler.workers import Kind, Worker
+
+__all__ = ["Lane", "Platform"]
+
+#: Void entries of a lane's heap beyond which it is made anew.
+_SLACK: Final = 64
+
+
+class Lane:
+    """Operations with equal requirements, the one to be started first in front.
+
+    Attributes:
+        platform: the requirements that are no amounts.
+        amounts: how much they ask for of each `minimum` property.
+        usage: how much one of them takes away from a worker.
+        avoided: workers that get none of them as long as another worker could ever run them, as
+            they failed there.
+        blocked: workers that get none of them, as they still have an earlier try.
+        waiting: the operations, by id, in the order in which they came.
+        members: operations that wait in it or waited in it last.
+        capable: whether a connected worker could ever run them.
+        choosy: whether one could that is not to be avoided, so that they are.
+        stranded_since: since when there is no capable worker.
+        reason, reason_of: why, if there is none, and as of which state of the fleet.
+        told: the reason that was told last; empty if a worker could run them.
+        place: in its platform's tournament.
+    """
+
+    __slots__ = (
+        "_heap",
+        "amounts",
+        "avoided",
+        "blocked",
+        "capable",
+        "choosy",
+        "members",
+        "place",
+        "platform",
+        "reason",
+        "reason_of",
+        "stranded_since",
+        "told",
+        "usage",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        platform: Platform,
+        amounts: Amounts,
+        avoided: tuple[str, ...],
+        blocked: tuple[str, ...],
+    ) -> None:
+        self.platform = platform
+        self.amounts = amounts
+        self.usage: Amounts = tuple([max(amount, 0) for amount in amounts])
+        self.avoided = avoided
+        self.blocked = blocked
+        self.waiting: dict[str, Operation] = {}
+        self.members = 0
+        self.capable = False
+        self.choosy = False
+        self.stranded_since = 0.0
+        self.reason = ""
+        self.reason_of = -1
+        self.told = ""
+        self._heap: list[tuple[Key, int, Operation]] = []
+        self.place = platform.lanes.add(self)
+
+    @property
+    def is_picky(self) -> bool:
+        """Whether there are workers that it does not want, whatever they offer."""
+        return bool(self.avoided or self.blocked)
+
+    def refuses(self, worker: Worker) -> bool:
+        """Whether it does not want this worker, whatever it offers."""
+        return worker.worker_id in self.blocked or (
+            self.choosy and worker.worker_id in self.avoided
+        )
+
+    def push(self, operation: Operation, entry: int) -> None:
+        """Let an operation wait, or wait at another place; `entry` marks this one as valid."""
+        operation.entry = entry
+        self.waiting[operation.operation_id] = operation
+        if len(self._heap) > 2 * len(self.waiting) + _SLACK:
+            self._heap = [each for each in self._heap if each[2].entry == each[1]]
+            heapify(self._heap)
+        heappush(self._heap, (operation.key, entry, operation))
+        self.publish()
+
+    def remove(self, operation: Operation) -> None:
+        """An operation does not wait any more."""
+        del self.waiting[operation.operation_id]
+        operation.entry = 0
+        self.platform.left += 1
+        self.publish()
+
+    def first(self) -> Operation | None:
+        """The operation to be started first."""
+        heap = self._heap
+        while heap:
+            _, entry, operation = heap[0]
+            if operation.entry == entry:
+                return operation
+            heappop(heap)
+        return None
+
+    def publish(self) -> None:
+        """Let the platform know of the first operation's key."""
+        first = self.first()
+        platform = self.platform
+        before = platform.lanes.least
+        platform.lanes.set(self.place, ABSENT if first is None else first.key, self.amounts)
+        if platform.lanes.least < before:
+            for kind in platform.kinds.values():
+                kind.platforms_by_key.offer(platform)
+
+
+class Platform:
+    """Lanes with equal terms, and the kinds of workers that meet them.
+
+    Attributes:
+        number: its own.
+        terms: what workers must have.
+        lanes: by the key of their first operations and the amounts they ask for.
+        by_amounts: all of its lanes.
+        picky: how many of them do not want every worker.
+        kinds: those kinds of workers that meet the terms, by number.
+        kinds_by_key: the same, by the key of the worker to be used first.
+        entered, left: operations that ever began and ceased to wait, for positions.
+    """
+
+    __slots__ = (
+        "by_amounts",
+        "entered",
+        "kinds",
+        "kinds_by_key",
+        "lanes",
+        "left",
+        "number",
+        "picky",
+        "terms",
+    )
+
+    def __init__(self, number: int, terms: Terms, dimensions: int) -> None:
+        self.number = number
+        self.terms = terms
+        self.lanes: Tournament[Lane] = Tournament(dimensions)
+        self.by_amounts: dict[tuple[Amounts, tuple[str, ...], tuple[str, ...]], Lane] = {}
+        self.picky = 0
+        self.kinds: dict[int, Kind] = {}
+        self.kinds_by_key: Ranking[Kind] = Ranking()
+        self.entered = 0
+        self.left = 0
+
+    @property
+    def least(self) -> Key:
+        """The key of the operation to be started first."""
+        return self.lanes.least
+
+    def best_for(self, worker: Worker) -> tuple[Key, Lane] | None:
+        """The lane whose first operation this worker is to get; it has room for it now."""
+        if self.picky:
+            return self.lanes.best(worker.free, lambda lane: lane.refuses(worker))
+        return self.lanes.best(worker.free)

@@ -1,0 +1,136 @@
+"""What the machine remembers of operations and of those who follow them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nativelink.scheduler.action import ActionInfo
+from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.tournament import Key
+
+if TYPE_CHECKING:
+    from nativelink.scheduler.queue import Lane
+
+__all__ = ["Name", "Operation", "StoryEntry"]
+
+#: Entries of a story: those of the beginning, and the last ones. An operation that is handed from
+#: one worker to the next all day must not fill the memory with it.
+_STORY_HEAD: Final = 8
+_STORY_LIMIT: Final = 64
+
+
+class StoryEntry(NamedTuple):
+    """Something that happened to an operation.
+
+    Attributes:
+        at: seconds since the Unix epoch.
+        cause: the type of the event that led to it.
+        text: what, for people.
+    """
+
+    at: float
+    cause: str
+    text: str
+
+
+@dataclass(slots=True, eq=False)
+class Name:
+    """One request's name of an operation.
+
+    Attributes:
+        name: `google.longrunning.Operation.name`.
+        operation: what it names; several may name one.
+        clients: streams that follow it.
+        accessed_at: when the last one came, went, or somebody asked.
+        cancelled_at: when this request was withdrawn; the operation may go on for others.
+    """
+
+    name: str
+    operation: Operation
+    clients: int
+    accessed_at: float
+    cancelled_at: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """An execution.
+
+    Attributes:
+        operation_id: as workers know it.
+        number: its place in the order of arrival; makes keys of the queue different.
+        action: what is executed.
+        priority: the highest of those who asked.
+        queued_at: when the first one asked.
+        lane: the queue that it waits in, or waited in last.
+        key: its place in the queue.
+        stage: QUEUED, EXECUTING or COMPLETED; UNKNOWN before and after that.
+        names: one for each request, cancelled ones too until they are forgotten.
+        entry: the queue's mark of its valid entry; 0 while it does not wait.
+        waiting_since: when it came into its lane.
+        position: its number among those that came into the queue of its platform.
+        worker_id: who has it, or had it last.
+        started_at, finished_at: see `OperationView`.
+        epoch: how often it was given to a worker.
+        attempts: tries that failed and count.
+        failures: why tries failed, counted or not; the last ones.
+        failed_on: workers on which it failed, in that order.
+        deaths: workers that died while they ran it.
+        response: an encoded ExecuteResponse, once there is one.
+        failure: why there is none, once that is certain.
+        story: what happened to it.
+    """
+
+    operation_id: str
+    number: int
+    action: ActionInfo
+    priority: int
+    queued_at: float
+    lane: Lane
+    key: Key
+    stage: ExecutionStage = ExecutionStage.UNKNOWN
+    names: list[Name] = field(default_factory=list)
+    entry: int = 0
+    waiting_since: float = 0.0
+    position: int = 0
+    worker_id: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    epoch: int = 0
+    attempts: int = 0
+    failures: tuple[str, ...] = ()
+    failed_on: tuple[str, ...] = ()
+    deaths: tuple[str, ...] = ()
+    response: bytes | None = None
+    failure: Failure | None = None
+    story: list[StoryEntry] = field(default_factory=list)
+
+    def tell(self, entry: StoryEntry) -> None:
+        """Add to its story."""
+        if len(self.story) >= _STORY_LIMIT:
+            del self.story[_STORY_HEAD]
+        self.story.append(entry)
+
+    def all_names(self) -> tuple[str, ...]:
+        """Every name that means it."""
+        return tuple([name.name for name in self.names])
+
+    def view(self, name: Name, queue_position: int | None, note: str) -> OperationView:
+        """As one of those who asked for it sees it."""
+        return OperationView(
+            name=name.name,
+            operation_id=self.operation_id,
+            action=self.action,
+            stage=self.stage,
+            priority=self.priority,
+            queued_at=self.queued_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            worker_id=self.worker_id,
+            attempts=self.attempts,
+            queue_position=queue_position,
+            note=note,
+            response=self.response,
+            failure=self.failure,
+        )

@@ -1,0 +1,217 @@
+"""Who runs things: workers, what they have, and kinds of workers that offer the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nativelink.scheduler.properties import Amounts, Properties
+from nativelink.scheduler.ranking import Ranking
+from nativelink.scheduler.scheduler import WorkerView
+from nativelink.scheduler.tournament import ABSENT, Key, Tournament
+
+if TYPE_CHECKING:
+    from nativelink.scheduler.queue import Lane, Platform
+
+__all__ = ["Kind", "Lease", "Worker"]
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """An operation that a worker has. It uses up the worker until the worker says that it ended.
+
+    Attributes:
+        operation_id: which.
+        usage: what it takes away of each `minimum` property.
+        process_ended: it does not any more, as only its outputs are still to come.
+        revoked_at: since when the operation is not the worker's any more; None while it is.
+        killed_at: when the worker was last told to stop it.
+    """
+
+    operation_id: str
+    usage: Amounts
+    process_ended: bool = False
+    revoked_at: float | None = None
+    killed_at: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker, connected or lost for so short a time that it may come back.
+
+    Attributes:
+        worker_id: its id.
+        number: its own, in the order of arrival.
+        properties: what it said that it offers.
+        values: what it offers besides amounts.
+        totals: what it offers of each `minimum` property.
+        max_inflight_tasks: operations that it may have at the same time; 0 is no limit.
+        can_resume: whether it goes on with its operations when the connection breaks.
+        address: where it connects from.
+        connected_at: when it joined, or came back.
+        last_seen_at: when it last gave a sign of life.
+        lost_at: when the connection broke; None while it stands.
+        draining: it gets nothing new because somebody said so.
+        paused: it gets nothing new because it said that it has no room.
+        paused_until: when that ends by itself; None if the end of an operation ends it.
+        leases: what it has, by operation.
+        used: what that takes away of each `minimum` property.
+        free: what is left.
+        touched: the machine's count of uses when it was last used.
+        kind: the workers that offer the same.
+        place: in its kind's tournament.
+    """
+
+    worker_id: str
+    number: int
+    properties: Properties
+    values: Mapping[str, tuple[str, ...]]
+    totals: Amounts
+    max_inflight_tasks: int
+    can_resume: bool
+    address: str
+    connected_at: float
+    last_seen_at: float
+    touched: int
+    lost_at: float | None = None
+    draining: bool = False
+    paused: bool = False
+    paused_until: float | None = None
+    leases: dict[str, Lease] = field(default_factory=dict)
+    used: list[int] = field(default_factory=list)
+    free: Amounts = ()
+    kind: Kind | None = None
+    place: int = 0
+
+    def __post_init__(self) -> None:
+        self.used = [0] * len(self.totals)
+        self.free = self.totals
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may get something new, as far as that does not depend on what it is."""
+        return (
+            self.lost_at is None
+            and not self.draining
+            and not self.paused
+            and (not self.max_inflight_tasks or len(self.leases) < self.max_inflight_tasks)
+        )
+
+    def take(self, lease: Lease) -> None:
+        """It has one more."""
+        self.leases[lease.operation_id] = lease
+        if self.used:
+            self._use(lease.usage, 1)
+
+    def end_process(self, lease: Lease) -> None:
+        """An operation does not use it up any more, but it still has it."""
+        if not lease.process_ended:
+            lease.process_ended = True
+            if self.used:
+                self._use(lease.usage, -1)
+
+    def give_back(self, operation_id: str) -> Lease | None:
+        """It has one less.
+
+        Returns:
+            None if it did not have it.
+        """
+        lease = self.leases.pop(operation_id, None)
+        if lease is not None and self.used and not lease.process_ended:
+            self._use(lease.usage, -1)
+        return lease
+
+    def recount(self) -> None:
+        """Its totals changed."""
+        self.used = [0] * len(self.totals)
+        self._use(self.used, 1)
+        for lease in self.leases.values():
+            if not lease.process_ended:
+                self._use(lease.usage, 1)
+
+    def _use(self, usage: Amounts | list[int], sign: int) -> None:
+        used = self.used
+        for place, amount in enumerate(usage):
+            used[place] += sign * amount
+        # What came back with it may be more than it offers now. What it lacks stays lacking.
+        self.free = tuple(
+            [
+                total - taken if total >= taken else min(total, 0)
+                for total, taken in zip(self.totals, used, strict=True)
+            ]
+        )
+
+    def view(self) -> WorkerView:
+        """As people see it."""
+        return WorkerView(
+            worker_id=self.worker_id,
+            address=self.address,
+            properties=self.properties,
+            max_inflight_tasks=self.max_inflight_tasks,
+            running=tuple(self.leases),
+            draining=self.draining,
+            paused=self.paused,
+            connected=self.lost_at is None,
+            connected_at=self.connected_at,
+            last_seen_at=self.last_seen_at,
+        )
+
+
+class Kind:
+    """Workers that offer the same, apart from amounts.
+
+    Attributes:
+        number: its own.
+        values: what they offer, as far as any action ever asks for it.
+        workers: all of them, by id.
+        by_key: those that may get something, by who is to get it first.
+        totals: how many of them that are not draining offer which amounts.
+        platforms: those whose terms they meet, by number.
+        platforms_by_key: the same, by the key of the operation to be started first.
+    """
+
+    __slots__ = (
+        "by_key",
+        "number",
+        "platforms",
+        "platforms_by_key",
+        "totals",
+        "values",
+        "workers",
+    )
+
+    def __init__(self, number: int, values: Mapping[str, tuple[str, ...]], dimensions: int) -> None:
+        self.number = number
+        self.values = values
+        self.workers: dict[str, Worker] = {}
+        self.by_key: Tournament[Worker] = Tournament(dimensions)
+        self.totals: dict[Amounts, int] = {}
+        self.platforms: dict[int, Platform] = {}
+        self.platforms_by_key: Ranking[Platform] = Ranking()
+
+    @property
+    def least(self) -> Key:
+        """The key of the worker to be used first."""
+        return self.by_key.least
+
+    def best_for(self, lane: Lane) -> tuple[Key, Worker] | None:
+        """The worker to get an operation of this lane; it has room for it now."""
+        limit = [-amount for amount in lane.amounts]
+        if lane.is_picky:
+            return self.by_key.best(limit, lane.refuses)
+        return self.by_key.best(limit)
+
+    def publish(self, worker: Worker, key: Key) -> None:
+        """Let those who look for a worker know of this one; `ABSENT` for not."""
+        before = self.by_key.least
+        self.by_key.set(worker.place, key, [-amount for amount in worker.free])
+        if self.by_key.least < before:
+            for platform in self.platforms.values():
+                platform.kinds_by_key.offer(self)
+
+    def forget(self, worker: Worker) -> None:
+        """A worker left."""
+        self.publish(worker, ABSENT)
+        self.by_key.remove(worker.place)
+        del self.workers[worker.worker_id]

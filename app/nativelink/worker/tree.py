@@ -1,0 +1,426 @@
+"""Input trees: Directory messages fetched level by level, checked, and kept parsed.
+
+A tree is a graph: the same Directory may stand at many paths, and is fetched and parsed once. What
+it expands to is counted before anything is made of it, because a few small messages can name a
+billion paths. Directories are immutable, so those of earlier actions are kept, parsed, within a
+bound: most actions of a build share most of their directories.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple, Protocol
+
+from google.protobuf.message import DecodeError
+
+from nativelink.core.digest import (
+    EMPTY_DIGESTS,
+    Digest,
+    DigestFunction,
+    digest_function,
+    digests_of,
+)
+from nativelink.core.eager import run_all
+from nativelink.core.errors import (
+    Code,
+    MissingBlob,
+    NativeLinkError,
+    failed_precondition,
+    invalid_argument,
+)
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.stores.store import Store, read_bytes
+from nativelink.worker.confine import check_name
+
+__all__ = [
+    "Directory",
+    "DirectoryNode",
+    "FileNode",
+    "InputTree",
+    "LinkNode",
+    "TreeFetcher",
+    "TreeLimits",
+    "TreeSource",
+    "inputs_missing",
+    "parse_directory",
+]
+
+#: A Directory of 100,000 files has 10 MB; a digest that names something larger names none.
+_MAX_DIRECTORY_BYTES: Final = 64 << 20
+#: Directories fetched at the same time: what fits into one message of a remote store.
+_FETCHED_AT_ONCE: Final = 256
+_PERMISSIONS: Final = 0o777
+
+
+class FileNode(NamedTuple):
+    """A file of a directory.
+
+    Attributes:
+        name: checked.
+        digest: of its content.
+        is_executable: whether it is to be executable.
+        mode: permission bits it is to have; None leaves them to us.
+        mtime_ns: time of modification that it is to have, since the epoch; None for any.
+    """
+
+    name: str
+    digest: Digest
+    is_executable: bool
+    mode: int | None
+    mtime_ns: int | None
+
+
+class DirectoryNode(NamedTuple):
+    """A directory in a directory."""
+
+    name: str
+    digest: Digest
+
+
+class LinkNode(NamedTuple):
+    """A symbolic link, whose target is the client's business until the link is followed."""
+
+    name: str
+    target: str
+    mtime_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A Directory message, checked.
+
+    Attributes:
+        files: in the message's order.
+        directories: likewise.
+        links: likewise.
+        mode: permission bits that the directory is to have; None leaves them to us.
+        mtime_ns: time of modification that it is to have; None for any.
+    """
+
+    files: tuple[FileNode, ...] = ()
+    directories: tuple[DirectoryNode, ...] = ()
+    links: tuple[LinkNode, ...] = ()
+    mode: int | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def weight(self) -> int:
+        """How many entries it has, and one for itself."""
+        return 1 + len(self.files) + len(self.directories) + len(self.links)
+
+
+_EMPTY: Final = Directory()
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """What a tree may be at most.
+
+    Attributes:
+        nodes: files, links and directories, counted at each path. The largest trees that people
+            report have some 200,000.
+        depth: directories above one another. Paths end at 4,095 bytes anyway.
+    """
+
+    nodes: int = 1_000_000
+    depth: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class InputTree:
+    """A whole tree.
+
+    Attributes:
+        root: its digest.
+        directories: every directory that it has, by digest.
+        nodes: how many files, links and directories it has, counted at each path.
+        depth: how many directories are above one another.
+    """
+
+    root: Digest
+    directories: dict[Digest, Directory]
+    nodes: int
+    depth: int
+
+    def walk(self) -> Iterator[tuple[str, Directory]]:
+        """Every directory at each of its paths, parents first; the root's path is empty."""
+        waiting = [("", self.root)]
+        while waiting:
+            path, digest = waiting.pop()
+            directory = self.directories[digest]
+            yield path, directory
+            prefix = f"{path}/" if path else ""
+            waiting += [
+                (prefix + child.name, child.digest) for child in reversed(directory.directories)
+            ]
+
+    def file_digests(self) -> set[Digest]:
+        """The content of all files, each once, without the empty one."""
+        found = {file.digest for each in self.directories.values() for file in each.files}
+        return found - EMPTY_DIGESTS
+
+
+class TreeSource(Protocol):
+    """An optional power of a store: it gives a whole tree of Directories in one call (GetTree)."""
+
+    async def get_tree(self, root: Digest) -> Sequence[bytes]:
+        """The encoded directories below and including `root`, as many as are there."""
+        ...
+
+
+class TreeFetcher:
+    """Fetches trees.
+
+    Args:
+        cas: where the directories are.
+        limits: of a tree.
+        kept_entries: so many entries of directories are kept parsed, 300 bytes each.
+        source: gives whole trees, if the CAS can; asked for trees of which nothing is kept.
+    """
+
+    def __init__(
+        self,
+        cas: Store,
+        *,
+        limits: TreeLimits | None = None,
+        kept_entries: int = 200_000,
+        source: TreeSource | None = None,
+    ) -> None:
+        self._cas = cas
+        self._limits = limits or TreeLimits()
+        self._source = source
+        self._kept_entries = kept_entries
+        #: Least recently used first.
+        self._kept: dict[Digest, Directory] = {}
+        self._weight = 0
+        self._room = asyncio.Semaphore(_FETCHED_AT_ONCE)
+
+    async def fetch(self, root: Digest) -> InputTree:
+        """The tree below `root`.
+
+        Raises:
+            NativeLinkError: FAILED_PRECONDITION with a `MissingBlob` for every directory that is
+                absent, if any; INVALID_ARGUMENT for a blob that is no Directory, a name that no
+                file can have, or a tree beyond the limits.
+        """
+        found: dict[Digest, Directory] = {}
+        missing: list[Digest] = []
+        level = [root]
+        if self._source is not None and root not in self._kept:
+            await self._prefetch(self._source, root)
+        depth = 0
+        weight = 0
+        while level:
+            depth += 1
+            if depth > self._limits.depth:
+                raise self._too_deep(root)
+            directories = await self._fetch_level(level)
+            following: dict[Digest, None] = {}
+            for digest, directory in zip(level, directories, strict=True):
+                if directory is None:
+                    missing.append(digest)
+                    continue
+                found[digest] = directory
+                weight += directory.weight
+                for child in directory.directories:
+                    if child.digest not in found:
+                        following[child.digest] = None
+            if weight > 2 * self._limits.nodes:
+                raise self._too_large(root, weight)
+            # A directory may have been found on this very level, behind the one that names it.
+            level = [digest for digest in following if digest not in found]
+        if missing:
+            raise inputs_missing(missing)
+        nodes, depth = self._measure(root, found)
+        return InputTree(root, found, nodes, depth)
+
+    async def _fetch_level(self, digests: list[Digest]) -> list[Directory | None]:
+        """The directories, None for those that are absent; their order is kept."""
+        absent = [digest for digest in digests if digest not in self._kept]
+        fetched: dict[Digest, Directory | None] = {}
+        if absent:
+            # Started together, so that a remote store can answer them with one message.
+            directories = await run_all(map(self._fetch, absent))
+            fetched = dict(zip(absent, directories, strict=True))
+        level: list[Directory | None] = []
+        for digest in digests:
+            directory = fetched[digest] if digest in fetched else self._kept.get(digest)
+            if directory is None and digest not in fetched:
+                # Let go while others were fetched.
+                directory = await self._fetch(digest)
+            if directory is not None:
+                self._keep(digest, directory)
+            level.append(directory)
+        return level
+
+    async def _fetch(self, digest: Digest) -> Directory | None:
+        if digest in EMPTY_DIGESTS:
+            return _EMPTY
+        if digest.size_bytes > _MAX_DIRECTORY_BYTES:
+            raise invalid_argument(
+                f"blob {digest} is no Directory: none has more than {_MAX_DIRECTORY_BYTES} bytes"
+            )
+        async with self._room:
+            try:
+                data = await read_bytes(self._cas, digest, max_size=_MAX_DIRECTORY_BYTES)
+            except NativeLinkError as error:
+                if error.code is Code.NOT_FOUND:
+                    return None
+                raise
+            return parse_directory(digest, data)
+
+    async def _prefetch(self, source: TreeSource, root: Digest) -> None:
+        """Keep what one call gives; whatever it does not is fetched as usual."""
+        try:
+            messages = await source.get_tree(root)
+        except NativeLinkError:
+            return
+        function = digest_function.get() or DigestFunction.SHA256
+        for data in messages:
+            # What comes is believed only as far as it is what it says.
+            digest = function.digest_of(data)
+            self._keep(digest, parse_directory(digest, data))
+
+    def _keep(self, digest: Digest, directory: Directory) -> None:
+        older = self._kept.pop(digest, None)
+        self._kept[digest] = directory
+        if older is None:
+            self._weight += directory.weight
+            while self._weight > self._kept_entries and len(self._kept) > 1:
+                self._weight -= self._kept.pop(next(iter(self._kept))).weight
+
+    def _measure(self, root: Digest, directories: dict[Digest, Directory]) -> tuple[int, int]:
+        """How many nodes a tree has, each path counted, and its depth."""
+        measured: dict[Digest, tuple[int, int]] = {}
+        above: set[Digest] = set()
+        waiting = [root]
+        while waiting:
+            digest = waiting[-1]
+            directory = directories[digest]
+            if digest not in above and digest not in measured:
+                above.add(digest)
+                for child in directory.directories:
+                    if child.digest in above:
+                        raise invalid_argument(
+                            f"directory {child.digest} contains itself, at {child.name!r}"
+                        )
+                    if child.digest not in measured:
+                        waiting.append(child.digest)
+                continue
+            waiting.pop()
+            if digest in measured:
+                continue
+            above.discard(digest)
+            below = [measured[child.digest] for child in directory.directories]
+            nodes = directory.weight + sum(count - 1 for count, _ in below)
+            depth = 1 + max((deep for _, deep in below), default=0)
+            if nodes > self._limits.nodes:
+                raise self._too_large(root, nodes)
+            if depth > self._limits.depth:
+                raise self._too_deep(root)
+            measured[digest] = (nodes, depth)
+        return measured[root]
+
+    def _too_large(self, root: Digest, nodes: int) -> NativeLinkError:
+        return invalid_argument(
+            f"input tree {root} has {nodes} files, directories and links or more; "
+            f"{self._limits.nodes} are allowed"
+        )
+
+    def _too_deep(self, root: Digest) -> NativeLinkError:
+        return invalid_argument(
+            f"input tree {root} is nested more than {self._limits.depth} directories deep"
+        )
+
+
+def parse_directory(digest: Digest, data: bytes) -> Directory:
+    """A Directory message, checked.
+
+    The order of entries is taken as it comes: REAPI wants them sorted, but nothing is at stake.
+    A name that stands twice is refused, whatever the two are.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT naming the directory, the name and what is wrong.
+    """
+    try:
+        message = pb.Directory.FromString(data)
+    except DecodeError as error:
+        raise invalid_argument(f"blob {digest} of the input tree is no Directory") from error
+    files = message.files
+    names = [node.name for node in files]
+    names += [node.name for node in message.directories]
+    names += [node.name for node in message.symlinks]
+    _check_names(digest, names)
+    try:
+        contents = digests_of([node.digest for node in files])
+        children = digests_of([node.digest for node in message.directories])
+    except NativeLinkError as error:
+        raise invalid_argument(f"directory {digest}: {error.message}") from error
+    return Directory(
+        files=tuple(
+            FileNode(
+                name,
+                content,
+                node.is_executable,
+                *(_properties(node.node_properties) if node.HasField("node_properties") else _NONE),
+            )
+            for name, content, node in zip(names, contents, files, strict=False)
+        ),
+        directories=tuple(
+            DirectoryNode(node.name, child)
+            for node, child in zip(message.directories, children, strict=True)
+        ),
+        links=tuple(_links(digest, message.symlinks)),
+        mode=_properties(message.node_properties)[0],
+        mtime_ns=_properties(message.node_properties)[1],
+    )
+
+
+def inputs_missing(digests: Iterable[Digest]) -> NativeLinkError:
+    """The error that makes a client upload its inputs again (REAPI v2, Execution.Execute)."""
+    missing = list(dict.fromkeys(digests))
+    some = ", ".join(str(digest) for digest in missing[:3])
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return failed_precondition(
+        f"{len(missing)} inputs are not in the content-addressable storage: {some}{more}",
+        details=[MissingBlob(digest) for digest in missing],
+    )
+
+
+_NONE: Final[tuple[None, None]] = (None, None)
+
+
+def _check_names(digest: Digest, names: list[str]) -> None:
+    for name in names:
+        # Most names are short and plain; the rest is looked at in detail.
+        if problem := check_name(name):
+            raise invalid_argument(f"directory {digest}: the name {name[:100]!r} {problem}")
+    if len(set(names)) != len(names):
+        names.sort()
+        twice = next(name for name, other in pairwise(names) if name == other)
+        raise invalid_argument(f"directory {digest}: the name {twice[:100]!r} stands twice")
+
+
+def _links(digest: Digest, nodes: Iterable[pb.SymlinkNode]) -> Iterator[LinkNode]:
+    for node in nodes:
+        target = node.target
+        if not target or "\0" in target or len(target.encode()) > 4095:
+            raise invalid_argument(
+                f"directory {digest}: the symbolic link {node.name!r} has the target "
+                f"{target[:100]!r}; 1 to 4095 bytes without a NUL are allowed"
+            )
+        yield LinkNode(node.name, target, _properties(node.node_properties)[1])
+
+
+def _properties(properties: pb.NodeProperties) -> tuple[int | None, int | None]:
+    """Mode and time of modification (REAPI v2, NodeProperties).
+
+    Only permissions are taken of a mode: a file that runs as somebody else is nothing that a
+    client may ask for.
+    """
+    mode = properties.unix_mode.value & _PERMISSIONS if properties.HasField("unix_mode") else None
+    mtime = properties.mtime
+    return mode, (mtime.seconds * 10**9 + mtime.nanos if properties.HasField("mtime") else None)

@@ -33,7 +33,9 @@ SHOWN = 12
 _POOL_IMPORT = "from google.protobuf import descriptor_pool as _descriptor_pool\n"
 _POOL_USE = "_descriptor_pool.Default()"
 _MODULE_NAME = re.compile(r"(BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')")
-_IMPORT = re.compile(r"^from ((?:build|com|google|grpc)[\w.]*) import (\w+_pb2)\b", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^from ((?:build|com|google|grpc|nativelink)[\w.]*) import (\w+_pb2)\b", re.MULTILINE
+)
 
 
 def relocate(text: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from nativelink.core.digest import Digest, DigestFunction, digests_of, is_empty
-from nativelink.core.eager import run_all
 from nativelink.core.errors import (
     Code,
     NativeLinkError,
@@ -23,10 +21,11 @@ from nativelink.core.rpc import CallContext, Method, Reply
 from nativelink.core.streams import BytesSink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.digest_functions import use_digest_function
+from nativelink.services.inlining import inline_outputs, wishes_any
 from nativelink.services.instances import Instances
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
-from nativelink.stores.store import Store, read_bytes, write_bytes
+from nativelink.stores.store import Store, write_bytes
 
 __all__ = ["ActionCacheInstance", "ActionCacheService"]
 
@@ -112,11 +111,9 @@ class ActionCacheService:
                 digest,
             )
             raise not_found(f"what is stored under {digest} is no ActionResult") from None
-        if instance.cas is not None and (
-            request.inline_stdout or request.inline_stderr or request.inline_output_files
-        ):
+        if instance.cas is not None and wishes_any(request):
             room = self._max_inlined_bytes - len(data)
-            if await _inline(_wanted(result, request), instance.cas, room):
+            if await inline_outputs(result, request, instance.cas, room):
                 return result
         return data
 
@@ -143,62 +140,6 @@ class ActionCacheService:
             )
         await write_bytes(instance.store, digest, data)
         return data
-
-
-#: A blob that may be inlined, and what puts it into the result.
-_Place: TypeAlias = tuple[Digest, Callable[[bytes], None]]
-
-
-def _wanted(result: pb.ActionResult, request: pb.GetActionResultRequest) -> list[_Place]:
-    """What a client would like to have inlined and what is not there yet, in its order."""
-    places: list[tuple[pb.Digest, Callable[[bytes], None]]] = []
-    if request.inline_stdout and not result.stdout_raw:
-        places.append((result.stdout_digest, partial(setattr, result, "stdout_raw")))
-    if request.inline_stderr and not result.stderr_raw:
-        places.append((result.stderr_digest, partial(setattr, result, "stderr_raw")))
-    paths = frozenset(request.inline_output_files)
-    if paths:
-        places += [
-            (file.digest, partial(setattr, file, "contents"))
-            for file in result.output_files
-            if file.path in paths and not file.contents
-        ]
-    wanted: list[_Place] = []
-    for message, put in places:
-        try:
-            digest = Digest.parse(message.hash, message.size_bytes)
-        except NativeLinkError:
-            # Somebody else wrote this result; whoever reads it may not need this output.
-            continue
-        if digest.size_bytes:
-            wanted.append((digest, put))
-    return wanted
-
-
-async def _inline(places: Sequence[_Place], cas: Store, room: int) -> bool:
-    """Inline the blobs that fit, in order, and can be read: it is a hint, so none is an error.
-
-    Returns:
-        Whether there was any.
-    """
-    fitting: list[_Place] = []
-    for digest, put in places:
-        if digest.size_bytes <= room:
-            room -= digest.size_bytes
-            fitting.append((digest, put))
-    blobs = await run_all([_read_or_none(cas, digest) for digest, _ in fitting])
-    for (_, put), blob in zip(fitting, blobs, strict=True):
-        if blob is not None:
-            put(blob)
-    return any(blob is not None for blob in blobs)
-
-
-async def _read_or_none(cas: Store, digest: Digest) -> bytes | None:
-    try:
-        blob = await read_bytes(cas, digest, max_size=digest.size_bytes)
-    except NativeLinkError:
-        return None
-    return blob if len(blob) == digest.size_bytes else None
 
 
 def _check_digests(result: pb.ActionResult) -> None:

@@ -1,0 +1,161 @@
+"""Where workers connect: NativeLink's WorkerApi, for workers of theirs and of ours.
+
+One stream is a worker's whole life: it says what it offers, gets orders, brings results. One
+coroutine reads and one writes; nothing is made per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from google.protobuf.message import DecodeError
+
+from nativelink.core.errors import Code, invalid_argument
+from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method
+from nativelink.core.streams import Chunk
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as api,
+)
+from nativelink.scheduler.operation import Failure
+from nativelink.scheduler.scheduler import WorkerGateway, WorkerLink
+from nativelink.services.methods import method, service
+from nativelink.services.worker_messages import (
+    DISCONNECT,
+    KEEP_ALIVE,
+    complete_symlinks,
+    connection_result,
+    failure_of,
+    hello_of,
+    order_message,
+)
+
+__all__ = ["ResultObserver", "WorkerApiService"]
+
+_SERVICE: Final = service(api.DESCRIPTOR, "WorkerApi")
+#: Values of all properties of a worker; they stay in memory as long as it does.
+_MAX_WORKER_PROPERTIES: Final = 4096
+_NO_RESULT: Final = Failure(Code.INTERNAL, "the worker reported neither a result nor an error")
+
+_log = logging.getLogger(__name__)
+
+
+class ResultObserver(Protocol):
+    """Told of every result that a worker brings (the execution metrics)."""
+
+    def result_received(self, worker_id: str, result: api.ExecuteResult, /) -> None: ...
+
+
+class WorkerApiService:
+    """Lets workers join a scheduler.
+
+    Nothing is asked of a worker beyond what NativeLink's worker does. Give this service a port
+    that clients cannot reach: whoever connects is given actions, and believed.
+
+    Args:
+        gateway: the scheduler.
+        observer: see `ResultObserver`.
+    """
+
+    def __init__(self, gateway: WorkerGateway, *, observer: ResultObserver | None = None) -> None:
+        self._gateway = gateway
+        self._observer = observer
+
+    def methods(self) -> Sequence[Method]:
+        """The methods to serve."""
+        return [method(_SERVICE, "ConnectWorker", self._connect_worker)]
+
+    async def _connect_worker(
+        self, source: MessageSource, call: CallContext, sink: MessageSink
+    ) -> None:
+        first = await source.read()
+        update = api.UpdateForScheduler() if first is None else _parsed(first)
+        if update.WhichOneof("update") != "connect_worker_request":
+            raise invalid_argument(
+                "a worker's first message must be a ConnectWorkerRequest, got "
+                f"{update.WhichOneof('update') or 'none'}"
+            )
+        request = update.connect_worker_request
+        if len(request.properties) > _MAX_WORKER_PROPERTIES:
+            raise invalid_argument(
+                f"the worker offers {len(request.properties)} property values; "
+                f"{_MAX_WORKER_PROPERTIES} are allowed"
+            )
+        link = self._gateway.connect(hello_of(request, call))
+        try:
+            await sink.write(connection_result(link.worker_id))
+            async with asyncio.TaskGroup() as tasks:
+                ends = (
+                    tasks.create_task(_send_orders(link, sink)),
+                    tasks.create_task(self._take_updates(link, source, sink)),
+                )
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                for end in ends:
+                    end.cancel()
+        finally:
+            link.lost()
+
+    async def _take_updates(
+        self, link: WorkerLink, source: MessageSource, sink: MessageSink
+    ) -> None:
+        """Take what the worker says until it says no more."""
+        while (message := await source.read()) is not None:
+            update = _parsed(message)
+            match update.WhichOneof("update"):
+                case "execute_result":
+                    self._take_result(link, update.execute_result)
+                case "execute_complete":
+                    link.process_ended(update.execute_complete.operation_id)
+                case "keep_alive_request":
+                    link.keep_alive()
+                    # So that the worker, too, hears of a connection that died in silence.
+                    await sink.write(KEEP_ALIVE)
+                case "going_away_request":
+                    link.going_away()
+                case "connect_worker_request":
+                    link.keep_alive()
+                    _log.warning("worker %s introduced itself twice", link.worker_id)
+                case None:
+                    # Something newer than this server; the worker is alive at least.
+                    link.keep_alive()
+
+    def _take_result(self, link: WorkerLink, result: api.ExecuteResult) -> None:
+        if self._observer is not None:
+            self._observer.result_received(link.worker_id, result)
+        kind = result.WhichOneof("result")
+        if kind == "internal_error":
+            link.failed(result.operation_id, failure_of(result.internal_error))
+            return
+        response = result.execute_response
+        if kind is None or not (response.HasField("result") or response.status.code):
+            link.failed(result.operation_id, _NO_RESULT)
+            return
+        complete_symlinks(response.result)
+        usage = result.resource_usage
+        link.result(
+            result.operation_id,
+            # Cheaper than to cut the bytes out of the message; nothing is lost, as unknown fields
+            # are kept.
+            response.SerializeToString(),
+            exit_code=response.result.exit_code,
+            peak_memory_kb=usage.peak_memory_kb,
+            cpu_time_ms=usage.cpu_time_ms,
+        )
+
+
+async def _send_orders(link: WorkerLink, sink: MessageSink) -> None:
+    """Pass on what the scheduler wants done until it wants the worker gone."""
+    worker_id = link.worker_id
+    while orders := await link.next_orders():
+        for order in orders:
+            await sink.write(order_message(order, worker_id))
+    await sink.write(DISCONNECT)
+
+
+def _parsed(message: Chunk) -> api.UpdateForScheduler:
+    try:
+        return api.UpdateForScheduler.FromString(bytes(message))
+    except DecodeError as error:
+        raise invalid_argument(f"malformed UpdateForScheduler: {error}") from error

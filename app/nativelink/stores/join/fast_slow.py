@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from nativelink.core.clock import Clock, SystemClock
@@ -28,11 +25,15 @@ from nativelink.stores.join.single_flight import (
     StreamFlight,
     WholeFlight,
 )
+from nativelink.stores.join.tiers import (
+    FailureReport,
+    FastSlowStatistics,
+    StoreDirection,
+    TierCounts,
+)
 from nativelink.stores.store import Store
 
 __all__ = ["FastSlowStatistics", "FastSlowStore", "StoreDirection"]
-
-_log: Final = logging.getLogger(__name__)
 
 #: Blobs of up to this size go through memory in one piece, without pipes and tasks.
 _WHOLE_BYTES: Final = 64 * 1024
@@ -46,9 +47,6 @@ _MAX_WHOLE_BYTES: Final = 4 * 1024 * 1024
 #: --remote_timeout), so it must be well below that.
 _LATE_WAIT_S: Final = 10.0
 
-#: A broken fast side is reported this often.
-_REPORT_INTERVAL_S: Final = 60.0
-
 #: So many keys whose value in the fast side may be out of date are remembered, some 10 MiB.
 _MAX_STALE: Final = 65_536
 
@@ -56,60 +54,6 @@ _MAX_STALE: Final = 65_536
 _NOT_FOUND: Final = Code.NOT_FOUND
 
 _SYSTEM_CLOCK: Final = SystemClock()
-
-
-class StoreDirection(Enum):
-    """What a side keeps: uploads, what reads fetched from the slow side, both or neither."""
-
-    BOTH = "both"
-    UPDATE = "update"
-    GET = "get"
-    READ_ONLY = "read_only"
-
-    @property
-    def keeps_puts(self) -> bool:
-        """Whether uploads go there."""
-        return self in {StoreDirection.BOTH, StoreDirection.UPDATE}
-
-    @property
-    def keeps_gets(self) -> bool:
-        """Whether what was read from the slow side goes there."""
-        return self in {StoreDirection.BOTH, StoreDirection.GET}
-
-
-@dataclass(frozen=True, slots=True)
-class FastSlowStatistics:
-    """What the two sides did since the store was made.
-
-    Attributes:
-        fast_hits: reads that the fast side answered.
-        fast_misses: reads of what it did not have.
-        fast_stale: reads that passed it by because its value may have been out of date.
-        fast_errors: calls of the fast side that failed, and harmed nobody.
-        fast_read_bytes: bytes that it gave to readers.
-        fast_written_bytes: bytes that it took.
-        slow_hits: reads that the slow side answered, shared ones once.
-        slow_misses: reads of what it did not have either, shared ones once.
-        slow_read_bytes: bytes that it gave, shared ones once.
-        slow_written_bytes: bytes that it took.
-        shared_reads: readers who read along with another one.
-        flights: reads of the slow side that others could join now.
-        stale_keys: keys whose value in the fast side may be out of date now.
-    """
-
-    fast_hits: int
-    fast_misses: int
-    fast_stale: int
-    fast_errors: int
-    fast_read_bytes: int
-    fast_written_bytes: int
-    slow_hits: int
-    slow_misses: int
-    slow_read_bytes: int
-    slow_written_bytes: int
-    shared_reads: int
-    flights: int
-    stale_keys: int
 
 
 class FastSlowStore:
@@ -158,24 +102,12 @@ class FastSlowStore:
         self._fast_keeps_gets = fast_direction.keeps_gets
         self._slow_keeps_puts = slow_direction.keeps_puts
         self._bypass_bytes = bypass_dedup_threshold_bytes
-        self._clock = clock
         self._flights: dict[StoreKey, WholeFlight | StreamFlight] = {}
         #: How many puts of a key are under way; what is read meanwhile may be old already.
         self._putting: dict[StoreKey, int] = {}
         self._stale: dict[StoreKey, None] = {}
-        self._report_at = 0.0
-        self._unreported = 0
-        self._fast_hits = 0
-        self._fast_misses = 0
-        self._fast_stale = 0
-        self._fast_errors = 0
-        self._fast_read_bytes = 0
-        self._fast_written_bytes = 0
-        self._slow_hits = 0
-        self._slow_misses = 0
-        self._slow_read_bytes = 0
-        self._slow_written_bytes = 0
-        self._shared_reads = 0
+        self._counts = TierCounts()
+        self._failures = FailureReport(clock)
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         if self._slow_keeps_puts:
@@ -201,7 +133,7 @@ class FastSlowStore:
         self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None
     ) -> None:
         if self._stale and key in self._stale:
-            self._fast_stale += 1
+            self._counts.fast_stale += 1
             await self._get_cold(key, sink, offset, limit)
             return
         counted = CountingSink(sink)
@@ -210,12 +142,12 @@ class FastSlowStore:
         except Exception as error:  # noqa: BLE001 - raised again if the slow side cannot help
             failure = self._failure_of_fast(error, counted)
         else:
-            self._fast_hits += 1
-            self._fast_read_bytes += counted.size
+            self._counts.fast_hits += 1
+            self._counts.fast_read_bytes += counted.size
             return
         if counted.size and failure is not None:
             # It broke in the middle: the slow side goes on where it stopped.
-            self._fast_read_bytes += counted.size
+            self._counts.fast_read_bytes += counted.size
             if not await self._is_constant(key):
                 raise failure
             left = None if limit is None else limit - counted.size
@@ -264,21 +196,7 @@ class FastSlowStore:
 
     def statistics(self) -> FastSlowStatistics:
         """Figures of this moment."""
-        return FastSlowStatistics(
-            fast_hits=self._fast_hits,
-            fast_misses=self._fast_misses,
-            fast_stale=self._fast_stale,
-            fast_errors=self._fast_errors,
-            fast_read_bytes=self._fast_read_bytes,
-            fast_written_bytes=self._fast_written_bytes,
-            slow_hits=self._slow_hits,
-            slow_misses=self._slow_misses,
-            slow_read_bytes=self._slow_read_bytes,
-            slow_written_bytes=self._slow_written_bytes,
-            shared_reads=self._shared_reads,
-            flights=len(self._flights),
-            stale_keys=len(self._stale),
-        )
+        return self._counts.statistics(flights=len(self._flights), stale_keys=len(self._stale))
 
     # -- reads ------------------------------------------------------------------------------
 
@@ -292,7 +210,7 @@ class FastSlowStore:
             raise error
         if isinstance(error, NativeLinkError):
             if error.code is _NOT_FOUND and not counted.size:
-                self._fast_misses += 1
+                self._counts.fast_misses += 1
                 return None
             if error.code is Code.OUT_OF_RANGE:
                 raise error
@@ -335,18 +253,18 @@ class FastSlowStore:
             await self._slow.get(key, counted, offset=offset, limit=limit)
         except NativeLinkError as error:
             if error.code is Code.NOT_FOUND and not counted.failed:
-                self._slow_misses += 1
+                self._counts.slow_misses += 1
             raise
         finally:
-            self._slow_read_bytes += counted.size
-        self._slow_hits += 1
+            self._counts.slow_read_bytes += counted.size
+        self._counts.slow_hits += 1
 
     async def _get_shared(self, key: StoreKey, sink: Sink) -> None:
         """Read a whole blob from the slow side, together with everyone else who wants it."""
         while True:
             flight = self._flights.get(key)
             if flight is not None:
-                self._shared_reads += 1
+                self._counts.shared_reads += 1
             elif isinstance(key, str) or key.size_bytes <= _WHOLE_BYTES:
                 await self._lead_whole(key, sink)
                 return
@@ -384,11 +302,11 @@ class FastSlowStore:
                 if not flight.too_large:
                     flight.fail(error)
                     if error.code is _NOT_FOUND:
-                        self._slow_misses += 1
+                        self._counts.slow_misses += 1
                     raise
             else:
-                self._slow_hits += 1
-                self._slow_read_bytes += collected.size
+                self._counts.slow_hits += 1
+                self._counts.slow_read_bytes += collected.size
                 data = flight.data = collected.getvalue()
                 flight.set()
                 if data:
@@ -422,8 +340,8 @@ class FastSlowStore:
         except Exception as error:  # noqa: BLE001 - raised again if it is the reader's
             self._failure_of_fast(error, counted)
         else:
-            self._fast_hits += 1
-            self._fast_read_bytes += counted.size
+            self._counts.fast_hits += 1
+            self._counts.fast_read_bytes += counted.size
             return
         await self._get_slow(key, sink, done + counted.size)
 
@@ -440,12 +358,12 @@ class FastSlowStore:
                 "(fast_direction and slow_direction are each 'get' or 'read_only')"
             )
         size = await self._fast.put(key, source)
-        self._fast_written_bytes += size
+        self._counts.fast_written_bytes += size
         return size
 
     async def _put_slow_only(self, key: StoreKey, source: Source) -> int:
         size = await self._slow.put(key, source)
-        self._slow_written_bytes += size
+        self._counts.slow_written_bytes += size
         try:
             (older,) = await self._fast.has((key,))
         except Exception as error:  # noqa: BLE001 - reported; the upload is safe
@@ -462,7 +380,7 @@ class FastSlowStore:
             while more := await source.read():
                 data = b"".join((data, more))
         size = await self._slow.put(key, BytesSource(data))
-        self._slow_written_bytes += size
+        self._counts.slow_written_bytes += size
         if not await self._put_fast(key, BytesSource(data)):
             self._mark_stale(key)
         return size
@@ -473,7 +391,7 @@ class FastSlowStore:
         filling = begin(self._put_fast(key, pipe), asyncio.get_running_loop())
         try:
             size = await self._slow.put(key, _TeeSource(source, pipe))
-            self._slow_written_bytes += size
+            self._counts.slow_written_bytes += size
             pipe.close()
         except BaseException as error:
             # The source's own error, if it is one: stores pass it on as it is.
@@ -497,7 +415,7 @@ class FastSlowStore:
     async def _put_fast(self, key: StoreKey, source: Source) -> bool:
         """Store a blob in the fast side; whether that worked. Raises nothing but cancellation."""
         try:
-            self._fast_written_bytes += await self._fast.put(key, source)
+            self._counts.fast_written_bytes += await self._fast.put(key, source)
         except GivenUpError:
             return False
         except Exception as error:  # noqa: BLE001 - the slow side has it
@@ -523,20 +441,8 @@ class FastSlowStore:
 
     def _fast_failed(self, verb: str, error: Exception) -> None:
         """Count a failure of the fast side, and report it now and then."""
-        self._fast_errors += 1
-        self._unreported += 1
-        now = self._clock.monotonic()
-        if now >= self._report_at:
-            _log.warning(
-                "the fast side of a fast_slow store failed to %s, the slow side went on alone "
-                "(%d failures since the last report): %s",
-                verb,
-                self._unreported,
-                error,
-                exc_info=None if isinstance(error, NativeLinkError) else error,
-            )
-            self._unreported = 0
-            self._report_at = now + _REPORT_INTERVAL_S
+        self._counts.fast_errors += 1
+        self._failures.add(verb, error)
 
 
 class _TeeSource:

@@ -270,7 +270,7 @@ class _Connection:
         if not data:
             raise LoadError("the server closed a connection")
         self.feed(data)
-        while self.tls and self.sock.pending():  # type: ignore[attr-defined]
+        while self.tls and self.sock.pending():
             self.feed(self.sock.recv(1 << 20))
 
     def feed(self, data: bytes) -> None:

@@ -378,7 +378,7 @@ class RandomCompositionMachine(StoreMachine):
     string_keys = False
 
     @initialize(recipe=compositions(5))
-    def start(self, recipe: Recipe) -> None:  # type: ignore[override]
+    def start(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._run(self._begin())
 
@@ -398,7 +398,7 @@ RandomCompositionMachine.TestCase.settings = settings(
 TestRandomCompositionMachine = RandomCompositionMachine.TestCase
 
 
-class TestManyRandomCompositions(RandomCompositionMachine.TestCase):  # type: ignore[misc, name-defined]
+class TestManyRandomCompositions(RandomCompositionMachine.TestCase):
     settings = settings(
         RandomCompositionMachine.TestCase.settings, max_examples=150, stateful_step_count=25
     )

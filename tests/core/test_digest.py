@@ -29,7 +29,7 @@ sizes = st.one_of(st.integers(0, MAX_SIZE_BYTES), st.integers())
 
 def outcome(parse: object, *arguments: object) -> object:
     try:
-        return parse(*arguments)  # type: ignore[operator]
+        return parse(*arguments)
     except NativeLinkError as error:
         return error.code, error.message
 

@@ -30,7 +30,7 @@ class Server:
                     "": ActionCacheInstance(self.results, cas=self.cas),
                     "read/only": ActionCacheInstance(self.results, read_only=True),
                 },
-                **settings,  # type: ignore[arg-type]
+                **settings,
             ).methods()
         )
 

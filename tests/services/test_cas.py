@@ -32,14 +32,14 @@ async def stored(store: DictStore, *blobs: bytes) -> list[Digest]:
 
 
 def caller(store: DictStore | DelegatingStore, **settings: int) -> Caller:
-    return Caller(CasService({"": store, "a/b": DictStore()}, **settings).methods())  # type: ignore[arg-type]
+    return Caller(CasService({"": store, "a/b": DictStore()}, **settings).methods())
 
 
 def find(digests: Sequence[Digest], instance: str = "", function: int = 0) -> bytes:
     return pb.FindMissingBlobsRequest(
         instance_name=instance,
         blob_digests=map(digest_message, digests),
-        digest_function=function,  # type: ignore[arg-type]
+        digest_function=function,
     ).SerializeToString()
 
 
@@ -150,7 +150,7 @@ class TestBatchReadBlobs:
 
     async def test_each_blob_has_its_own_status(self) -> None:
         store = FailingStore(SHA256.digest_of(b"bad"))
-        there = await stored(store._backend, b"one", b"x" * 300, b"bad", b"y" * 300)  # type: ignore[arg-type]
+        there = await stored(store._backend, b"one", b"x" * 300, b"bad", b"y" * 300)
         absent = SHA256.digest_of(b"absent")
         malformed = pb.Digest(hash="zz", size_bytes=3)
         asked = [*map(digest_message, (*there, absent, there[0])), malformed]
@@ -289,7 +289,7 @@ class TestBatchUpdateBlobs:
         ]
         assert "4 bytes were sent" in entries[1].status.message
         assert "ZSTD" in entries[3].status.message
-        assert store._backend.blobs == {SHA256.digest_of(b"one"): b"one"}  # type: ignore[attr-defined]
+        assert store._backend.blobs == {SHA256.digest_of(b"one"): b"one"}
 
     async def test_the_advertised_limit_is_enforced(self) -> None:
         store = DictStore()

@@ -34,7 +34,7 @@ def request_of(
     return pb.FindMissingBlobsRequest(
         instance_name=instance,
         blob_digests=[pb.Digest(hash=d.hash, size_bytes=d.size_bytes) for d in asked],
-        digest_function=function,  # type: ignore[arg-type]
+        digest_function=function,
     )
 
 

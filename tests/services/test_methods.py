@@ -24,9 +24,9 @@ async def handler(*_: object) -> bytes:
 def test_a_method_is_what_its_descriptor_says(
     of: object, name: str, client_streaming: bool, server_streaming: bool
 ) -> None:
-    made = method(of, name, handler)  # type: ignore[arg-type]
+    made = method(of, name, handler)
     assert made == Method(
-        f"/{of.full_name}/{name}",  # type: ignore[attr-defined]
+        f"/{of.full_name}/{name}",
         handler,
         made.parse,
         client_streaming,

@@ -26,7 +26,7 @@ from nativelink.testing.fakes import FakeClock, wait_until
 async def test_jobs_of_one_turn_travel_in_as_many_hops_as_there_are_threads() -> None:
     lane = DiskLane("test", threads=2)
     lane.start()
-    jobs = [lane.submit(lambda n=n: n * n) for n in range(100)]  # type: ignore[misc]
+    jobs = [lane.submit(lambda n=n: n * n) for n in range(100)]
     assert [await job for job in jobs] == [n * n for n in range(100)]
     statistics = lane.statistics()
     assert (statistics.jobs, statistics.hops, statistics.waiting) == (100, 2, 0)
@@ -85,7 +85,7 @@ async def test_closing_a_lane_finishes_what_was_submitted() -> None:
     lane.start()
     done: list[int] = []
     for n in range(50):
-        lane.submit(lambda n=n: done.append(n))  # type: ignore[misc]
+        lane.submit(lambda n=n: done.append(n))
     await lane.close()
     assert sorted(done) == list(range(50))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-")]

@@ -622,8 +622,7 @@ async def test_below_the_low_water_mark_the_oldest_files_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     available = 1 << 30
-    space = lambda fd: DiskSpace(1 << 30, available)  # noqa: E731 - reads the variable anew
-    monkeypatch.setattr(DiskSpace, "of", space)
+    monkeypatch.setattr(DiskSpace, "of", lambda fd: DiskSpace(1 << 30, available))
     async with make(tmp_path) as store:
         await scanned(store)
         for n in range(4):

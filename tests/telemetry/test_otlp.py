@@ -54,7 +54,7 @@ def filled() -> Registry:
 def pusher(registry: Registry, exporter: object) -> MetricsPusher:
     return MetricsPusher(
         registry,
-        exporter,  # type: ignore[arg-type]
+        exporter,
         resource=process_resource("1.2.3"),
         clock=SystemClock(),
         interval_s=0.001,

@@ -90,7 +90,7 @@ class RaisesInHas(DictStore):
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         for key in keys:
             if key not in self.blobs and not is_empty(key):
-                await self.get(key, None)  # type: ignore[arg-type]
+                await self.get(key, None)
         return await super().has(keys)
 
 

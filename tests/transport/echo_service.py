@@ -148,7 +148,7 @@ async def main(arguments: argparse.Namespace) -> None:
         tls=tls,
     )
     await server.start()
-    print(f"listening on {server.address[0]}:{server.address[1]}", flush=True)  # noqa: T201
+    print(f"listening on {server.address[0]}:{server.address[1]}", flush=True)  # noqa: T201 - for who started it
     try:
         await asyncio.Event().wait()
     finally:

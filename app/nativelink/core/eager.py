@@ -26,7 +26,10 @@ _OWN_REFERENCES: Final = 3
 
 
 class _StandIn:
-    """`current_task()` of a coroutine's eager part; afterwards an alias of its task."""
+    """`current_task()` of a coroutine's eager part; afterwards an alias of its task.
+
+    asyncio takes anything for a task; its type stubs do not, hence each `type: ignore` below.
+    """
 
     __slots__ = ("__weakref__", "_early", "task")
 

@@ -29,7 +29,7 @@ class NoopStore:
         sink: Sink,  # noqa: ARG002 - nothing is ever written
         *,
         offset: int = 0,
-        limit: int | None = None,  # noqa: ARG002
+        limit: int | None = None,  # noqa: ARG002 - nothing is ever written
     ) -> None:
         if key not in EMPTY_DIGESTS:
             raise absent(key)
@@ -38,7 +38,7 @@ class NoopStore:
 
     async def put(
         self,
-        key: StoreKey,  # noqa: ARG002
+        key: StoreKey,  # noqa: ARG002 - nothing is kept under it
         source: Source,
     ) -> int:
         return await drain(source)

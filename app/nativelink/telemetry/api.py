@@ -150,15 +150,13 @@ def _points_of(callback: CallbackT) -> Callable[[], Iterable[NumberPoint]]:
     """A callback of the API, a function or a generator that yields once per collection."""
     options = otel.CallbackOptions()
     if isinstance(callback, Generator):
-        generator = callback
-        next(generator)  # Up to its first yield, which takes the first options.
-        ask: Callable[[], Iterable[otel.Observation]] = lambda: generator.send(options)  # noqa: E731
+        next(callback)  # Up to its first yield, which takes the first options.
+        ask: Callable[[otel.CallbackOptions], Iterable[otel.Observation]] = callback.send
     else:
-        function = callback
-        ask = lambda: function(options)  # noqa: E731
+        ask = callback
 
     def points() -> Iterable[NumberPoint]:
-        for observation in ask():
+        for observation in ask(options):
             pairs = tuple(sorted(_plain(observation.attributes).items()))
             yield NumberPoint(pairs, observation.value)
 

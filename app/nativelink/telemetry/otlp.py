@@ -208,6 +208,7 @@ def _histograms(
             sum=point.sum,
             bucket_counts=list(point.counts),
             explicit_bounds=list(bounds),
+            # Optional in OTLP, and left out if None; the SDK's types know only its own points.
             min=None,  # type: ignore[arg-type]
             max=None,  # type: ignore[arg-type]
         )

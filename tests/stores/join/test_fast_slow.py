@@ -280,7 +280,7 @@ async def test_a_write_that_failed_after_the_slow_side_kept_it_hides_the_older_v
     pair = Pair()
 
     class CommitsAndFails(DictStore):
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             await super().put(key, source)
             raise injected()
 
@@ -372,7 +372,7 @@ async def test_the_fast_side_shows_nothing_before_the_slow_side_has_it():
         class Committing(DictStore):
             """Holds the commit back."""
 
-            async def put(self, key, source, gate=gate):  # type: ignore[no-untyped-def]
+            async def put(self, key, source, gate=gate):
                 data = b"".join([chunk async for chunk in _chunks(source)])
                 await gate.wait()
                 self.blobs[key] = data
@@ -412,7 +412,7 @@ async def test_a_slow_fast_side_holds_the_writer_back_instead_of_filling_memory(
     gate = Gate()
 
     class Stuck(DictStore):
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             await source.read()
             await gate.wait()
             while await source.read():
@@ -468,7 +468,7 @@ class Held(DictStore):
         super().__init__()
         self.gates: dict[bytes, Gate] = {}
 
-    async def put(self, key, source):  # type: ignore[no-untyped-def]
+    async def put(self, key, source):
         data = b"".join([chunk async for chunk in _chunks(source)])
         if data in self.gates:
             await self.gates[data].wait()
@@ -711,7 +711,7 @@ async def test_a_reader_who_comes_while_the_fast_side_commits_reads_along():
     gate = Gate()
 
     class Committing(DictStore):
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             size = await super().put(key, source)
             self.blobs.pop(key)
             await gate.wait()
@@ -737,7 +737,7 @@ async def test_a_store_that_cannot_keep_a_blob_is_told_its_size_beforehand():
     sizes: list[int | None] = []
 
     class Asking(DictStore):
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             sizes.append(source.size)
             return await super().put(key, source)
 
@@ -828,22 +828,22 @@ async def test_memory_is_bounded_by_the_window():
     class Made:
         """Gives the blob without having it, takes everything and keeps nothing."""
 
-        async def has(self, keys):  # type: ignore[no-untyped-def]
+        async def has(self, keys):
             return [key.size_bytes for key in keys]
 
-        async def get(self, key, sink, *, offset=0, limit=None):  # type: ignore[no-untyped-def]
+        async def get(self, key, sink, *, offset=0, limit=None):
             for _ in range(offset // len(piece), count):
                 await asyncio.sleep(0)
                 await sink.write(bytes(bytearray(piece)))
 
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             size = 0
             while chunk := await source.read():
                 size += len(chunk)
             return size
 
     class Absent(Made):
-        async def get(self, key, sink, *, offset=0, limit=None):  # type: ignore[no-untyped-def]
+        async def get(self, key, sink, *, offset=0, limit=None):
             raise NativeLinkError(Code.NOT_FOUND, "nothing here")
 
     class Hashing:

@@ -93,7 +93,7 @@ async def test_every_output_file_is_needed(fixture: Fixture):
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 async def test_stdout_and_stderr_are_needed_unless_they_are_inlined(fixture: Fixture, name: str):
     digest = fixture.blob(b"said")
-    result = reapi.ActionResult(**{f"{name}_digest": digest})  # type: ignore[arg-type]
+    result = reapi.ActionResult(**{f"{name}_digest": digest})
     fixture.put(result)
     assert await fixture.is_there()
     fixture.remove(digest)

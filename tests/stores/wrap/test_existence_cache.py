@@ -23,7 +23,7 @@ class Fixture:
         self.clock = FakeClock()
         self.store = ExistenceCacheStore(
             self.backend,
-            eviction=EvictionPolicy(**policy),  # type: ignore[arg-type]
+            eviction=EvictionPolicy(**policy),
             clock=self.clock,
             removals=self.blobs if feed else None,
         )
@@ -62,11 +62,11 @@ async def test_only_what_is_unknown_is_asked_for_and_all_of_it_at_once():
     asked: list[list[Digest]] = []
     has = fixture.blobs.has
 
-    async def listen(keys):  # type: ignore[no-untyped-def]
+    async def listen(keys):
         asked.append(list(keys))
         return await has(keys)
 
-    fixture.blobs.has = listen  # type: ignore[method-assign]
+    fixture.blobs.has = listen
     batch = [KEYS[12], *KEYS[3:8], KEYS[12], KEYS[6]]
     assert await fixture.has(*batch) == [None, 1, 1, 1, 1, 1, None, 1]
     assert asked == [[KEYS[12], *KEYS[5:8]]]
@@ -134,7 +134,7 @@ async def test_a_read_that_fails_otherwise_forgets_nothing():
     fixture.backend.get_error = injected()
     with pytest.raises(NativeLinkError):
         await fixture.store.get(KEYS[0], NullSink())
-    fixture.asked  # noqa: B018
+    assert fixture.asked == 1
     assert await fixture.has(KEYS[0]) == [1]
     assert fixture.asked == 0
 
@@ -144,7 +144,7 @@ async def test_being_asked_for_does_not_make_younger_and_being_put_does():
     put_behind(fixture, KEYS[0])
     await fixture.has(KEYS[0])
     await fixture.store.put(KEYS[1], BytesSource(b"x"))
-    fixture.asked  # noqa: B018
+    assert fixture.asked == 1
     for _ in range(4):
         fixture.clock.advance(24)
         await fixture.has(KEYS[0], KEYS[1])
@@ -202,16 +202,16 @@ async def test_what_is_removed_while_a_call_is_under_way_is_not_remembered(call:
     class Late:
         """Answers what was true when it was asked, later."""
 
-        async def has(self, keys):  # type: ignore[no-untyped-def]
+        async def has(self, keys):
             answer = await fixture.blobs.has(keys)
             await gate.wait()
             return answer
 
-        async def get(self, key, sink, **range_):  # type: ignore[no-untyped-def]
+        async def get(self, key, sink, **range_):
             await fixture.blobs.get(key, sink, **range_)
             await gate.wait()
 
-        async def put(self, key, source):  # type: ignore[no-untyped-def]
+        async def put(self, key, source):
             size = await fixture.blobs.put(key, source)
             await gate.wait()
             return size
@@ -241,7 +241,7 @@ async def test_concurrent_questions_share_one_answer():
     gate = Gate()
 
     class Gated(FaultyStore):
-        async def has(self, keys):  # type: ignore[no-untyped-def]
+        async def has(self, keys):
             await gate.wait()
             return await super().has(keys)
 
@@ -266,7 +266,7 @@ async def test_who_waits_for_a_question_that_is_cancelled_asks_himself():
     gate = Gate()
 
     class Gated(FaultyStore):
-        async def has(self, keys):  # type: ignore[no-untyped-def]
+        async def has(self, keys):
             await gate.wait()
             return await super().has(keys)
 
@@ -291,7 +291,7 @@ async def test_a_backend_that_fails_fails_all_who_wait_and_is_asked_once():
     has = fixture.backend.has
 
     class Gated(FaultyStore):
-        async def has(self, keys):  # type: ignore[no-untyped-def]
+        async def has(self, keys):
             await gate.wait()
             return await has(keys)
 

@@ -108,7 +108,7 @@ async def test_the_request_says_which_function_it_is():
 
 async def test_a_size_that_is_announced_wrongly_is_refused_before_anything_is_read():
     class Unread(BytesSource):
-        async def read(self):  # type: ignore[no-untyped-def]
+        async def read(self):
             raise AssertionError("nothing is to be read")
 
     with pytest.raises(NativeLinkError, match="299999 bytes were sent"):

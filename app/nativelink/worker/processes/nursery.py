@@ -56,8 +56,8 @@ def _reset_signals() -> None:
 class _Nursery:
     """Forks slots, and cleans up after those that were killed."""
 
-    def __init__(self) -> None:
-        self._server = socket.socket(fileno=SOCKET)
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
         self._slots: dict[int, int] = {}
         self._wakeup, self._ended = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -171,11 +171,13 @@ def main() -> None:
         Tree(nursery, alone=False, floor_kb=0).kill(math.inf)
         return
     become_subreaper()
+    # Open until nothing is left, for its end tells the server so.
+    server = socket.socket(fileno=SOCKET)
     try:
         signal.signal(signal.SIGUSR1, _orphaned)
         die_with_parent(signal.SIGUSR1)
         if os.getppid() == guard:
-            _Nursery().serve()
+            _Nursery(server).serve()
     except _Orphaned:
         pass
     Tree(0, alone=False, floor_kb=0).kill(math.inf)

@@ -1,7 +1,7 @@
 """Finding the program of an action and starting it, or saying why not."""
 
 # pathlib would be a good part of these small processes' memory.
-# ruff: noqa: PTH
+# ruff: noqa: PTH109, PTH110, PTH112, PTH113, PTH118, PTH123
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A slot: runs one program after another, and answers when all of each is gone."""
 
 # pathlib would be a good part of these small processes' memory.
-# ruff: noqa: PTH
+# ruff: noqa: PTH123
 
 from __future__ import annotations
 

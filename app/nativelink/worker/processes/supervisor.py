@@ -184,24 +184,12 @@ class Supervisor:
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        with theirs:
-            try:
-                # Not blocking: the parent waits for the exec, not for the program.
-                guard = os.posix_spawn(  # noqa: ASYNC222
-                    sys.executable,
-                    [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT)],
-                    environment,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET),
-                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-                        (os.POSIX_SPAWN_DUP2, 0, 1),
-                    ],
-                    setsid=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
+        try:
+            with theirs:
+                guard = _spawn(theirs)
+        except OSError as error:
+            ours.close()
+            raise unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
         supervisor = cls(ours, guard)
         try:
             async with asyncio.timeout(_START_S):
@@ -296,6 +284,21 @@ class Supervisor:
 
 #: Why an action's run failed when the nursery or the guard was killed.
 _DEAD: Final = "the action was killed because its supervisor died"
+
+
+def _spawn(theirs: socket.socket) -> int:
+    """Start a guard; its pid."""
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT)],
+        {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET),
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+        ],
+        setsid=True,
+    )
 
 
 def _reason(status: int) -> str:

@@ -95,7 +95,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes = b"") -> None:
-    """Mount something, as mount(2) says."""
+    """Mount something."""
     if _libc.mount(source, target, kind, flags, options):
         number = ctypes.get_errno()
         raise OSError(number, f"mount: {os.strerror(number)}", os.fsdecode(target))

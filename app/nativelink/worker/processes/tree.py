@@ -1,7 +1,7 @@
 """All that came of a program: measured while it runs, killed when it ends."""
 
 # pathlib would be a good part of these small processes' memory.
-# ruff: noqa: PTH
+# ruff: noqa: PTH123, PTH208
 
 from __future__ import annotations
 

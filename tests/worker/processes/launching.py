@@ -1,0 +1,98 @@
+"""What tests of processes need: launches, and news from the processes without sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from nativelink.worker.launch import Launch, Limits
+
+#: Long enough that only a defect reaches it.
+FOREVER_S = 100.0
+PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+class Yard:
+    """A directory of an action, with a pipe through which its processes tell their pids."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stdout = directory / "stdout"
+        self.stderr = directory / "stderr"
+        self.told = directory / "told"
+        os.mkfifo(self.told)
+        self._reader = os.open(self.told, os.O_RDWR | os.O_NONBLOCK)
+        self._received = b""
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+    def launch(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] = PATH,
+        working_directory: Path | None = None,
+        network: bool = False,
+        limits: Limits | None = None,
+    ) -> Launch:
+        return Launch(
+            arguments=arguments,
+            environment=environment,
+            working_directory=working_directory or self.directory,
+            action_directory=self.directory,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            network=network,
+            limits=limits or Limits(),
+        )
+
+    def shell(self, script: str) -> Launch:
+        return self.launch("/bin/sh", "-c", script)
+
+    def python(self, script: str) -> Launch:
+        return self.launch(sys.executable, "-I", "-S", "-c", script)
+
+    async def lines(self, count: int) -> list[str]:
+        """The next lines that processes wrote to `told`."""
+        loop = asyncio.get_running_loop()
+        while self._received.count(b"\n") < count:
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(self._reader, readable.set_result, None)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(self._reader)
+            self._received += os.read(self._reader, 65536)
+        *lines, rest = self._received.split(b"\n", count)
+        self._received = rest
+        return [line.decode() for line in lines]
+
+    async def pids(self, count: int) -> list[int]:
+        """The pids that processes wrote to `told`."""
+        return [int(line) for line in await self.lines(count)]
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait until a process has ended, whoever has to reap it."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        assert poll.poll(30_000), f"process {pid} does not end"
+    finally:
+        os.close(handle)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

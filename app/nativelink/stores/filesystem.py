@@ -1,9 +1,10 @@
 """Blobs in files, one each, compatible with NativeLink's directories.
 
 What is where: `filesystem_layout` knows names and directories, `filesystem_scan` finds what is
-there at the start, `filesystem_read` and `filesystem_write` move bytes, `group_commit` makes them
-durable, `disk` says on which thread a system call runs, `free_space` keeps the disk from filling
-up, and `eviction` says what leaves. This module is the store that they make.
+there at the start, `filesystem_read` and `filesystem_write` move bytes, `filesystem_reader` gives
+up files that are not what they should be, `group_commit` makes them durable, `disk` says on which
+thread a system call runs, `free_space` keeps the disk from filling up, and `eviction` says what
+leaves. This module is the store that they make.
 
 All names change on the event loop's thread: renames into place and the map of entries go hand in
 hand, without a lock. Only removing evicted files happens elsewhere, and a key whose file is being
@@ -29,8 +30,6 @@ from typing import Final, Self
 from nativelink.core.clock import Clock
 from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
 from nativelink.core.errors import (
-    Code,
-    NativeLinkError,
     missing_blob,
     out_of_range,
     unavailable,
@@ -47,7 +46,8 @@ from nativelink.stores.disk import (
 from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
 from nativelink.stores.filesystem_files import FilesystemFiles
 from nativelink.stores.filesystem_layout import Layout
-from nativelink.stores.filesystem_read import BlobFile, CachedReads, FileShrankError, stream_file
+from nativelink.stores.filesystem_read import SMALL_READ_BYTES, BlobFile, CachedReads
+from nativelink.stores.filesystem_reader import FileReader
 from nativelink.stores.filesystem_remove import Removals
 from nativelink.stores.filesystem_scan import Found, StartupScan
 from nativelink.stores.filesystem_write import TempFile, gather, write_stream
@@ -59,8 +59,6 @@ __all__ = ["FilesystemStatistics", "FilesystemStore"]
 
 log = logging.getLogger(__name__)
 
-#: Files up to this size are read whole, and at once if they are in the page cache: 10 us.
-_SMALL_READ_BYTES: Final = 128 << 10
 #: What one hop to the disk reads, unless there are so many reads that their pieces must be smaller.
 _READ_PIECE_BYTES: Final = 512 << 10
 #: Blobs up to this size are written at once, into the page cache: 80 us.
@@ -139,11 +137,6 @@ class FilesystemStore:
         self._now = clock.monotonic
         self._block_size = block_size
         self._max_bytes = eviction.max_bytes
-        self._read_budget = PieceBudget(
-            _TRANSFER_BYTES // 2,
-            smallest_bytes=_SMALLEST_PIECE_BYTES,
-            largest_bytes=max(read_buffer_size, _READ_PIECE_BYTES),
-        )
         self._write_budget = PieceBudget(
             _TRANSFER_BYTES // 2,
             smallest_bytes=_SMALLEST_PIECE_BYTES,
@@ -174,6 +167,20 @@ class FilesystemStore:
         #: An upload of the same value is not acknowledged for being there already.
         self._undurable: dict[StoreKey, WrittenFile] = {}
         self._removals = Removals(self._layout, self._writes)
+        self._files = FileReader(
+            self._layout,
+            self._map,
+            now=self._now,
+            lane=self._reads,
+            budget=PieceBudget(
+                _TRANSFER_BYTES // 2,
+                smallest_bytes=_SMALLEST_PIECE_BYTES,
+                largest_bytes=max(read_buffer_size, _READ_PIECE_BYTES),
+            ),
+            cached=self._cached,
+            guard=self._guard,
+            evict_page_cache=evict_page_cache,
+        )
         #: `LocalFiles`: what a worker on this machine needs.
         self.files = FilesystemFiles(
             self, self._layout, self._map, now=self._now, lane=self._writes
@@ -305,7 +312,7 @@ class FilesystemStore:
             return
         directory, name = self._layout.content(key)
         is_cached = self._guard.allowed and not self._evict_page_cache
-        if is_cached and size <= _SMALL_READ_BYTES:
+        if is_cached and size <= SMALL_READ_BYTES:
             began = timer()
             data = self._cached.whole(directory, name, size)
             self._guard.took(timer() - began)
@@ -319,17 +326,17 @@ class FilesystemStore:
         while True:
             file = BlobFile(directory, name)
             try:
-                size = await self._open(key, file, size, offset, limit, is_cached=is_cached)
+                size = await self._files.open(key, file, size, offset, limit, is_cached=is_cached)
                 if size is None:
                     size = await self._find(key)
                     continue
                 if offset > size:
                     raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
                 end = size if limit is None else min(size, offset + limit)
-                await self._stream(key, file, sink, offset, end)
+                await self._files.stream(key, file, sink, offset, end)
                 return
             finally:
-                self._close(key, file)
+                self._files.close(key, file)
 
     async def _find(self, key: StoreKey) -> int:
         """The size of a value that the map does not know.
@@ -347,97 +354,6 @@ class FilesystemStore:
         if key not in found:
             raise absent(key)
         return found[key]
-
-    async def _open(
-        self,
-        key: StoreKey,
-        file: BlobFile,
-        expected: int,
-        offset: int,
-        limit: int | None,
-        *,
-        is_cached: bool,
-    ) -> int | None:
-        """Open a value's file; its size, or None if the key must be looked up again.
-
-        A file that is not in the page cache is opened and its first piece read in one hop.
-
-        Raises:
-            NativeLinkError: NOT_FOUND if it is gone or its size is wrong.
-        """
-        actual: int | None = None
-        try:
-            if is_cached:
-                began = timer()
-                actual = file.open()
-                self._guard.took(timer() - began)
-            else:
-                length = max(self._read_budget.piece_bytes, _SMALL_READ_BYTES)
-                if limit is not None:
-                    length = min(limit, length)
-                actual = await self._reads.run(partial(file.open_and_read, offset, length))
-        except FileShrankError as error:
-            actual = error.size
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise disk_error(error, f"reading {key}") from error
-        known = self._map.peek(key, self._now())
-        if actual is not None and actual in {expected, known}:
-            return actual
-        if known is not None and (known != expected or self._layout.size_of(key) == known):
-            # It was replaced, or evicted and put again, while it was opened. Names change on this
-            # thread only, so what is found on it now is the truth.
-            return None
-        self._lose(key, expected, actual)
-        raise absent(key)
-
-    async def _stream(
-        self, key: StoreKey, file: BlobFile, sink: Sink, position: int, end: int
-    ) -> None:
-        try:
-            with self._read_budget as budget:
-                await stream_file(
-                    file,
-                    sink,
-                    position,
-                    end,
-                    lane=self._reads,
-                    cached=self._cached,
-                    guard=self._guard,
-                    budget=budget,
-                )
-        except OSError as error:
-            raise disk_error(error, f"reading {key}") from error
-        except FileShrankError as error:
-            if (
-                self._map.peek(key, self._now()) == file.size
-                and self._layout.size_of(key) != file.size
-            ):
-                self._lose(key, file.size, error.size)
-            raise NativeLinkError(Code.DATA_LOSS, f"reading {key}: {error}") from error
-
-    def _close(self, key: StoreKey, file: BlobFile) -> None:
-        if self._evict_page_cache or key not in self._map:
-            # Forgetting pages, or freeing the blocks of a removed file, takes its time.
-            def close() -> None:
-                if self._evict_page_cache:
-                    file.forget_cached()
-                file.close()
-
-            self._reads.submit(close)
-        else:
-            file.close()
-
-    def _lose(self, key: StoreKey, expected: int, actual: int | None) -> None:
-        """Forget a value whose file is not what was stored."""
-        if self._map.remove(key) is not None:
-            log.warning(
-                "the file of %s was changed by someone else and is given up: it had %d bytes, %s",
-                key,
-                expected,
-                "now it is gone" if actual is None else f"now {actual}",
-            )
 
     # Writing.
 
@@ -514,7 +430,7 @@ class FilesystemStore:
 
     def _equals_cached(self, key: StoreKey, chunks: list[Chunk], size: int) -> bool | None:
         """Whether a value is what the key has already; None if that takes the disk to answer."""
-        if size > _SMALL_READ_BYTES or not self._guard.allowed:
+        if size > SMALL_READ_BYTES or not self._guard.allowed:
             return None
         cached = self._cached.whole(*self._layout.content(key), size)
         # Both as bytes, because comparing a memoryview goes item by item.

@@ -12,8 +12,10 @@ from typing import Final
 from nativelink.core.streams import Chunk, Sink
 from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, timer
 
-__all__ = ["BlobFile", "CachedReads", "FileShrankError", "stream_file"]
+__all__ = ["SMALL_READ_BYTES", "BlobFile", "CachedReads", "FileShrankError", "stream_file"]
 
+#: Files up to this size are read whole, and at once if they are in the page cache: 10 us.
+SMALL_READ_BYTES: Final = 128 << 10
 #: Pieces from the page cache are no larger: 30 us each, and they stay in the processor's cache.
 _CACHED_PIECE_BYTES: Final = 256 << 10
 #: A read from the page cache gives way to others after so much.

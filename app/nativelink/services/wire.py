@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.core.streams import Chunk
+from nativelink.core.varint import varint
 
 __all__ = ["WriteRequest", "parse_write_request", "varint"]
 
@@ -19,25 +20,12 @@ _FIXED_SIZES: Final = {_FIXED64: 8, _FIXED32: 4}
 _INT64_SIGN: Final = 1 << 63
 _UINT64: Final = (1 << 64) - 1
 _MAX_VARINT_BYTES: Final = 10
-_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
 
 _FIRST_TAG: Final = 1 << 3
 _NAME_TAG: Final = 1 << 3 | _LENGTH
 _OFFSET_TAG: Final = 2 << 3 | _VARINT
 _FINISH_TAG: Final = 3 << 3 | _VARINT
 _DATA_TAG: Final = 10 << 3 | _LENGTH
-
-
-def varint(value: int) -> bytes:
-    """A non-negative number in base 128, least significant group first."""
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    groups = bytearray()
-    while value >= 0x80:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
 
 
 class WriteRequest(NamedTuple):

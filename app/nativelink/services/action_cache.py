@@ -27,11 +27,11 @@ from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
 from nativelink.stores.store import Store, write_bytes
 
-__all__ = ["ActionCacheInstance", "ActionCacheService"]
+__all__ = ["MAX_RESULT_BYTES", "ActionCacheInstance", "ActionCacheService"]
 
 _SERVICE: Final = service(pb.DESCRIPTOR, "ActionCache")
 #: A result is a list of names; one that is larger than this is none. (NativeLink's limit.)
-_MAX_RESULT_BYTES: Final = 10 * 1024 * 1024
+MAX_RESULT_BYTES: Final = 10 * 1024 * 1024
 _NO_RESULT: Final = "no result is cached for this action"
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class ActionCacheService:
         if is_empty(digest):
             # Stores have the empty blob always; but no action is empty: it names its command.
             raise not_found(f"no result of {digest}: an empty message is no Action")
-        sink = BytesSink(_MAX_RESULT_BYTES)
+        sink = BytesSink(MAX_RESULT_BYTES)
         try:
             await instance.store.get(digest, sink)
         except NativeLinkError as error:
@@ -134,9 +134,9 @@ class ActionCacheService:
         result = request.action_result
         _check_digests(result)
         data = result.SerializeToString()
-        if len(data) > _MAX_RESULT_BYTES:
+        if len(data) > MAX_RESULT_BYTES:
             raise invalid_argument(
-                f"the result of {digest} has {len(data)} bytes; {_MAX_RESULT_BYTES} are allowed"
+                f"the result of {digest} has {len(data)} bytes; {MAX_RESULT_BYTES} are allowed"
             )
         await write_bytes(instance.store, digest, data)
         return data

@@ -1,0 +1,1 @@
+"""Schedulers around another scheduler."""

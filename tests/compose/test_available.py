@@ -47,10 +47,16 @@ def test_all_stores_that_cannot_be_opened_are_named():
     ]
 
 
-def test_schedulers_workers_and_services_that_are_missing_are_named():
+def test_schedulers_and_services_that_are_missing_are_named():
     text = """{
       stores: [{ name: "CAS", memory: {} }],
-      schedulers: [{ name: "MAIN", simple: {} }],
+      schedulers: [{
+        name: "MAIN",
+        cache_lookup: {
+          ac_store: "CAS",
+          scheduler: { simple: { experimental_backend: { redis: { redis_store: "CAS" } } } },
+        },
+      }],
       servers: [{
         name: "public",
         listener: { http: { socket_address: "127.0.0.1:0" } },
@@ -62,8 +68,8 @@ def test_schedulers_workers_and_services_that_are_missing_are_named():
       experimental_origin_events: { publisher: { store: "CAS" } },
     }"""
     assert list(unavailable(config(text))) == [
-        "schedulers/MAIN: simple is not available in this version",
-        "servers/public/services/execution: this service is not available in this version",
+        "schedulers/MAIN/scheduler/experimental_backend: a scheduler's state in Redis is not "
+        "available in this version",
         "servers/public/services/experimental_bep: this service is not available in this version",
         "experimental_origin_events: they are not available in this version",
     ]

@@ -11,6 +11,7 @@ from typing import Final
 
 from nativelink.config.fields import Spec
 from nativelink.config.specs import Config
+from nativelink.config.specs_schedulers import RedisBackendSpec
 
 __all__ = ["ignored", "unavailable"]
 
@@ -26,7 +27,7 @@ _STORES: Final = frozenset(
         "shard",
     }
 )
-_SERVICES: Final = ("execution", "fetch", "push", "worker_api", "experimental_bep")
+_SERVICES: Final = ("fetch", "push", "experimental_bep")
 
 
 def unavailable(config: Config) -> Iterator[str]:
@@ -36,11 +37,9 @@ def unavailable(config: Config) -> Iterator[str]:
             if spec.KIND in _STORES:
                 yield f"{path}: {spec.KIND} is not available in this version"
     for scheduler in config.schedulers or ():
-        yield (
-            f"schedulers/{scheduler.name}: {scheduler.spec.KIND} is not available in this version"
-        )
-    for index, worker in enumerate(config.workers or ()):
-        yield f"workers/{worker.local.name or index}: workers are not available in this version"
+        for path, spec in _tree(f"schedulers/{scheduler.name}", scheduler.spec):
+            if isinstance(spec, RedisBackendSpec):
+                yield f"{path}: a scheduler's state in Redis is not available in this version"
     for index, server in enumerate(config.servers):
         where = f"servers/{server.name or index}/services"
         for name in _SERVICES:

@@ -12,6 +12,7 @@ from typing import Final
 from nativelink.compose.environment import Environment
 from nativelink.compose.listeners import server_settings, tls_settings
 from nativelink.compose.pages import Snapshot, page_routes
+from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.services import cache_instances, offered, service_methods
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs import Config
@@ -51,6 +52,7 @@ class Listener:
         services: what gRPC offers there, as the configuration calls it.
         instances: names under which the whole cache is there (CAS, ByteStream, capabilities, AC).
         pages: paths of plain HTTP.
+        methods: what gRPC calls there, for callers in this process.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Listener:
     services: tuple[str, ...]
     instances: tuple[str, ...]
     pages: tuple[str, ...]
+    methods: tuple[Method, ...] = ()
 
     async def drain(self, grace_s: float) -> bool:
         """Take no new calls and let those under way finish.
@@ -84,7 +87,7 @@ class Listener:
 
 
 async def open_listeners(
-    config: Config, stores: StoreBuilder, env: Environment
+    config: Config, stores: StoreBuilder, schedulers: SchedulerBuilder, env: Environment
 ) -> Sequence[Listener]:
     """Open every port of a configuration; each is closed by `env.lifetimes`.
 
@@ -100,7 +103,7 @@ async def open_listeners(
     for index, spec in enumerate(config.servers):
         name = spec.name or str(index)
         with context(f"servers/{name}"):
-            listeners.append(await _open(name, spec, stores, env, snapshot))
+            listeners.append(await _open(name, spec, stores, schedulers, env, snapshot))
     prometheus = config.global_.metrics.prometheus
     if prometheus is not None:
         with context("global/metrics/prometheus"):
@@ -118,13 +121,16 @@ async def _open(
     name: str,
     spec: ServerSpec,
     stores: StoreBuilder,
+    schedulers: SchedulerBuilder,
     env: Environment,
     snapshot: Snapshot,
 ) -> Listener:
     http = spec.listener.http
     settings = server_settings(http)
     tls = None if http.tls is None else tls_settings(http.tls)
-    methods = await service_methods(spec.services, settings.max_message_bytes, stores, env)
+    methods = await service_methods(
+        spec.services, settings.max_message_bytes, stores, schedulers, env
+    )
     health = HealthService(_names(methods))
     methods += health.methods()
     methods += ReflectionService(_names(methods)).methods()
@@ -149,7 +155,7 @@ async def _open(
     address = await _start(server, env)
     _observe(name, server, env)
     pages = tuple(route.path for route in routes if route.path != "/")
-    return Listener(name, server, health, address, tls, services, instances, pages)
+    return Listener(name, server, health, address, tls, services, instances, pages, tuple(methods))
 
 
 def _observe(name: str, server: Server, env: Environment) -> None:

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from nativelink.compose.environment import Environment
+from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import (
     AcServiceSpec,
     ByteStreamServiceSpec,
     CapabilitiesServiceSpec,
     CasServiceSpec,
+    ExecutionServiceSpec,
     InstanceSpec,
     ServicesSpec,
+    WorkerApiSpec,
 )
 from nativelink.core.errors import context, invalid_argument
 from nativelink.core.rpc import Method
@@ -33,7 +36,11 @@ Instance = TypeVar("Instance", bound=InstanceSpec)
 
 
 async def service_methods(
-    spec: ServicesSpec, max_message_bytes: int, stores: StoreBuilder, env: Environment
+    spec: ServicesSpec,
+    max_message_bytes: int,
+    stores: StoreBuilder,
+    schedulers: SchedulerBuilder,
+    env: Environment,
 ) -> list[Method]:
     """The methods of all services of one listener.
 
@@ -41,10 +48,12 @@ async def service_methods(
         spec: what the listener offers.
         max_message_bytes: the longest message that it takes.
         stores: the stores that the specs name.
+        schedulers: the schedulers that they name.
         env: collaborators.
 
     Raises:
-        NativeLinkError: INVALID_ARGUMENT for an unknown store or a name that stands twice.
+        NativeLinkError: INVALID_ARGUMENT for an unknown store or scheduler, or a name that stands
+            twice.
     """
     # Never 0, which would say that there is no limit (REAPI v2, CacheCapabilities).
     max_batch_bytes = min(
@@ -59,14 +68,20 @@ async def service_methods(
     if spec.ac:
         found += await _action_cache(spec.ac, spec.cas, max_batch_bytes, stores, env)
     if spec.capabilities:
-        found += _capabilities(spec.capabilities, spec.ac, max_batch_bytes, env)
+        found += _capabilities(spec.capabilities, spec.ac, max_batch_bytes, schedulers, env)
+    if spec.execution:
+        found += await _execution(spec.execution, max_batch_bytes, stores, schedulers, env)
+    if spec.worker_api is not None:
+        found += _worker_api(spec.worker_api, schedulers)
     return found
 
 
 def offered(spec: ServicesSpec) -> tuple[str, ...]:
     """The gRPC services of a listener, as the configuration calls them."""
     return tuple(
-        name for name in ("cas", "ac", "capabilities", "bytestream") if getattr(spec, name)
+        name
+        for name in ("cas", "ac", "capabilities", "bytestream", "execution", "worker_api")
+        if getattr(spec, name)
     )
 
 
@@ -137,21 +152,72 @@ async def _action_cache(
     ).methods()
 
 
+async def _execution(
+    specs: Sequence[ExecutionServiceSpec],
+    max_batch_bytes: int,
+    stores: StoreBuilder,
+    schedulers: SchedulerBuilder,
+    env: Environment,
+) -> Sequence[Method]:
+    from nativelink.services.execution import ExecutionInstance, ExecutionService
+    from nativelink.services.operations import OperationsService
+
+    instances: dict[str, ExecutionInstance] = {}
+    for spec in _distinct("execution", specs):
+        with context(_path("execution", spec)):
+            scheduler = schedulers.named(spec.scheduler).scheduler
+        instances[spec.instance_name] = ExecutionInstance(
+            await _store("execution", spec, spec.cas_store, stores), scheduler
+        )
+    execution = ExecutionService(
+        instances,
+        clock=env.clock,
+        default_function=env.digest_function,
+        max_inlined_bytes=max_batch_bytes,
+    )
+    operations = OperationsService({name: each.scheduler for name, each in instances.items()})
+    return [*execution.methods(), *operations.methods()]
+
+
+def _worker_api(spec: WorkerApiSpec, schedulers: SchedulerBuilder) -> Sequence[Method]:
+    from nativelink.services.worker_api import WorkerApiService
+
+    with context("services/worker_api"):
+        gateway = schedulers.named(spec.scheduler).local
+        if gateway is None:
+            raise invalid_argument(
+                f"workers cannot join {spec.scheduler!r}: it passes actions on to another server"
+            )
+    return WorkerApiService(gateway).methods()
+
+
 def _capabilities(
     specs: Sequence[CapabilitiesServiceSpec],
     action_caches: Sequence[AcServiceSpec],
     max_batch_bytes: int,
+    schedulers: SchedulerBuilder,
     env: Environment,
 ) -> Sequence[Method]:
     writable = {spec.instance_name for spec in action_caches if not spec.read_only}
     return CapabilitiesService(
         {
-            spec.instance_name: CapabilitiesInstance(spec.instance_name in writable)
+            spec.instance_name: CapabilitiesInstance(
+                spec.instance_name in writable, _platform_properties(spec, schedulers)
+            )
             for spec in _distinct("capabilities", specs)
         },
         default_function=env.digest_function,
         max_batch_total_size_bytes=max_batch_bytes,
     ).methods()
+
+
+def _platform_properties(
+    spec: CapabilitiesServiceSpec, schedulers: SchedulerBuilder
+) -> Sequence[str] | None:
+    if spec.remote_execution is None:
+        return None
+    with context(_path("capabilities", spec)):
+        return schedulers.named(spec.remote_execution.scheduler).scheduler.known_properties()
 
 
 async def _store(service: str, spec: InstanceSpec, name: str, stores: StoreBuilder) -> Store:

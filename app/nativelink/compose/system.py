@@ -1,15 +1,21 @@
-"""A whole process: telemetry around stores around servers, closed in the opposite order."""
+"""A whole process: telemetry around stores, schedulers, servers and workers.
+
+They are closed in the opposite order, each when nobody needs it any more.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.compose.available import ignored, unavailable
 from nativelink.compose.environment import Environment
+from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.servers import Listener, open_listeners
 from nativelink.compose.stores import Leaf, StoreBuilder
 from nativelink.compose.telemetry import open_telemetry, sdk_disabled
@@ -22,9 +28,15 @@ from nativelink.services.status import HealthRegistry, HealthResult
 from nativelink.telemetry.meter import Registry
 from nativelink.telemetry.metrics import HEALTH_CHECKS
 
+if TYPE_CHECKING:
+    from nativelink.compose.workers import Worker
+    from nativelink.scheduler.local import LocalScheduler
+
 __all__ = ["System", "open_system"]
 
 _log: Final = logging.getLogger(__name__)
+#: Between looks at whether the last operation has ended.
+_LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +47,46 @@ class System:
         listeners: open ports with what they serve, in the configuration's order.
         leaves: the stores that keep something.
         registry: the metrics of all of it.
+        schedulers: those whose state is in this process.
+        workers: those of this process.
     """
 
     listeners: tuple[Listener, ...]
     leaves: tuple[Leaf, ...]
     registry: Registry
+    schedulers: tuple[LocalScheduler, ...] = ()
+    workers: tuple[Worker, ...] = ()
 
     async def drain(self, grace_s: float) -> bool:
         """Take no new calls and let those under way finish.
 
         Args:
-            grace_s: seconds until what is still under way is cancelled.
+            grace_s: seconds until what is still under way is cancelled; workers whose own
+                configuration gives their actions longer get that.
 
         Returns:
             Whether everything finished by itself.
         """
-        return all(await run_all(each.drain(grace_s) for each in self.listeners))
+        grace_s = max(grace_s, *(each.drain_timeout_s for each in self.workers), 0)
+        done = await run_all(
+            [*(each.drain(grace_s) for each in self.listeners), self._drain_execution(grace_s)]
+        )
+        return all(done)
+
+    async def _drain_execution(self, grace_s: float) -> bool:
+        """Let the clients of our schedulers have their results, then part from the workers."""
+        finished = True
+        if self.schedulers:
+            finished = await _until(lambda: not any(map(_is_busy, self.schedulers)), grace_s)
+        left = await run_all(
+            each.agent.leave(0 if self.schedulers else each.drain_timeout_s)
+            for each in self.workers
+        )
+        # Workers elsewhere are told to look for another scheduler; their connections would keep
+        # our listeners from ending.
+        for scheduler in self.schedulers:
+            scheduler.close()
+        return finished and all(left)
 
 
 @asynccontextmanager
@@ -120,5 +156,76 @@ async def _open(
     )
     stores = StoreBuilder(config.stores, env)
     await stores.build_all()
-    listeners = await open_listeners(config, stores, env)
-    return System(tuple(listeners), tuple(stores.leaves), registry)
+    schedulers = SchedulerBuilder(config.schedulers or (), stores, env)
+    await schedulers.build_all()
+    listeners = await open_listeners(config, stores, schedulers, env)
+    workers: list[Worker] = []
+    if config.workers:
+        workers = await _open_workers(config, stores, listeners, env, environ)
+    local = {id(each.local): each.local for each in schedulers.made.values() if each.local}
+    return System(
+        tuple(listeners),
+        tuple(stores.leaves),
+        registry,
+        tuple(local.values()),
+        tuple(workers),
+    )
+
+
+async def _open_workers(
+    config: Config,
+    stores: StoreBuilder,
+    listeners: Sequence[Listener],
+    env: Environment,
+    environ: Mapping[str, str],
+) -> list[Worker]:
+    from nativelink.compose.workers import open_workers
+
+    workers = await open_workers(
+        [each.local for each in config.workers or ()], stores, listeners, env, environ
+    )
+    group = await env.lifetimes.enter_async_context(_Background())
+    for worker in workers:
+        group.start(worker.agent.run())
+    return workers
+
+
+class _Background:
+    """Tasks that run as long as the process; the first one to fail ends it."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> _Background:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    def start(self, coro: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else."""
+        self._tasks.append(self._group.create_task(coro))
+
+
+def _is_busy(scheduler: LocalScheduler) -> bool:
+    figures = scheduler.statistics()
+    return figures.executing > 0 or figures.queued > figures.unschedulable
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110 - it is looked at this once, at the end
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return False
+    return True

@@ -9,14 +9,15 @@ machine becomes an internal error, and the scheduler tries elsewhere.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
-from uuid import uuid4
 
 from google.protobuf.message import DecodeError, Message
 
@@ -29,6 +30,7 @@ from nativelink.core.errors import (
     failed_precondition,
     invalid_argument,
     resource_exhausted,
+    unavailable,
 )
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
@@ -39,7 +41,7 @@ from nativelink.stores.store import Store, read_bytes
 from nativelink.worker.attempt import Attempt, set_digest, set_status
 from nativelink.worker.confine import check_path
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
-from nativelink.worker.launch import Exit, Launch, Launcher
+from nativelink.worker.launch import Exit, Launch, Launcher, Limits
 from nativelink.worker.outputs import FoundOutputs, OutputFinder, hash_file
 from nativelink.worker.results import Publisher
 from nativelink.worker.scripts import run_script
@@ -70,11 +72,39 @@ _DETERMINISTIC: Final = frozenset(
 )
 
 
+#: How often an action is run whose inputs were written to.
+_RUNS: Final = 3
+# What is in an action's directory.
+_ROOT: Final = "work"
+_STDOUT: Final = "stdout"
+_STDERR: Final = "stderr"
+_SIDE_CHANNEL: Final = "side_channel"
+#: Whatever the action made of the file: no link is followed, no pipe is waited for.
+_OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be done.
+
+    Attributes:
+        action: as it stands in the CAS.
+        command: likewise.
+        properties: its platform, a name's last value.
+        timeout_s: seconds that it may run.
+    """
+
+    action: pb.Action
+    command: pb.Command
+    properties: Mapping[str, str]
+    timeout_s: float
+
+
 class Staged(Protocol):
     """Inputs in place."""
 
     async def modified(self) -> Sequence[str]:
-        """Inputs that the action changed in the store's files, which no longer serve them."""
+        """Inputs whose shared files somebody wrote to; the store has given them up."""
         ...
 
     async def release(self) -> None:
@@ -122,6 +152,7 @@ class ActionSettings:
         precondition_script: run before every action; empty for none.
         additional_environment: variables that actions get besides their own.
         environment: the worker's own variables, for those that are taken from it.
+        limits: of each action.
     """
 
     work_directory: Path
@@ -132,6 +163,7 @@ class ActionSettings:
     precondition_script: Sequence[str] = ()
     additional_environment: Mapping[str, AdditionalVariable] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
 
 
 class ActionExecutor:
@@ -210,63 +242,78 @@ class ActionExecutor:
     async def _run(self, attempt: Attempt, process_ended: Callable[[], None]) -> None:
         await self._check_precondition(attempt)
         digest_function.set(attempt.function)
+        job = await self._job(attempt)
+        directory = self._settings.work_directory / attempt.directory_name
+        modified: Sequence[str] = ()
+        for _ in range(_RUNS):
+            _make(directory)
+            try:
+                modified = await self._run_in(directory, attempt, job)
+                if not modified:
+                    process_ended()
+                    await self._finish(directory, attempt, job)
+                    return
+            finally:
+                await self._stager.remove(directory)
+            # Somebody, it or another action, wrote to a file that several share. The files are
+            # copies from now on, so the next run is alone with them.
+            _log.warning(
+                "operation %s runs again: its inputs were written to, %s",
+                attempt.operation_id,
+                ", ".join(modified[:10]),
+            )
+            attempt.forget_run()
+        raise unavailable(
+            f"inputs of the action were written to in each of {_RUNS} runs: "
+            f"{', '.join(modified[:10])}"
+        )
+
+    async def _job(self, attempt: Attempt) -> _Job:
+        """Read what is to be done, and refuse what cannot be."""
         action = await self._read(attempt.action_digest, pb.Action, _MAX_ACTION_BYTES)
         command = await self._read(
             Digest.parse(action.command_digest.hash, action.command_digest.size_bytes),
             pb.Command,
             _MAX_COMMAND_BYTES,
         )
-        timeout_s = self._timeout(action)
         _check(command)
-        directory = self._settings.work_directory / attempt.directory_name
-        await self._lane.run(partial(_make, directory))
-        try:
-            await self._in_directory(attempt, process_ended, action, command, timeout_s, directory)
-        finally:
-            await self._stager.remove(directory)
+        platform = action.platform if action.platform.properties else command.platform
+        return _Job(
+            action,
+            command,
+            # What the scheduler's wrappers changed counts more than what the action says.
+            {each.name: each.value for each in platform.properties} | attempt.properties,
+            self._timeout(action),
+        )
 
-    async def _in_directory(
-        self,
-        attempt: Attempt,
-        process_ended: Callable[[], None],
-        action: pb.Action,
-        command: pb.Command,
-        timeout_s: float,
-        directory: Path,
-    ) -> None:
-        root = directory / "work"
+    async def _run_in(self, directory: Path, attempt: Attempt, job: _Job) -> Sequence[str]:
+        """Stage the inputs and run the command; inputs that were written to meanwhile."""
         attempt.stamp("input_fetch_start")
+        root = job.action.input_root_digest
         staged = await self._stager.stage(
-            Digest.parse(action.input_root_digest.hash, action.input_root_digest.size_bytes),
-            root,
-            directories=_needed_directories(command),
+            Digest.parse(root.hash, root.size_bytes),
+            directory / _ROOT,
+            directories=_needed_directories(job.command),
         )
         try:
             attempt.stamp("input_fetch_completed")
-            side_channel = directory / uuid4().hex
-            properties = _properties(attempt, action, command)
-            launch = self._launch(action, command, properties, timeout_s, directory, side_channel)
-            await self._execute(attempt, launch, properties, timeout_s)
-            process_ended()
-            modified = await staged.modified()
+            await self._execute(attempt, job, self._launch(directory, job))
+            return await staged.modified()
         finally:
             await staged.release()
-        await self._collect(attempt, command, launch, root)
-        if await self._lane.run(partial(said_timeout, side_channel)):
+
+    async def _finish(self, directory: Path, attempt: Attempt, job: _Job) -> None:
+        """Collect the outputs of a run and publish its result."""
+        await self._collect(directory, attempt, job)
+        if said_timeout(directory / _SIDE_CHANNEL):
             attempt.status(
                 Code.DEADLINE_EXCEEDED, "the action says that it timed out (side channel file)"
-            )
-        if modified:
-            _log.warning(
-                "operation %s changed its inputs %s: its result is not cached",
-                attempt.operation_id,
-                ", ".join(modified[:10]),
             )
         await self._publisher.publish(
             attempt.action_digest,
             attempt.function,
             attempt.complete(),
-            cacheable=not action.do_not_cache and not modified,
+            cacheable=not job.action.do_not_cache,
         )
 
     async def _check_precondition(self, attempt: Attempt) -> None:
@@ -326,51 +373,38 @@ class ActionExecutor:
             return allowed
         return wanted
 
-    def _launch(
-        self,
-        action: pb.Action,
-        command: pb.Command,
-        properties: Mapping[str, str],
-        timeout_s: float,
-        directory: Path,
-        side_channel: Path,
-    ) -> Launch:
+    def _launch(self, directory: Path, job: _Job) -> Launch:
         environment = action_environment(
             self._settings.additional_environment,
-            ((each.name, each.value) for each in command.environment_variables),
-            properties=properties,
+            ((each.name, each.value) for each in job.command.environment_variables),
+            properties=job.properties,
             worker_environment=self._settings.environment,
             # What was asked for, also where somebody else sees to it.
-            timeout_s=_seconds(action) or timeout_s,
-            side_channel_file=side_channel,
+            timeout_s=_seconds(job.action) or job.timeout_s,
+            side_channel_file=directory / _SIDE_CHANNEL,
             action_directory=directory,
         )
-        arguments: Sequence[str] = command.arguments
+        arguments: Sequence[str] = job.command.arguments
         if self._settings.entrypoint:
             arguments = (self._settings.entrypoint, *arguments)
         return Launch(
             arguments=arguments,
             environment=environment,
-            working_directory=directory / "work" / command.working_directory,
+            working_directory=directory / _ROOT / job.command.working_directory,
             action_directory=directory,
-            stdout=directory / "stdout",
-            stderr=directory / "stderr",
-            network=properties.get(_NETWORK, "") not in ("", "0", "false"),
+            stdout=directory / _STDOUT,
+            stderr=directory / _STDERR,
+            network=job.properties.get(_NETWORK, "") not in ("", "0", "false"),
+            limits=self._settings.limits,
         )
 
-    async def _execute(
-        self,
-        attempt: Attempt,
-        launch: Launch,
-        properties: Mapping[str, str],
-        timeout_s: float,
-    ) -> None:
+    async def _execute(self, attempt: Attempt, job: _Job, launch: Launch) -> None:
         attempt.stamp("execution_start")
         ended: Exit | None = None
         if self._persistent is not None:
-            ended = await self._persistent.run(launch, properties, timeout_s=timeout_s)
+            ended = await self._persistent.run(launch, job.properties, timeout_s=job.timeout_s)
         if ended is None:
-            ended = await self._start(launch, timeout_s)
+            ended = await self._start(launch, job.timeout_s)
         attempt.stamp("execution_completed")
         attempt.exit = ended
         attempt.result.exit_code = ended.exit_code
@@ -380,7 +414,7 @@ class ActionExecutor:
         if ended.timed_out:
             attempt.status(
                 Code.DEADLINE_EXCEEDED,
-                f"the command was stopped because it ran longer than {timeout_s:g} s",
+                f"the command was stopped because it ran longer than {job.timeout_s:g} s",
             )
 
     async def _start(self, launch: Launch, timeout_s: float) -> Exit:
@@ -392,14 +426,12 @@ class ActionExecutor:
                 raise invalid_argument(error.message) from error
             raise
 
-    async def _collect(
-        self, attempt: Attempt, command: pb.Command, launch: Launch, root: Path
-    ) -> None:
+    async def _collect(self, directory: Path, attempt: Attempt, job: _Job) -> None:
         attempt.stamp("output_upload_start")
         try:
             async with asyncio.timeout(self._settings.max_upload_timeout_s):
                 found, stdout, stderr = await self._lane.run(
-                    partial(_find, root, command, attempt.function, launch)
+                    partial(_find, directory, job.command, attempt.function)
                 )
                 attempt.result.MergeFrom(found.result)
                 set_digest(attempt.result.stdout_digest, stdout)
@@ -416,12 +448,6 @@ class ActionExecutor:
 
 def _seconds(action: pb.Action) -> float:
     return action.timeout.seconds + action.timeout.nanos / 1e9
-
-
-def _properties(attempt: Attempt, action: pb.Action, command: pb.Command) -> Mapping[str, str]:
-    """The platform properties, those that the scheduler sent before those of the action."""
-    platform = action.platform if action.platform.properties else command.platform
-    return {each.name: each.value for each in platform.properties} | attempt.properties
 
 
 def _check(command: pb.Command) -> None:
@@ -462,18 +488,31 @@ def _make(directory: Path) -> None:
 
 
 def _find(
-    root: Path, command: pb.Command, function: DigestFunction, launch: Launch
+    directory: Path, command: pb.Command, function: DigestFunction
 ) -> tuple[FoundOutputs, Digest, Digest]:
     """The outputs, and the digests of stdout and stderr, which are among their files."""
     try:
-        found = OutputFinder(root, command, function).find()
+        found = OutputFinder(directory / _ROOT, command, function).find()
         streams: list[Digest] = []
-        for path in (launch.stdout, launch.stderr):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        for name in (_STDOUT, _STDERR):
+            path = directory / name
             try:
+                fd = os.open(path, _OPEN_STREAM)
+            except (FileNotFoundError, IsADirectoryError):
+                fd = -1
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                fd = -1
+            try:
+                if fd < 0 or not stat.S_ISREG(os.fstat(fd).st_mode):
+                    # The action put something else there: what it had written is gone.
+                    streams.append(function.digest_of(b""))
+                    continue
                 digest = hash_file(fd, function)
             finally:
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
             found.files.setdefault(digest, path)
             streams.append(digest)
     except OSError as error:

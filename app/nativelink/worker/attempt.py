@@ -86,6 +86,12 @@ class Attempt:
         timestamp = getattr(self._metadata, f"{step}_timestamp")
         timestamp.seconds, timestamp.nanos = divmod(nanos, 10**9)
 
+    def forget_run(self) -> None:
+        """Begin anew with the run of the command: how it ended does not count."""
+        self.response.ClearField("status")
+        self.result.exit_code = 0
+        self.exit = None
+
     def status(self, code: Code, message: str) -> None:
         """Say that the result is no success."""
         self.response.status.code = code

@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeAlias, cast
 import nativelink
 from nativelink.core.eager import run_all
 from nativelink.core.errors import unavailable
+from nativelink.core.latch import Latch
 from nativelink.worker.hands.process import HEAD, JOBS
 
 __all__ = ["FEW_STEPS", "Hands"]
@@ -109,6 +110,7 @@ class _Hand(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[_Failure | None]] = deque()
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._lost = Latch()
         self.is_dead = False
 
     @classmethod
@@ -167,6 +169,8 @@ class _Hand(asyncio.Protocol):
             await asyncio.wait((self._waiting[-1],))
         assert self._transport is not None
         self._transport.close()
+        # uvloop closes the socket in a later turn of the loop; the process ends when it has.
+        await self._lost.wait()
         self._process.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -187,6 +191,7 @@ class _Hand(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_dead = True
+        self._lost.set()
         while self._waiting:
             error = unavailable("a process for file work died; the job may be half done")
             error.__cause__ = exc

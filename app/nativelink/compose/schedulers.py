@@ -1,0 +1,177 @@
+"""Scheduler specs to schedulers: one `match`, one short function per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nativelink.compose.environment import Environment
+from nativelink.compose.stores import StoreBuilder
+from nativelink.config.specs_schedulers import (
+    AddProperty,
+    CacheLookupSpec,
+    GrpcSchedulerSpec,
+    HistoricalResourceSpec,
+    NamedScheduler,
+    PropertyModification,
+    PropertyModifierSpec,
+    RemoveProperty,
+    ReplaceProperty,
+    SchedulerSpec,
+    SimpleSpec,
+)
+from nativelink.core.errors import already_exists, context, invalid_argument
+from nativelink.scheduler.local import LocalScheduler
+from nativelink.scheduler.policy import Allocation, Policy, PropertyKind
+from nativelink.scheduler.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from nativelink.scheduler.wrap.property_modifier import Modification
+
+__all__ = ["SchedulerBuilder", "SchedulerNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerNode:
+    """A scheduler, with what is innermost in it.
+
+    Attributes:
+        scheduler: what services execute with.
+        local: where workers join; None if they join somewhere else.
+    """
+
+    scheduler: Scheduler
+    local: LocalScheduler | None
+
+
+class SchedulerBuilder:
+    """Makes the named schedulers of a configuration.
+
+    Args:
+        specs: the configuration's schedulers.
+        stores: where their specs find the stores they name.
+        env: collaborators.
+    """
+
+    def __init__(
+        self, specs: Sequence[NamedScheduler], stores: StoreBuilder, env: Environment
+    ) -> None:
+        self._specs = specs
+        self._stores = stores
+        self._env = env
+        self.made: dict[str, SchedulerNode] = {}
+
+    async def build_all(self) -> None:
+        """Make every scheduler.
+
+        Raises:
+            NativeLinkError: what cannot be made; the message begins with the config path.
+        """
+        for named in self._specs:
+            if named.name in self.made:
+                raise already_exists(
+                    f"schedulers/{named.name}: there are two schedulers of this name"
+                )
+            with context(f"schedulers/{named.name}"):
+                self.made[named.name] = await self._build(named.spec)
+
+    def named(self, name: str) -> SchedulerNode:
+        """The scheduler of a name.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for an unknown name.
+        """
+        try:
+            return self.made[name]
+        except KeyError:
+            known = ", ".join(sorted(self.made)) or "none"
+            raise invalid_argument(
+                f"there is no scheduler {name!r}; the schedulers are: {known}"
+            ) from None
+
+    async def _build(self, spec: SchedulerSpec) -> SchedulerNode:
+        match spec:
+            case SimpleSpec():
+                return await self._simple(spec)
+            case CacheLookupSpec():
+                return await self._cache_lookup(spec)
+            case PropertyModifierSpec():
+                return await self._property_modifier(spec)
+            case HistoricalResourceSpec():
+                return await self._historical_resource(spec)
+            case GrpcSchedulerSpec():
+                return await self._grpc(spec)
+
+    async def _simple(self, spec: SimpleSpec) -> SchedulerNode:
+        policy = Policy(
+            supported_properties={
+                key: PropertyKind(kind.value)
+                for key, kind in spec.supported_platform_properties.items()
+            },
+            allocation=Allocation(spec.allocation_strategy.value),
+            max_job_retries=spec.max_job_retries,
+            worker_timeout_s=spec.worker_timeout_s,
+            client_action_timeout_s=spec.client_action_timeout_s,
+            max_action_executing_timeout_s=spec.max_action_executing_timeout_s,
+            unacknowledged_kill_timeout_s=spec.unacknowledged_kill_timeout_s,
+            retain_completed_for_s=spec.retain_completed_for_s,
+            unschedulable_timeout_s=spec.unschedulable_timeout_s,
+        )
+        scheduler = await self._env.lifetimes.enter_async_context(
+            LocalScheduler(
+                policy,
+                clock=self._env.clock,
+                worker_match_logging_interval_s=spec.worker_match_logging_interval_s,
+            )
+        )
+        return SchedulerNode(scheduler, scheduler)
+
+    async def _cache_lookup(self, spec: CacheLookupSpec) -> SchedulerNode:
+        from nativelink.scheduler.wrap.cache_lookup import CacheLookupScheduler
+        from nativelink.services.cached_results import CachedResults
+
+        store = (await self._stores.named(spec.ac_store)).store
+        behind = await self._build(spec.scheduler)
+        scheduler = CacheLookupScheduler(
+            behind.scheduler, CachedResults(store).lookup, clock=self._env.clock
+        )
+        return SchedulerNode(await self._env.lifetimes.enter_async_context(scheduler), behind.local)
+
+    async def _property_modifier(self, spec: PropertyModifierSpec) -> SchedulerNode:
+        from nativelink.scheduler.wrap.property_modifier import PropertyModifierScheduler
+
+        behind = await self._build(spec.scheduler)
+        modifications = [_modification(each) for each in spec.modifications]
+        return SchedulerNode(
+            PropertyModifierScheduler(behind.scheduler, modifications), behind.local
+        )
+
+    async def _historical_resource(self, spec: HistoricalResourceSpec) -> SchedulerNode:
+        from nativelink.scheduler.wrap.historical_resource import HistoricalResourceScheduler
+
+        behind = await self._build(spec.scheduler)
+        scheduler = HistoricalResourceScheduler(
+            behind.scheduler,
+            Path(spec.hints_file).read_bytes,
+            clock=self._env.clock,
+            refresh_interval_s=spec.refresh_interval_s,
+            cpu_property_name=spec.cpu_property_name,
+            memory_property_name=spec.memory_property_name,
+        )
+        await scheduler.refresh()
+        return SchedulerNode(scheduler, behind.local)
+
+
+def _modification(spec: PropertyModification) -> Modification:
+    from nativelink.scheduler.wrap.property_modifier import Addition, Removal, Replacement
+
+    match spec:
+        case AddProperty():
+            return Addition(spec.add.name, spec.add.value)
+        case RemoveProperty():
+            return Removal(spec.remove)
+        case ReplaceProperty():
+            change = spec.replace
+            return Replacement(change.name, change.value, change.new_name, change.new_value)

@@ -1,0 +1,269 @@
+"""Worker specs to workers: what each runs actions with, and its connection to a scheduler."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from nativelink.compose.channels import endpoint_of, host_and_port, is_tls
+from nativelink.compose.environment import Environment
+from nativelink.compose.servers import Listener
+from nativelink.compose.stores import LocalTiers, StoreBuilder
+from nativelink.config.specs_workers import (
+    ActionLimitsSpec,
+    EnvironmentSource,
+    LocalWorkerSpec,
+    PropertyValues,
+    UploadActionResultSpec,
+    WorkerProperty,
+)
+from nativelink.config.specs_workers import FromProperty as FromPropertySpec
+from nativelink.config.specs_workers import FromValue as FromValueSpec
+from nativelink.core.channel import Channel
+from nativelink.core.errors import Code, NativeLinkError, context, invalid_argument
+from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.store import Store
+from nativelink.transport.channel import GrpcChannel
+from nativelink.transport.loopback import LoopbackChannel
+from nativelink.worker.action import ActionExecutor, ActionSettings
+from nativelink.worker.agent import Agent, AgentSettings
+from nativelink.worker.environment import AdditionalVariable, Fact, FromProperty, FromValue
+from nativelink.worker.hands.pool import Hands
+from nativelink.worker.inputs import InputStager
+from nativelink.worker.launch import Limits
+from nativelink.worker.processes.launcher import ProcessLauncher
+from nativelink.worker.results import Publication, Publisher, UploadStrategy
+from nativelink.worker.scripts import run_script
+from nativelink.worker.tree import TreeFetcher
+from nativelink.worker.uploads import Uploads
+
+__all__ = ["Worker", "open_workers"]
+
+#: Threads that stage inputs and look for outputs; more would only wait for the interpreter.
+_THREADS: Final = 4
+_QUERY_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker of this process.
+
+    Attributes:
+        name: what its id begins with.
+        agent: its connection to the scheduler.
+        scheduler: where that is, as the configuration writes it.
+        work_directory: where actions run.
+        drain_timeout_s: seconds that running actions get to finish.
+    """
+
+    name: str
+    agent: Agent
+    scheduler: str
+    work_directory: Path
+    drain_timeout_s: float
+
+
+async def open_workers(
+    specs: Iterable[LocalWorkerSpec],
+    stores: StoreBuilder,
+    listeners: Sequence[Listener],
+    env: Environment,
+    environ: Mapping[str, str],
+) -> list[Worker]:
+    """Open all workers of a configuration; none is connected yet.
+
+    Args:
+        specs: the workers.
+        stores: where their specs find the stores they name.
+        listeners: of this process: workers need no socket to get there.
+        env: collaborators.
+        environ: the process' environment variables.
+
+    Raises:
+        NativeLinkError: what cannot be opened; the message begins with the config path.
+    """
+    workers: list[Worker] = []
+    for index, spec in enumerate(specs):
+        name = spec.name or f"worker_{index}"
+        with context(f"workers/{name}"):
+            workers.append(await _open(name, spec, stores, listeners, env, environ))
+    return workers
+
+
+async def _open(
+    name: str,
+    spec: LocalWorkerSpec,
+    stores: StoreBuilder,
+    listeners: Sequence[Listener],
+    env: Environment,
+    environ: Mapping[str, str],
+) -> Worker:
+    node = await stores.named(spec.cas_fast_slow_store)
+    if node.tiers is None:
+        raise invalid_argument(
+            f"cas_fast_slow_store: {spec.cas_fast_slow_store!r} is no fast_slow store over a "
+            "filesystem store, whose files become the inputs of actions"
+        )
+    lane = DiskLane(f"worker-{name}", threads=_THREADS)
+    lane.start()
+    env.lifetimes.push_async_callback(lane.close)
+    work_directory = Path(spec.work_directory)
+    properties = await _properties(spec, lane, environ)
+    executor = await _executor(
+        spec, node.store, node.tiers, work_directory, stores, env, lane, environ
+    )
+    channel = await _channel(spec, name, listeners, env)
+    agent = Agent(
+        channel,
+        executor,
+        AgentSettings(
+            name,
+            properties,
+            max_inflight_tasks=spec.max_inflight_tasks,
+            timeout_s=spec.worker_api_endpoint.timeout,
+        ),
+        clock=env.clock,
+        random=Random(),
+    )
+    return Worker(name, agent, spec.worker_api_endpoint.uri, work_directory, spec.drain_timeout_s)
+
+
+async def _executor(
+    spec: LocalWorkerSpec,
+    cas: Store,
+    tiers: LocalTiers,
+    work_directory: Path,
+    stores: StoreBuilder,
+    env: Environment,
+    lane: DiskLane,
+    environ: Mapping[str, str],
+) -> ActionExecutor:
+    hands = await env.lifetimes.enter_async_context(Hands())
+    await lane.run(lambda: _prepare(work_directory, tiers.files.device))
+    stager = InputStager(cas, tiers.files, hands, trees=TreeFetcher(cas), lane=lane)
+    for left in await lane.run(lambda: list(work_directory.iterdir())):
+        await stager.remove(left)
+    launcher = await env.lifetimes.enter_async_context(ProcessLauncher())
+    return ActionExecutor(
+        cas,
+        stager,
+        launcher,
+        None,
+        Uploads(cas, tiers.upstream, tiers.files, lane=lane),
+        Publisher(await _publication(spec.upload_action_result, cas, stores)),
+        ActionSettings(
+            work_directory=work_directory,
+            max_action_timeout_s=spec.max_action_timeout_s,
+            max_upload_timeout_s=spec.max_upload_timeout_s,
+            timeout_handled_externally=spec.timeout_handled_externally,
+            entrypoint=spec.entrypoint,
+            precondition_script=shlex.split(spec.experimental_precondition_script or ""),
+            additional_environment={
+                key: _variable(source) for key, source in spec.additional_environment.items()
+            },
+            environment=environ,
+            limits=_limits(spec.action_limits),
+        ),
+        lane=lane,
+        clock=env.clock,
+    )
+
+
+def _prepare(work_directory: Path, device: int) -> None:
+    """Make sure that actions can run there, with hard links to the store's files as inputs."""
+    try:
+        work_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        found = work_directory.stat().st_dev
+    except OSError as error:
+        raise disk_error(error, f"cannot use work_directory {work_directory}") from error
+    if found != device:
+        raise invalid_argument(
+            f"work_directory {work_directory} is on another device than the files of "
+            "cas_fast_slow_store, which inputs are hard links to; both must be on one"
+        )
+
+
+async def _publication(
+    spec: UploadActionResultSpec, cas: Store, stores: StoreBuilder
+) -> Publication:
+    history = spec.historical_results_store
+    return Publication(
+        action_cache=None if spec.ac_store is None else (await stores.named(spec.ac_store)).store,
+        action_cache_strategy=UploadStrategy(spec.upload_ac_results_strategy.value),
+        history=cas if history is None else (await stores.named(history)).store,
+        history_strategy=UploadStrategy(spec.upload_historical_results_strategy.value),
+        success_message=spec.success_message_template,
+        failure_message=spec.failure_message_template,
+    )
+
+
+async def _channel(
+    spec: LocalWorkerSpec, name: str, listeners: Sequence[Listener], env: Environment
+) -> Channel:
+    """The way to the scheduler: no socket, if it is in this process."""
+    endpoint = spec.worker_api_endpoint
+    host, port = host_and_port(endpoint.uri)
+    for listener in listeners:
+        if not is_tls(endpoint.uri) and listener.address in (f"{host}:{port}", f"0.0.0.0:{port}"):
+            return LoopbackChannel(listener.methods, name=name)
+    channel = GrpcChannel(
+        [endpoint_of(endpoint.uri, endpoint.tls_config, connect_timeout_s=endpoint.timeout)]
+    )
+    return await env.lifetimes.enter_async_context(channel)
+
+
+async def _properties(
+    spec: LocalWorkerSpec, lane: DiskLane, environ: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """What the worker offers; several values of a property stand one after the other."""
+    found: list[tuple[str, str]] = []
+    for name, source in spec.platform_properties.items():
+        found.extend((name, value) for value in await _values(name, source, spec, lane, environ))
+    return found
+
+
+async def _values(
+    name: str,
+    source: WorkerProperty,
+    spec: LocalWorkerSpec,
+    lane: DiskLane,
+    environ: Mapping[str, str],
+) -> Sequence[str]:
+    if isinstance(source, PropertyValues):
+        return source.values
+    environment = {
+        key: variable.value if isinstance(variable, FromValueSpec) else environ.get(key, "")
+        for key, variable in spec.additional_environment.items()
+        if isinstance(variable, FromValueSpec) or variable == "from_environment"
+    }
+    with context(f"platform_properties/{name}/query_cmd"):
+        arguments = shlex.split(source.query_cmd)
+        if not arguments:
+            raise invalid_argument("there is no program in it")
+        said = await lane.run(
+            lambda: run_script(arguments, environment, timeout_s=_QUERY_TIMEOUT_S)
+        )
+        if said.exit_code:
+            raise NativeLinkError(
+                Code.FAILED_PRECONDITION,
+                f"{arguments[0]!r} exited with {said.exit_code}: {said.stderr.strip()[-500:]}",
+            )
+    return [line.strip() for line in said.stdout.splitlines() if line.strip()]
+
+
+def _variable(source: EnvironmentSource) -> AdditionalVariable:
+    if isinstance(source, FromPropertySpec):
+        return FromProperty(source.property)
+    if isinstance(source, FromValueSpec):
+        return FromValue(source.value)
+    return Fact(source)
+
+
+def _limits(spec: ActionLimitsSpec | None) -> Limits:
+    if spec is None:
+        return Limits()
+    return Limits(spec.memory_bytes or None, spec.cpus or None, spec.pids or None)

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple, NoReturn, Self
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.worker.launch import Exit, Launch
 from nativelink.worker.processes import frames
-from nativelink.worker.processes.supervisor import Slot, Supervisor
+from nativelink.worker.processes.supervisor import Namespaces, Slot, Supervisor
 
-__all__ = ["LauncherStatistics", "ProcessLauncher"]
+__all__ = ["LauncherStatistics", "Namespaces", "ProcessLauncher"]
 
 #: Slots kept however long they are idle; each is about a megabyte of its own.
 _KEPT: Final = 4
@@ -43,7 +43,13 @@ class ProcessLauncher:
     A context manager: leaving it kills what still runs. Use it on one event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, namespaces: Namespaces | None = None) -> None:
+        """Nothing is started before the context is entered.
+
+        Args:
+            namespaces: what actions are kept from; None is nothing.
+        """
+        self._namespaces = namespaces
         self._supervisor: Supervisor | None = None
         self._starting = asyncio.Lock()
         self._idle: list[tuple[Slot, float]] = []
@@ -69,7 +75,9 @@ class ProcessLauncher:
 
     async def run(self, launch: Launch, *, timeout_s: float) -> Exit:
         request = frames.frame(frames.RUN, _packed(launch, timeout_s))
-        return await self._ask(request, (), network=launch.network)
+        # Only namespaces make a difference between slots.
+        network = self._namespaces is not None and (self._namespaces.network or launch.network)
+        return await self._ask(request, (), network=network)
 
     async def _ask(self, request: bytes, descriptors: tuple[int, ...], *, network: bool) -> Exit:
         if self._supervisor is None or not self._supervisor.usable:
@@ -79,31 +87,33 @@ class ProcessLauncher:
         self._started += 1
         try:
             kind, body = await slot.ask(request, descriptors)
+            if kind == frames.EXIT:
+                return _exit(body)
+            failure = frames.Failure.unpack(body)
+            if failure.last:
+                slot.close()
+            raise NativeLinkError(Code(failure.code), failure.message)
         finally:
             self._running -= 1
             self._put(slot)
-        if kind == frames.EXIT:
-            return _exit(body)
-        failure = frames.Failure.unpack(body)
-        if failure.last:
-            slot.close()
-        raise NativeLinkError(Code(failure.code), failure.message)
 
     async def _revive(self) -> None:
         """See that there is a nursery; its predecessor and all of its slots are useless."""
         async with self._starting:
             if self._supervisor is not None and self._supervisor.usable:
                 return
-            self._supervisor = await Supervisor.start()
+            self._supervisor = await Supervisor.start(self._namespaces)
             self._supervisors += 1
 
     def _take(self, *, network: bool) -> Slot:
         """The slot that was used last, whose pages are warm, or a new one."""
         assert self._supervisor is not None
-        while self._idle:
-            slot, _ = self._idle.pop()
-            if slot.usable:
-                return slot
+        for place in range(len(self._idle) - 1, -1, -1):
+            slot, _ = self._idle[place]
+            if slot.network is network or not slot.usable:
+                del self._idle[place]
+                if slot.usable:
+                    return slot
         return self._supervisor.fork(network=network)
 
     def _put(self, slot: Slot) -> None:

@@ -8,21 +8,25 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from time import monotonic
 from types import FrameType
 from typing import NoReturn
 
+from nativelink.core.errors import NativeLinkError
 from nativelink.worker.processes import frames
+from nativelink.worker.processes.sandbox import Sandbox
 from nativelink.worker.processes.slot import Slot
 from nativelink.worker.processes.system import become_subreaper, die_with_parent
 from nativelink.worker.processes.tree import Tree, children, wait_for
 
-__all__ = ["SOCKET", "main"]
+__all__ = ["main"]
 
 #: Descriptor of the guard's and the nursery's socket to the server.
 SOCKET = 3
 
+_PID = struct.Struct("=i")
 #: Signals that reach a whole process group or control group when an operator, a terminal or an
 #: init system ends the server. The server decides when its actions end.
 _NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -56,8 +60,15 @@ def _reset_signals() -> None:
 class _Nursery:
     """Forks slots, and cleans up after those that were killed."""
 
-    def __init__(self, server: socket.socket) -> None:
+    def __init__(self, server: socket.socket, hidden: list[bytes] | None) -> None:
+        """Nothing is done before `serve`.
+
+        Args:
+            server: where orders come from.
+            hidden: the directories that a `Sandbox` hides; None is no sandbox at all.
+        """
         self._server = server
+        self._hidden = hidden
         self._slots: dict[int, int] = {}
         self._wakeup, self._ended = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -94,30 +105,68 @@ class _Nursery:
         order = frames.Fork.unpack(data)
         ((_, _, packed),) = ancillary
         (descriptor,) = memoryview(packed).cast("i")
-        nursery = os.getpid()
         try:
-            pid = os.fork()
+            pid, status = self._fork(descriptor, order)
         except OSError as error:
-            self._tell(frames.Notice(order.slot, -(error.errno or 1)))
-            pid = -1
-        if pid == 0:
-            self._become_slot(descriptor, nursery)
+            pid, status = 0, -(error.errno or 1)
         os.close(descriptor)
-        if pid > 0:
+        if pid:
             self._slots[pid] = order.slot
+        else:
+            self._tell(frames.Notice(order.slot, status))
         return True
 
-    def _become_slot(self, descriptor: int, nursery: int) -> NoReturn:
+    def _fork(self, descriptor: int, order: frames.Fork) -> tuple[int, int]:
+        """Make a slot.
+
+        Returns:
+            Its pid, or 0 and how it ended at once.
+
+        Raises:
+            OSError: if there can be no process.
+        """
+        nursery = os.getpid()
+        if self._hidden is None:
+            return os.fork() or self._become_slot(descriptor, nursery, None, None), 0
+        sandbox = Sandbox(hidden=self._hidden, network=order.network)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            forerunner = os.fork()
+            if not forerunner:
+                ours.close()
+                self._become_slot(descriptor, nursery, sandbox, theirs)
+            theirs.close()
+            told = ours.recv(_PID.size)
+            # From here on the slot is a child of ours.
+            _, status = os.waitpid(forerunner, 0)
+            if not told:
+                return 0, status
+            ours.sendall(b"+")
+        (pid,) = _PID.unpack(told)
+        return pid, 0
+
+    def _become_slot(
+        self, descriptor: int, nursery: int, sandbox: Sandbox | None, parent: socket.socket | None
+    ) -> NoReturn:
         """Never return to the nursery's code, whatever happens."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
             self._server.close()
             os.close(self._wakeup)
             os.close(self._ended)
-            Slot(socket.socket(fileno=descriptor)).serve(nursery)
-            status = 0
+            server = socket.socket(fileno=descriptor)
+            try:
+                if sandbox is not None and parent is not None:
+                    sandbox.enter(parent)
+            except NativeLinkError as error:
+                failure = frames.Failure(error.code, True, error.message)
+                server.sendall(frames.frame(frames.FAILED, failure.pack()), socket.MSG_NOSIGNAL)
+            else:
+                Slot(server, sandbox).serve(nursery)
+                status = 0
         except BaseException:  # noqa: BLE001 the interpreter would go on in the nursery's frames
             sys.excepthook(*sys.exc_info())
         finally:
@@ -154,8 +203,13 @@ class _Nursery:
                 return
 
 
-def main() -> None:
-    """What the server starts: becomes the guard, whose child is the nursery."""
+def main(arguments: list[str]) -> None:
+    """What the server starts: becomes the guard, whose child is the nursery.
+
+    Args:
+        arguments: none for slots without a sandbox, else "sandbox" and what it hides.
+    """
+    hidden = [os.fsencode(path) for path in arguments[1:]] if arguments else None
     os.closerange(SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
     os.set_inheritable(SOCKET, False)
     os.umask(0o022)
@@ -177,7 +231,7 @@ def main() -> None:
         signal.signal(signal.SIGUSR1, _orphaned)
         die_with_parent(signal.SIGUSR1)
         if os.getppid() == guard:
-            _Nursery(server).serve()
+            _Nursery(server, hidden).serve()
     except _Orphaned:
         pass
     Tree(0, alone=False, floor_kb=0).kill(math.inf)

@@ -17,6 +17,7 @@ from types import FrameType
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, not_found, unavailable
 from nativelink.worker.processes import frames, program
+from nativelink.worker.processes.sandbox import Sandbox
 from nativelink.worker.processes.system import become_subreaper, die_with_parent
 from nativelink.worker.processes.tree import Tree
 
@@ -44,6 +45,10 @@ class _ServerGone(BaseException):
     """The server closed the socket, or died."""
 
 
+class _UndyingError(Exception):
+    """Processes do not end though they were killed."""
+
+
 def _orphaned(_number: int, _frame: FrameType | None) -> None:
     raise _Orphaned
 
@@ -51,12 +56,19 @@ def _orphaned(_number: int, _frame: FrameType | None) -> None:
 class Slot:
     """What a slot is from its fork to its end."""
 
-    def __init__(self, server: socket.socket) -> None:
+    def __init__(self, server: socket.socket, sandbox: Sandbox | None = None) -> None:
+        """Nothing is done before `serve`.
+
+        Args:
+            server: where requests come from.
+            sandbox: entered already; None is none.
+        """
         self._server = server
+        self._sandbox = sandbox
         self._received = bytearray()
         self._descriptors: list[int] = []
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._alone = False
+        self._alone = sandbox is not None
 
     def serve(self, nursery: int) -> None:
         """Work until the server wants no more, or there is no server or no nursery.
@@ -64,20 +76,21 @@ class Slot:
         Args:
             nursery: its pid.
         """
-        tree = Tree(0, alone=False, floor_kb=0)
+        tree = Tree(0, alone=self._alone, floor_kb=0)
         try:
-            signal.signal(signal.SIGUSR1, _orphaned)
-            die_with_parent(signal.SIGUSR1)
-            become_subreaper()
-            if os.getppid() != nursery:
-                return
+            if self._sandbox is None:
+                signal.signal(signal.SIGUSR1, _orphaned)
+                die_with_parent(signal.SIGUSR1)
+                become_subreaper()
+                if os.getppid() != nursery:
+                    return
             _prefer_for_killing()
             while True:
                 kind, body = self._next()
                 if kind == frames.RUN:
                     self._answer(*self._run(frames.Request.unpack(body)))
                 elif kind == frames.PROBE:
-                    self._answer(frames.READY, b"")
+                    self._answer(*self._probe())
         except (_Orphaned, _ServerGone):
             tree.kill(math.inf)
 
@@ -106,28 +119,39 @@ class Slot:
         Returns:
             The answer's frame.
         """
+        try:
+            if self._sandbox is not None:
+                self._sandbox.admit(request.words[1])
+            try:
+                return frames.EXIT, self._run_in(request).pack()
+            finally:
+                os.chdir("/")
+                if self._sandbox is not None:
+                    self._sandbox.dismiss()
+        except NativeLinkError as error:
+            return frames.FAILED, frames.Failure(error.code, False, error.message).pack()
+        except _UndyingError as error:
+            return frames.FAILED, frames.Failure(Code.UNAVAILABLE, True, str(error)).pack()
+
+    def _run_in(self, request: frames.Request) -> frames.Ended:
+        """Run a program where it is to run."""
         descriptors: list[int] = []
         try:
             stdio = self._open(request, descriptors)
             _enter(request.words[0])
             started_at = _clock.time()
             main = program.start(request.words[4:], request.variables, stdio)
-        except NativeLinkError as error:
-            return frames.FAILED, frames.Failure(error.code, False, error.message).pack()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         tree = Tree(main, alone=self._alone, floor_kb=getrusage(RUSAGE_SELF).ru_maxrss)
         timed_out = self._watch(tree, request.timeout_s)
         ended_at = _clock.time()
-        left = tree.kill(_KILL_S)
-        os.chdir("/")
-        if left:
+        if left := tree.kill(_KILL_S):
             who = ", ".join(map(str, left[:10]))
-            message = f"the action's processes were killed and do not end (pids {who})"
-            return frames.FAILED, frames.Failure(Code.UNAVAILABLE, True, message).pack()
+            raise _UndyingError(f"the action's processes were killed and do not end (pids {who})")
         assert tree.status is not None
-        ended = frames.Ended(
+        return frames.Ended(
             timed_out,
             tree.status,
             False,
@@ -137,7 +161,16 @@ class Slot:
             started_at,
             ended_at,
         )
-        return frames.EXIT, ended.pack()
+
+    def _probe(self) -> tuple[int, bytes]:
+        """Whether an action could be run, without running one."""
+        try:
+            if self._sandbox is not None:
+                self._sandbox.admit(b"/")
+                self._sandbox.dismiss()
+        except NativeLinkError as error:
+            return frames.FAILED, frames.Failure(error.code, False, error.message).pack()
+        return frames.READY, b""
 
     def _open(self, request: frames.Request, descriptors: list[int]) -> tuple[int, int, int]:
         """The program's stdin, stdout and stderr; those to close are added to `descriptors`."""
@@ -160,10 +193,7 @@ class Slot:
         Returns:
             Whether the time is over.
         """
-        try:
-            handle = os.pidfd_open(tree.main)
-        except OSError as error:
-            raise unavailable(f"cannot watch a process: {error.strerror}") from None
+        handle = os.pidfd_open(tree.main)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         poll.register(self._server, select.POLLIN)

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,15 +18,15 @@ import nativelink
 from nativelink.core.errors import unavailable
 from nativelink.worker.processes import frames
 
-__all__ = ["Slot", "Supervisor"]
+__all__ = ["Namespaces", "Slot", "Supervisor"]
 
 #: Where the package is, for the new interpreter, which searches nothing but its own library.
 _ROOT: Final = Path(nativelink.__file__).parents[1]
 _BOOT: Final = (
-    "import sys; sys.path.append(sys.argv.pop()); "
-    "from nativelink.worker.processes.nursery import main; main()"
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from nativelink.worker.processes.nursery import main; main(sys.argv[2:])"
 )
-#: The descriptor that `nursery.SOCKET` names.
+#: The nursery's SOCKET.
 _THEIR_SOCKET: Final = 3
 #: Of the server's environment, what an interpreter may need to start. The rest could hold secrets,
 #: and actions can read the environment of a process of the same user.
@@ -37,6 +39,28 @@ _READ_BYTES: Final = 65536
 _CANCEL: Final = frames.frame(frames.CANCEL)
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """What actions are kept from by Linux namespaces.
+
+    Actions always have their own users (the worker's user and group, without capabilities),
+    processes, System V IPC, host name `nativelink` and mounts (namespaces(7)).
+
+    Attributes:
+        hidden: absolute directories of which an action sees only what is its own.
+        network: whether they share the host's network; else they reach only themselves, unless
+            they ask for it (`Launch.network`).
+    """
+
+    hidden: Sequence[Path] = ()
+    network: bool = False
+
+    def covers(self) -> list[str]:
+        """The hidden directories without those that are below another."""
+        paths = set(self.hidden)
+        return sorted(str(path) for path in paths if paths.isdisjoint(path.parents))
 
 
 class Slot:
@@ -176,17 +200,20 @@ class Supervisor:
         self._loop.add_reader(self._handle, self._guard_ended)
 
     @classmethod
-    async def start(cls) -> Self:
-        """Start a guard, and wait until its nursery is there.
+    async def start(cls, namespaces: Namespaces | None) -> Self:
+        """Start a guard, wait until its nursery is there, and see that it can make a slot.
+
+        Args:
+            namespaces: what slots keep actions from; None is nothing.
 
         Raises:
-            NativeLinkError: UNAVAILABLE if that cannot be.
+            NativeLinkError: UNAVAILABLE if that cannot be, with what the host has to allow.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             with theirs:
-                guard = _spawn(theirs)
+                guard = _spawn(theirs, namespaces)
         except OSError as error:
             ours.close()
             raise unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
@@ -194,12 +221,21 @@ class Supervisor:
         try:
             async with asyncio.timeout(_START_S):
                 await supervisor._ready
+                await supervisor._probe()
         except BaseException as error:
             await supervisor.close()
             if isinstance(error, TimeoutError):
                 raise unavailable("the process that starts actions did not start") from None
             raise
         return supervisor
+
+    async def _probe(self) -> None:
+        """See that a slot can be made."""
+        slot = self.fork(network=False)
+        kind, body = await slot.ask(frames.frame(frames.PROBE))
+        slot.close()
+        if kind == frames.FAILED:
+            raise unavailable(frames.Failure.unpack(body).message)
 
     def fork(self, *, network: bool) -> Slot:
         """A new slot, which takes requests at once.
@@ -286,11 +322,12 @@ class Supervisor:
 _DEAD: Final = "the action was killed because its supervisor died"
 
 
-def _spawn(theirs: socket.socket) -> int:
+def _spawn(theirs: socket.socket, namespaces: Namespaces | None) -> int:
     """Start a guard; its pid."""
+    sandbox = [] if namespaces is None else ["sandbox", *namespaces.covers()]
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT)],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT), *sandbox],
         {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         file_actions=[
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET),

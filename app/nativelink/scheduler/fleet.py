@@ -128,7 +128,7 @@ class Fleet:
 
     def feed(self, worker: Worker) -> None:
         """Give a worker what waits and fits, until it has no room or nothing fits."""
-        while worker.is_open:
+        while self._matching.has_room(worker):
             operation = self._matching.operation_for(worker)
             if operation is None:
                 break

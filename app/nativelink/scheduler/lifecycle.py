@@ -145,20 +145,22 @@ class Lifecycle:
             worker = self._matching.worker_for(operation)
             if worker is not None:
                 self.start(operation, worker)
+                self._matching.publish(worker)
                 return
             lane.told = ""
         journal = self._journal
         operation.waiting_since = journal.now
         self._matching.enqueue(operation)
         journal.effects.append(OperationUpdated(operation.operation_id, operation.all_names()))
-        if not lane.capable:
+        if not lane.capable and lane not in self._matching.reassessed:
+            # If it is to be reassessed, `settle` will tell this operation and all others in it.
             if not lane.told:
                 lane.stranded_since = journal.now
                 lane.told = self._matching.reason(lane)
             self._strand(operation, lane.told)
 
     def start(self, operation: Operation, worker: Worker) -> None:
-        """Give a QUEUED operation to a worker that has room for it."""
+        """Give a QUEUED operation to a worker that has room; `Matching.publish` must follow."""
         journal = self._journal
         if operation.entry:
             self._matching.dequeue(operation)
@@ -169,7 +171,6 @@ class Lifecycle:
         operation.epoch += 1
         journal.move(operation, ExecutionStage.EXECUTING, Matched)
         worker.take(Lease(operation.operation_id, operation.lane.usage))
-        self._matching.publish(worker)
         journal.tell(operation, f"given to {worker.worker_id}")
         journal.effects.append(
             StartExecution(
@@ -271,6 +272,7 @@ class Lifecycle:
             if worker is None:
                 return
             self.start(first, worker)
+            self._matching.publish(worker)
 
     def _strand(self, operation: Operation, reason: str) -> None:
         journal = self._journal

@@ -15,6 +15,7 @@ from nativelink.scheduler import events
 from nativelink.scheduler.effects import Effect, KillExecution
 from nativelink.scheduler.events import Event
 from nativelink.scheduler.fleet import Fleet
+from nativelink.scheduler.invariants import Invariants
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
@@ -131,6 +132,14 @@ class Machine:
         """What happened to an operation and why; empty if there is none of this id."""
         operation = self.lifecycle.operations.get(operation_id)
         return () if operation is None else tuple(operation.story)
+
+    def check_invariants(self) -> None:
+        """Look whether everything is as it must be between two events; for tests.
+
+        Raises:
+            BrokenInvariantError: a defect of the machine.
+        """
+        Invariants(self.matching, self.due, self.journal, self.lifecycle, self.fleet).check()
 
     # -- clients --------------------------------------------------------------------------------
 

@@ -26,7 +26,6 @@ from nativelink.scheduler.properties import Amounts, Properties, PropertyRules, 
 from nativelink.scheduler.queue import Lane, Platform
 from nativelink.scheduler.reasons import why_unschedulable
 from nativelink.scheduler.records import Operation
-from nativelink.scheduler.tournament import ABSENT
 from nativelink.scheduler.workers import Kind, Worker
 
 __all__ = ["Matching"]
@@ -103,16 +102,24 @@ class Matching:
         platform = self.platforms.get(terms)
         if platform is None:
             platform = self._new_platform(terms)
-        lane = platform.by_amounts.get((amounts, avoided, blocked))
+        lane = platform.lanes.get((amounts, avoided, blocked))
         if lane is None:
             lane = Lane(platform, amounts, avoided, blocked)
-            platform.by_amounts[amounts, avoided, blocked] = lane
+            platform.lanes[amounts, avoided, blocked] = lane
             platform.picky += lane.is_picky
             if avoided:
                 self._avoiding[lane] = None
             self._idle[lane] = None
             self._assess(lane)
+            for kind in platform.kinds.groups.values():
+                self._expect(kind, lane)
         return lane
+
+    def _expect(self, kind: Kind, lane: Lane) -> None:
+        """Workers of this kind may be asked to run this lane's operations from now on."""
+        if kind.expect(lane.amounts):
+            for worker in kind.workers.values():
+                self.publish(worker)
 
     def join(self, operation: Operation, lane: Lane) -> None:
         """From now on this is the operation's lane."""
@@ -133,20 +140,20 @@ class Matching:
     def _drop_idle_lanes(self) -> None:
         for lane in self._idle:
             platform = lane.platform
-            platform.lanes.remove(lane.place)
+            platform.entries.remove(lane.place)
             lane.place = -1
-            del platform.by_amounts[lane.amounts, lane.avoided, lane.blocked]
+            del platform.lanes[lane.amounts, lane.avoided, lane.blocked]
             platform.picky -= lane.is_picky
             self._avoiding.pop(lane, None)
             self.reassessed.pop(lane, None)
-            if not platform.by_amounts:
+            if not platform.lanes:
                 self._drop_platform(platform)
         self._idle.clear()
 
     def lanes(self) -> Iterator[Lane]:
         """All of them."""
         for platform in self.platforms.values():
-            yield from platform.by_amounts.values()
+            yield from platform.lanes.values()
 
     # -- the queue ------------------------------------------------------------------------------
 
@@ -182,12 +189,18 @@ class Matching:
     def worker_for(self, operation: Operation) -> Worker | None:
         """The worker to get this operation now."""
         lane = operation.lane
-        return lane.platform.kinds_by_key.search(lambda kind: kind.best_for(lane))
+        return lane.platform.kinds.search(lambda kind: kind.best_for(lane))
+
+    @staticmethod
+    def has_room(worker: Worker) -> bool:
+        """Whether a worker may get something, if anything fits into what it has left."""
+        assert worker.kind is not None
+        return worker.is_open and within(worker.kind.least_demand, worker.free)
 
     def operation_for(self, worker: Worker) -> Operation | None:
         """The operation that this worker is to get now; it still waits."""
         assert worker.kind is not None
-        lane = worker.kind.platforms_by_key.search(lambda platform: platform.best_for(worker))
+        lane = worker.kind.platforms.search(lambda platform: platform.best_for(worker))
         return None if lane is None else lane.first()
 
     # -- the fleet ------------------------------------------------------------------------------
@@ -210,7 +223,7 @@ class Matching:
             self._retell()
         kind.workers[worker.worker_id] = worker
         worker.kind = kind
-        worker.place = kind.by_key.add(worker)
+        worker.place = kind.entries.add(worker, [-amount for amount in worker.free])
         self._count_totals(worker, 1)
 
     def remove_worker(self, worker: Worker) -> None:
@@ -235,8 +248,11 @@ class Matching:
     def publish(self, worker: Worker) -> None:
         """A worker's room or its turn changed."""
         assert worker.kind is not None
-        key = (float(self._sign * worker.touched), worker.number) if worker.is_open else ABSENT
-        worker.kind.publish(worker, key)
+        kind = worker.kind
+        if self.has_room(worker):
+            kind.publish(worker, (float(self._sign * worker.touched), worker.number))
+        else:
+            kind.withdraw(worker)
 
     def _count_totals(self, worker: Worker, change: int) -> None:
         """Count a worker among those that could run something, unless it drains."""
@@ -267,14 +283,14 @@ class Matching:
     def _reassess(self, kind: Kind, totals: Amounts) -> None:
         """These amounts are new in a kind, or gone: lanes may have gained or lost hope."""
         self._generation += 1
-        for platform in kind.platforms.values():
-            for lane in platform.by_amounts.values():
+        for platform in kind.platforms.groups.values():
+            for lane in platform.lanes.values():
                 if within(lane.amounts, totals):
                     self._assess(lane)
 
     def _assess(self, lane: Lane) -> None:
         """Find out anew whether a connected worker could ever run this lane's operations."""
-        kinds = lane.platform.kinds.values()
+        kinds = lane.platform.kinds.groups.values()
         capable = any(within(lane.amounts, totals) for kind in kinds for totals in kind.totals)
         choosy = bool(lane.avoided) and self._has_alternative(lane)
         if (capable, choosy) != (lane.capable, lane.choosy):
@@ -285,7 +301,7 @@ class Matching:
     def _has_alternative(self, lane: Lane) -> bool:
         """Whether a worker could run a lane's operations that the lane does not avoid."""
         able = 0
-        for kind in lane.platform.kinds.values():
+        for kind in lane.platform.kinds.groups.values():
             for totals, count in kind.totals.items():
                 able += count if within(lane.amounts, totals) else 0
         return able > self._able_among(lane, lane.avoided)
@@ -293,7 +309,7 @@ class Matching:
     def _able_among(self, lane: Lane, worker_ids: tuple[str, ...]) -> int:
         """How many of these workers count as able to run the lane's operations."""
         able = 0
-        for kind in lane.platform.kinds.values():
+        for kind in lane.platform.kinds.groups.values():
             for worker_id in worker_ids:
                 worker = kind.workers.get(worker_id)
                 if worker is not None and not worker.draining:
@@ -322,13 +338,13 @@ class Matching:
             if not self._asked[name]:
                 # Kinds may stay finer than they need be until their workers leave.
                 del self._asked[name]
-        for kind in platform.kinds.values():
-            del kind.platforms[platform.number]
+        for kind in platform.kinds.groups.values():
+            kind.platforms.remove(platform)
 
     def _drop_kind(self, kind: Kind) -> None:
         del self.kinds[tuple(sorted(kind.values.items()))]
-        for platform in kind.platforms.values():
-            del platform.kinds[kind.number]
+        for platform in kind.platforms.groups.values():
+            platform.kinds.remove(kind)
         self._retell()
 
     def _retell(self) -> None:
@@ -338,13 +354,12 @@ class Matching:
             if lane.waiting and not lane.capable:
                 self.reassessed[lane] = None
 
-    @staticmethod
-    def _acquaint(platform: Platform, kind: Kind) -> None:
+    def _acquaint(self, platform: Platform, kind: Kind) -> None:
         if platform.terms.met_by(kind.values):
-            platform.kinds[kind.number] = kind
-            kind.platforms[platform.number] = platform
-            platform.kinds_by_key.offer(kind)
-            kind.platforms_by_key.offer(platform)
+            platform.kinds.add(kind)
+            kind.platforms.add(platform)
+            for lane in platform.lanes.values():
+                self._expect(kind, lane)
 
     def _distinguish(self, names: list[str]) -> None:
         """Undeclared properties are asked for, for the first time: tell kinds apart by them."""

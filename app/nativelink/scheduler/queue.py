@@ -8,7 +8,7 @@ from typing import Final
 from nativelink.scheduler.properties import Amounts, Terms
 from nativelink.scheduler.ranking import Ranking
 from nativelink.scheduler.records import Operation
-from nativelink.scheduler.tournament import ABSENT, Key, Tournament
+from nativelink.scheduler.tournament import Key, Tournament
 from nativelink.scheduler.workers import Kind, Worker
 
 __all__ = ["Lane", "Platform"]
@@ -76,7 +76,7 @@ class Lane:
         self.reason_of = -1
         self.told = ""
         self._heap: list[tuple[Key, int, Operation]] = []
-        self.place = platform.lanes.add(self)
+        self.place = platform.entries.add(self, amounts)
 
     @property
     def is_picky(self) -> bool:
@@ -120,11 +120,14 @@ class Lane:
         """Let the platform know of the first operation's key."""
         first = self.first()
         platform = self.platform
-        before = platform.lanes.least
-        platform.lanes.set(self.place, ABSENT if first is None else first.key, self.amounts)
-        if platform.lanes.least < before:
-            for kind in platform.kinds.values():
-                kind.platforms_by_key.offer(platform)
+        before = platform.entries.keys[1]
+        if first is None:
+            platform.entries.clear(self.place)
+            return
+        platform.entries.set(self.place, first.key, self.amounts)
+        if platform.entries.keys[1] < before:
+            for kind in platform.kinds.groups.values():
+                kind.platforms.offer(platform)
 
 
 class Platform:
@@ -133,19 +136,17 @@ class Platform:
     Attributes:
         number: its own.
         terms: what workers must have.
-        lanes: by the key of their first operations and the amounts they ask for.
-        by_amounts: all of its lanes.
+        entries: its lanes, by the key of their first operations and the amounts they ask for.
+        lanes: the same, by amounts and by the workers that they do not want.
         picky: how many of them do not want every worker.
-        kinds: those kinds of workers that meet the terms, by number.
-        kinds_by_key: the same, by the key of the worker to be used first.
+        kinds: those kinds of workers that meet the terms, by the worker to be used first.
         entered, left: operations that ever began and ceased to wait, for positions.
     """
 
     __slots__ = (
-        "by_amounts",
         "entered",
+        "entries",
         "kinds",
-        "kinds_by_key",
         "lanes",
         "left",
         "number",
@@ -156,21 +157,15 @@ class Platform:
     def __init__(self, number: int, terms: Terms, dimensions: int) -> None:
         self.number = number
         self.terms = terms
-        self.lanes: Tournament[Lane] = Tournament(dimensions)
-        self.by_amounts: dict[tuple[Amounts, tuple[str, ...], tuple[str, ...]], Lane] = {}
+        self.entries: Tournament[Lane] = Tournament(dimensions)
+        self.lanes: dict[tuple[Amounts, tuple[str, ...], tuple[str, ...]], Lane] = {}
         self.picky = 0
-        self.kinds: dict[int, Kind] = {}
-        self.kinds_by_key: Ranking[Kind] = Ranking()
+        self.kinds: Ranking[Kind] = Ranking()
         self.entered = 0
         self.left = 0
-
-    @property
-    def least(self) -> Key:
-        """The key of the operation to be started first."""
-        return self.lanes.least
 
     def best_for(self, worker: Worker) -> tuple[Key, Lane] | None:
         """The lane whose first operation this worker is to get; it has room for it now."""
         if self.picky:
-            return self.lanes.best(worker.free, lambda lane: lane.refuses(worker))
-        return self.lanes.best(worker.free)
+            return self.entries.best(worker.free, lambda lane: lane.refuses(worker))
+        return self.entries.best(worker.free)

@@ -1,29 +1,27 @@
-"""Which of many groups to ask first, and how far to go on asking."""
+"""Which of many groups has the best entry, where most often it is the first one asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from nativelink.scheduler.tournament import ABSENT, Key
+from nativelink.scheduler.tournament import ABSENT, Key, Tournament
 
 __all__ = ["Group", "Ranking"]
 
 
 class Group(Protocol):
-    """Something with entries, of which it knows the least key."""
+    """Something with entries.
 
-    @property
-    def number(self) -> int:
-        """Its own among the groups of a ranking."""
-        ...
+    Attributes:
+        number: its own among the groups of a ranking.
+        entries: by key.
+    """
 
-    @property
-    def least(self) -> Key:
-        """No entry of it has a lesser key; `ABSENT` if it has none."""
-        ...
+    number: int
+    entries: Tournament[Any]
 
 
 G = TypeVar("G", bound=Group)
@@ -31,24 +29,40 @@ T = TypeVar("T")
 
 
 class Ranking(Generic[G]):
-    """Groups by their least key, in a lazy heap.
+    """Groups by the least key of their entries, in a lazy heap.
 
     What stands in the heap for a group is never more than its least key: keys that rise are
     noticed when the group comes up, and one that falls must be told by `offer`. So groups that
-    change but are not asked cost nothing.
+    change but are not asked cost nothing. If the first group's first entry will not do, all groups
+    are asked: there are as many as there are different requirements or offers, not as there are
+    operations or workers.
+
+    Attributes:
+        groups: all of them, by number.
     """
 
-    __slots__ = ("_bounds", "_heap", "_serials")
+    __slots__ = ("_bounds", "_heap", "_serials", "groups")
 
     def __init__(self) -> None:
+        self.groups: dict[int, G] = {}
         self._heap: list[tuple[Key, int, G]] = []
         #: What stands in the heap for a group, by number; further entries of it are void.
         self._bounds: dict[int, Key] = {}
         self._serials = count()
 
+    def add(self, group: G) -> None:
+        """Rank one more."""
+        self.groups[group.number] = group
+        self.offer(group)
+
+    def remove(self, group: G) -> None:
+        """Rank one less."""
+        del self.groups[group.number]
+        self._bounds.pop(group.number, None)
+
     def offer(self, group: G) -> None:
-        """The group's least key may have fallen, or the group is new."""
-        least = group.least
+        """The group's least key may have fallen."""
+        least = group.entries.keys[1]
         if least < self._bounds.get(group.number, ABSENT):
             self._bounds[group.number] = least
             heappush(self._heap, (least, next(self._serials), group))
@@ -59,31 +73,35 @@ class Ranking(Generic[G]):
         Args:
             ask: the group's best entry that will do, and its key.
         """
-        heap = self._heap
-        bounds = self._bounds
+        first = self._first()
+        if first is None:
+            return None
         best = ABSENT
         chosen: T | None = None
-        asked: list[G] = []
-        while heap and heap[0][0] < best:
+        answer = ask(first)
+        if answer is not None:
+            best, chosen = answer
+            if best == first.entries.keys[1]:
+                return chosen
+        for group in self.groups.values():
+            if group.entries.keys[1] < best and group is not first:
+                answer = ask(group)
+                if answer is not None and answer[0] < best:
+                    best, chosen = answer
+        return chosen
+
+    def _first(self) -> G | None:
+        """The group with the least key of all."""
+        heap = self._heap
+        bounds = self._bounds
+        while heap:
             bound, _, group = heap[0]
             if bounds.get(group.number) != bound:
                 heappop(heap)
                 continue
-            least = group.least
-            if least > bound:
-                heappop(heap)
-                del bounds[group.number]
-                self.offer(group)
-                continue
-            answer = ask(group)
-            if answer is not None and answer[0] < best:
-                best, chosen = answer
-                if best == least:
-                    # Nothing can be better, and it may stay where it is.
-                    break
+            if group.entries.keys[1] == bound:
+                return group
             heappop(heap)
             del bounds[group.number]
-            asked.append(group)
-        for group in asked:
             self.offer(group)
-        return chosen
+        return None

@@ -22,7 +22,7 @@ def why_unschedulable(lane: Lane, kinds: Iterable[Kind], rules: PropertyRules) -
     staying = [kind for kind in kinds if kind.totals]
     if not staying:
         return "every connected worker is being drained"
-    suitable = [kind for kind in staying if kind.number in lane.platform.kinds]
+    suitable = [kind for kind in staying if kind.number in lane.platform.kinds.groups]
     if not suitable:
         return _terms_unmet(lane, staying)
     return _amounts_unmet(lane, suitable, rules)

@@ -55,6 +55,10 @@ class Due:
         """When something is to be looked at, None if never."""
         return self._heap[0][0] if self._heap else None
 
+    def armed(self, timer: Timer) -> float | None:
+        """When a timer is to be looked at, None if never."""
+        return self._armed.get(timer)
+
     def arm(self, timer: Timer, at: float) -> None:
         """Look at the timer then, or before."""
         armed = self._armed.get(timer)

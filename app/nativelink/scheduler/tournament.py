@@ -26,42 +26,55 @@ class Tournament(Generic[T]):
     better key that does not fit, unless it shares its subtree with others that do not.
 
     The answer depends on the entries alone, not on their places or their history: keys differ.
+
+    Attributes:
+        keys: the least key below each node; node 1 is the root, the children of n are 2n and
+            2n + 1, entries start at the capacity. Others may read the root's.
     """
 
-    __slots__ = ("_capacity", "_columns", "_free", "_items", "_keys")
+    __slots__ = ("_capacity", "_columns", "_free", "_hints", "_items", "_leaves", "keys")
 
     def __init__(self, dimensions: int) -> None:
         self._capacity = 1
-        #: Node 1 is the root, the children of n are 2n and 2n + 1, entries start at `_capacity`.
-        self._keys: list[Key] = [ABSENT, ABSENT]
+        self.keys: list[Key] = [ABSENT, ABSENT]
         self._columns: list[list[float]] = [[float("inf")] * 2 for _ in range(dimensions)]
         self._items: list[T | None] = [None]
+        #: Of each place, its leaf, counted from the left; leaves are sorted when there are more.
+        self._leaves = [0]
+        self._hints: list[Sequence[float]] = [()]
         self._free = [0]
 
-    @property
-    def least(self) -> Key:
-        """The least key of all, or `ABSENT`."""
-        return self._keys[1]
+    def add(self, item: T, hint: Sequence[float]) -> int:
+        """A place for an entry, which cannot be chosen for now.
 
-    def add(self, item: T) -> int:
-        """A place for an entry, `ABSENT` for now."""
+        Args:
+            item: what is found.
+            hint: the vector that it will have, more or less: entries with like vectors come to
+                lie beside each other, so that a search leaves out more at once.
+        """
         if not self._free:
             self._grow()
         place = self._free.pop()
-        self._items[place] = item
+        self._items[self._leaves[place]] = item
+        self._hints[place] = hint
         return place
 
     def remove(self, place: int) -> None:
         """Forget an entry."""
-        self.set(place, ABSENT, (float("inf"),) * len(self._columns))
-        self._items[place] = None
+        self.clear(place)
+        self._items[self._leaves[place]] = None
         self._free.append(place)
+
+    def clear(self, place: int) -> None:
+        """An entry cannot be chosen."""
+        # Its vector must not make others believe that there is something small here.
+        self.set(place, ABSENT, (float("inf"),) * len(self._columns))
 
     def set(self, place: int, key: Key, vector: Sequence[float]) -> None:
         """Give an entry another key and vector."""
-        keys = self._keys
+        keys = self.keys
         columns = self._columns
-        node = self._capacity + place
+        node = self._capacity + self._leaves[place]
         keys[node] = key
         for column, number in zip(columns, vector, strict=True):
             column[node] = number
@@ -93,8 +106,12 @@ class Tournament(Generic[T]):
             limit: one number per dimension.
             refuses: asked about single entries, where something else may speak against one.
         """
-        keys = self._keys
-        columns = self._columns
+        dimensions = list(zip(self._columns, limit, strict=True))
+        for column, bound in dimensions:
+            # Most searches that find nothing end here.
+            if column[1] > bound:
+                return None
+        keys = self.keys
         capacity = self._capacity
         best = ABSENT
         chosen: T | None = None
@@ -103,18 +120,22 @@ class Tournament(Generic[T]):
             node = nodes.pop()
             if keys[node] >= best:
                 continue
-            for column, bound in zip(columns, limit, strict=True):
+            for column, bound in dimensions:
                 if column[node] > bound:
                     break
             else:
                 if node < capacity:
-                    left = 2 * node
-                    if keys[left] <= keys[left + 1]:
-                        nodes.append(left + 1)
-                        nodes.append(left)
+                    node *= 2
+                    left = keys[node]
+                    right = keys[node + 1]
+                    if left <= right:
+                        if right < best:
+                            nodes.append(node + 1)
+                        nodes.append(node)
                     else:
-                        nodes.append(left)
-                        nodes.append(left + 1)
+                        if left < best:
+                            nodes.append(node)
+                        nodes.append(node + 1)
                 else:
                     item = self._items[node - capacity]
                     assert item is not None
@@ -124,14 +145,20 @@ class Tournament(Generic[T]):
         return None if chosen is None else (best, chosen)
 
     def _grow(self) -> None:
-        """Twice as many places; entries keep theirs."""
+        """Twice as many places; entries keep theirs, but lie elsewhere."""
         old = self._capacity
+        before = [old + leaf for leaf in self._leaves]
+        keys, columns, items = self.keys, self._columns, self._items
         self._capacity = 2 * old
-        keys = self._keys[old:]
-        columns = [column[old:] for column in self._columns]
-        self._keys = [ABSENT] * (2 * self._capacity)
+        self.keys = [ABSENT] * (2 * self._capacity)
         self._columns = [[float("inf")] * (2 * self._capacity) for _ in columns]
-        self._items += [None] * old
+        self._items = [None] * self._capacity
         self._free = list(range(self._capacity - 1, old - 1, -1))
-        for place, key in enumerate(keys):
-            self.set(place, key, [column[place] for column in columns])
+        order = sorted(range(old), key=lambda place: tuple(self._hints[place]))
+        self._leaves = [0] * old + list(range(old, self._capacity))
+        self._hints += [()] * old
+        for leaf, place in enumerate(order):
+            self._leaves[place] = leaf
+            node = before[place]
+            self._items[leaf] = items[node - old]
+            self.set(place, keys[node], [column[node] for column in columns])

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nativelink.scheduler.properties import Amounts, Properties
 from nativelink.scheduler.ranking import Ranking
 from nativelink.scheduler.scheduler import WorkerView
-from nativelink.scheduler.tournament import ABSENT, Key, Tournament
+from nativelink.scheduler.tournament import Key, Tournament
 
 if TYPE_CHECKING:
     from nativelink.scheduler.queue import Lane, Platform
 
 __all__ = ["Kind", "Lease", "Worker"]
+
+#: More than any worker has (amounts are uint64).
+_NOBODY_ASKS: Final = 2**64
 
 
 @dataclass(slots=True, eq=False)
@@ -165,17 +168,18 @@ class Kind:
         number: its own.
         values: what they offer, as far as any action ever asks for it.
         workers: all of them, by id.
-        by_key: those that may get something, by who is to get it first.
+        entries: the same, by who is to get something first.
         totals: how many of them that are not draining offer which amounts.
-        platforms: those whose terms they meet, by number.
-        platforms_by_key: the same, by the key of the operation to be started first.
+        platforms: those whose terms they meet, by the operation to be started first.
+        least_demand: of each `minimum` property, the least that anyone asks for. A worker with
+            less left than that need not be looked at.
     """
 
     __slots__ = (
-        "by_key",
+        "entries",
+        "least_demand",
         "number",
         "platforms",
-        "platforms_by_key",
         "totals",
         "values",
         "workers",
@@ -185,33 +189,42 @@ class Kind:
         self.number = number
         self.values = values
         self.workers: dict[str, Worker] = {}
-        self.by_key: Tournament[Worker] = Tournament(dimensions)
+        self.entries: Tournament[Worker] = Tournament(dimensions)
         self.totals: dict[Amounts, int] = {}
-        self.platforms: dict[int, Platform] = {}
-        self.platforms_by_key: Ranking[Platform] = Ranking()
-
-    @property
-    def least(self) -> Key:
-        """The key of the worker to be used first."""
-        return self.by_key.least
+        self.platforms: Ranking[Platform] = Ranking()
+        self.least_demand: Amounts = (_NOBODY_ASKS,) * dimensions
 
     def best_for(self, lane: Lane) -> tuple[Key, Worker] | None:
         """The worker to get an operation of this lane; it has room for it now."""
         limit = [-amount for amount in lane.amounts]
         if lane.is_picky:
-            return self.by_key.best(limit, lane.refuses)
-        return self.by_key.best(limit)
+            return self.entries.best(limit, lane.refuses)
+        return self.entries.best(limit)
 
     def publish(self, worker: Worker, key: Key) -> None:
-        """Let those who look for a worker know of this one; `ABSENT` for not."""
-        before = self.by_key.least
-        self.by_key.set(worker.place, key, [-amount for amount in worker.free])
-        if self.by_key.least < before:
-            for platform in self.platforms.values():
-                platform.kinds_by_key.offer(self)
+        """Let those who look for a worker know of this one."""
+        before = self.entries.keys[1]
+        self.entries.set(worker.place, key, [-amount for amount in worker.free])
+        if self.entries.keys[1] < before:
+            for platform in self.platforms.groups.values():
+                platform.kinds.offer(self)
+
+    def expect(self, amounts: Amounts) -> bool:
+        """Somebody may ask for these amounts.
+
+        Returns:
+            whether nobody asked for so little before: workers are to be published again.
+        """
+        least = tuple(map(min, self.least_demand, amounts))
+        lowered = least != self.least_demand
+        self.least_demand = least
+        return lowered
+
+    def withdraw(self, worker: Worker) -> None:
+        """Let nobody who looks for a worker find this one."""
+        self.entries.clear(worker.place)
 
     def forget(self, worker: Worker) -> None:
         """A worker left."""
-        self.publish(worker, ABSENT)
-        self.by_key.remove(worker.place)
+        self.entries.remove(worker.place)
         del self.workers[worker.worker_id]

@@ -43,25 +43,26 @@ async def test_a_read_only_action_cache_takes_no_updates() -> None:
 
 
 async def test_a_scheduler_means_execution() -> None:
+    known = ["cpu_count", "OSFamily"]
     service = CapabilitiesService(
-        {
-            "": CapabilitiesInstance(
-                action_cache_updates=True, platform_properties=["cpu_count", "OSFamily"]
-            )
-        }
+        {"": CapabilitiesInstance(action_cache_updates=True, platform_properties=known.copy)}
     )
     execution = (await ask(service)).execution_capabilities
     assert execution.exec_enabled
     assert execution.digest_function == SHA256
     assert list(execution.digest_functions) == [SHA256, BLAKE3]
-    assert list(execution.supported_node_properties) == ["cpu_count", "OSFamily"]
+    node_properties = ["mtime", "unix_mode"]
+    assert list(execution.supported_node_properties) == [*node_properties, *known]
     (priorities,) = execution.execution_priority_capabilities.priorities
     assert (priorities.min_priority, priorities.max_priority) == (0, 2**31 - 1)
+    known.append("gpu")
+    execution = (await ask(service)).execution_capabilities
+    assert list(execution.supported_node_properties) == [*node_properties, *known]
 
 
 async def test_the_default_digest_function_comes_first() -> None:
     service = CapabilitiesService(
-        {"": CapabilitiesInstance(action_cache_updates=True, platform_properties=[])},
+        {"": CapabilitiesInstance(action_cache_updates=True, platform_properties=list)},
         default_function=DigestFunction.BLAKE3,
         max_batch_total_size_bytes=1234,
     )

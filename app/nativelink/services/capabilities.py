@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,13 +14,15 @@ from nativelink.services.instances import Instances
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
 
-__all__ = ["CapabilitiesInstance", "CapabilitiesService"]
+__all__ = ["NODE_PROPERTIES", "CapabilitiesInstance", "CapabilitiesService"]
 
 _SERVICE: Final = service(pb.DESCRIPTOR, "Capabilities")
 #: Bazel up to version 6 asks for 2.0 and refuses servers that start later.
 _LOW_VERSION: Final = semver_pb2.SemVer(major=2, minor=0)
 _HIGH_VERSION: Final = semver_pb2.SemVer(major=2, minor=3)
 _MAX_PRIORITY: Final = 2**31 - 1
+#: Of files, directories and symbolic links, which workers honour (REAPI v2, NodeProperties).
+NODE_PROPERTIES: Final = ("mtime", "unix_mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,16 @@ class CapabilitiesInstance:
 
     Attributes:
         action_cache_updates: whether clients may write results.
-        platform_properties: names of the properties that the instance's scheduler knows; None if
-            it has no scheduler, so that nothing can be executed.
+        platform_properties: gives the names of the properties that the instance's scheduler
+            knows; None if it has no scheduler, so that nothing can be executed.
     """
 
     action_cache_updates: bool
-    platform_properties: Sequence[str] | None = None
+    platform_properties: Callable[[], Sequence[str]] | None = None
 
 
 class CapabilitiesService:
-    """Answers from what is configured; the answers are made once.
+    """Answers from what is configured. Answers are made once, or when a scheduler learns more.
 
     Args:
         instances: by name.
@@ -56,9 +58,7 @@ class CapabilitiesService:
         self._answers = Instances(
             "capabilities",
             {
-                name: _capabilities(
-                    instance, default_function, max_batch_total_size_bytes
-                ).SerializeToString()
+                name: _Answer(instance, default_function, max_batch_total_size_bytes)
                 for name, instance in instances.items()
             },
         )
@@ -70,11 +70,38 @@ class CapabilitiesService:
     async def _get_capabilities(
         self, request: pb.GetCapabilitiesRequest, _context: CallContext
     ) -> Reply:
-        return self._answers.get(request.instance_name)
+        return self._answers.get(request.instance_name).encoded()
+
+
+class _Answer:
+    """The encoded capabilities of one instance."""
+
+    def __init__(
+        self, instance: CapabilitiesInstance, default: DigestFunction, max_batch_bytes: int
+    ) -> None:
+        self._instance = instance
+        self._default = default
+        self._max_batch_bytes = max_batch_bytes
+        self._properties: Sequence[str] | None = None
+        self._encoded = b""
+
+    def encoded(self) -> bytes:
+        """As it is now."""
+        ask = self._instance.platform_properties
+        properties = () if ask is None else ask()
+        if properties != self._properties:
+            self._properties = properties
+            self._encoded = _capabilities(
+                self._instance, properties, self._default, self._max_batch_bytes
+            ).SerializeToString()
+        return self._encoded
 
 
 def _capabilities(
-    instance: CapabilitiesInstance, default: DigestFunction, max_batch_total_size_bytes: int
+    instance: CapabilitiesInstance,
+    properties: Sequence[str],
+    default: DigestFunction,
+    max_batch_total_size_bytes: int,
 ) -> pb.ServerCapabilities:
     # Some clients take the first one that they know.
     functions = [
@@ -104,7 +131,9 @@ def _capabilities(
                     )
                 ]
             ),
-            supported_node_properties=instance.platform_properties,
+            # The platform properties stand there too because NativeLink's schedulers look for
+            # them in the answer of the one that they forward to.
+            supported_node_properties=[*NODE_PROPERTIES, *properties],
         ),
         low_api_version=_LOW_VERSION,
         high_api_version=_HIGH_VERSION,

@@ -22,12 +22,12 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.scheduler import WorkerGateway, WorkerLink
 from nativelink.services.methods import method, service
+from nativelink.services.operation_views import failure_of
 from nativelink.services.worker_messages import (
     DISCONNECT,
     KEEP_ALIVE,
     complete_symlinks,
     connection_result,
-    failure_of,
     hello_of,
     order_message,
 )

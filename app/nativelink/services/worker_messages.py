@@ -5,25 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from nativelink.core.errors import Code
 from nativelink.core.rpc import CallContext
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as api,
 )
 from nativelink.proto.google.protobuf import empty_pb2
-from nativelink.proto.google.rpc import status_pb2
-from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.scheduler import KillOrder, Order, StartOrder, WorkerHello
 from nativelink.services.operation_messages import digest_message, timestamp_message
-from nativelink.services.precondition import missing_in
 
 __all__ = [
     "DISCONNECT",
     "KEEP_ALIVE",
     "complete_symlinks",
     "connection_result",
-    "failure_of",
     "hello_of",
     "order_message",
 ]
@@ -99,18 +94,6 @@ def _platform(properties: tuple[tuple[str, str], ...]) -> pb.Platform:
     return pb.Platform(
         properties=[pb.Platform.Property(name=name, value=value) for name, value in properties]
     )
-
-
-def failure_of(status: status_pb2.Status) -> Failure:
-    """Why a worker could not run an action (ExecuteResult.internal_error)."""
-    try:
-        code = Code(status.code)
-    except ValueError:
-        code = Code.UNKNOWN
-    if code is Code.OK:
-        # It says that it failed, so it did.
-        code = Code.UNKNOWN
-    return Failure(code, status.message or "the worker gave no reason", missing_in(status))
 
 
 def complete_symlinks(result: pb.ActionResult) -> bool:

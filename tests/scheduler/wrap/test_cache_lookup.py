@@ -96,12 +96,14 @@ class TestAnswers:
         watch.close()
         assert [each.closed for each in setup.backend.watches] == [True]
 
-    @pytest.mark.parametrize("field", ["skip_cache_lookup", "do_not_cache"])
+    @pytest.mark.parametrize(
+        "action", [action_of(skip_cache_lookup=True), action_of(do_not_cache=True)]
+    )
     async def test_what_must_not_come_from_a_cache_is_not_looked_up(
-        self, setup: Setup, field: str
+        self, setup: Setup, action: ActionInfo
     ) -> None:
         setup.cache.answer = b"response"
-        watch = await setup.scheduler.execute(action_of(**{field: True}), name="main/1")
+        watch = await setup.scheduler.execute(action, name="main/1")
         assert (await view_of(watch)).stage is QUEUED
         assert not setup.cache.asked
 

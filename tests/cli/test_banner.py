@@ -1,6 +1,7 @@
 """What a person is told when the server is up."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def test_the_lines_are_those_of_the_first_listener_with_a_whole_cache():
         "build --remote_timeout=600",
         "build --experimental_guard_against_concurrent_changes=true",
     ]
+
+
+def test_where_actions_are_executed_the_lines_ask_for_that(capsys: pytest.CaptureFixture[str]):
+    worker: Any = SimpleNamespace(name="local", max_inflight_tasks=4, work_directory="/w")
+    executing = listener(services=("cas", "execution"))
+    whole = System((executing,), (), Registry(), (), (worker,))
+    assert bazelrc(whole)[0] == "build --remote_executor=grpc://127.0.0.1:50051"
+    show_banner(whole, {})
+    shown = capsys.readouterr().out
+    assert "runs actions\n  local  4 at a time  in /w\n" in shown
+    assert "--remote_cache instead of --remote_executor" in shown
 
 
 def test_without_a_cache_there_is_nothing_to_paste():

@@ -20,6 +20,7 @@ from nativelink.telemetry.logs import LogFormat
 __all__ = ["bazelrc", "show_banner"]
 
 _log: Final = logging.getLogger(__name__)
+_EXECUTION: Final = "execution"
 _LEAVE: Final = "Ctrl-C finishes what is under way and stops."
 
 
@@ -36,7 +37,10 @@ def show_banner(system: System, environ: Mapping[str, str]) -> None:
 
 
 def bazelrc(system: System) -> list[str]:
-    """Lines for `.bazelrc` that make Bazel use the first listener with a cache; empty if none."""
+    """Lines for `.bazelrc` that make Bazel use the first listener with a cache; empty if none.
+
+    Where the listener executes, they ask for that: an executor is also the cache.
+    """
     for listener in system.listeners:
         if listener.instances:
             return list(_lines(listener))
@@ -45,7 +49,8 @@ def bazelrc(system: System) -> list[str]:
 
 def _lines(listener: Listener) -> Iterator[str]:
     scheme = "grpcs" if listener.tls is not None else "grpc"
-    yield f"build --remote_cache={scheme}://{_reachable(listener)}"
+    use = "remote_executor" if _EXECUTION in listener.services else "remote_cache"
+    yield f"build --{use}={scheme}://{_reachable(listener)}"
     # A name says later what a cache was for; Bazel asks for the empty one by itself.
     named = [name for name in listener.instances if name]
     if "" not in listener.instances or named:
@@ -105,7 +110,21 @@ def _sections(system: System) -> Iterator[tuple[str, list[str]]]:
         "keeps",
         [f"{leaf.path:{width}}  {_limits(leaf)}  in {leaf.place}" for leaf in system.leaves],
     )
-    yield "for your .bazelrc", bazelrc(system)
+    yield (
+        "runs actions",
+        [
+            f"{worker.name}  {_slots(worker.max_inflight_tasks)}  in {worker.work_directory}"
+            for worker in system.workers
+        ],
+    )
+    lines = bazelrc(system)
+    executes = any("remote_executor" in line for line in lines)
+    hint = " (--remote_cache instead of --remote_executor: the cache alone)" if executes else ""
+    yield f"for your .bazelrc{hint}", lines
+
+
+def _slots(count: int) -> str:
+    return f"{count} at a time" if count else "as many as are sent"
 
 
 def _offers(listener: Listener) -> Iterator[tuple[str, Sequence[str]]]:

@@ -57,6 +57,7 @@ class Worker:
         agent: its connection to the scheduler.
         scheduler: where that is, as the configuration writes it.
         work_directory: where actions run.
+        max_inflight_tasks: so many at a time; 0 is no limit.
         drain_timeout_s: seconds that running actions get to finish.
     """
 
@@ -64,6 +65,7 @@ class Worker:
     agent: Agent
     scheduler: str
     work_directory: Path
+    max_inflight_tasks: int
     drain_timeout_s: float
 
 
@@ -129,7 +131,14 @@ async def _open(
         clock=env.clock,
         random=Random(),
     )
-    return Worker(name, agent, spec.worker_api_endpoint.uri, work_directory, spec.drain_timeout_s)
+    return Worker(
+        name,
+        agent,
+        spec.worker_api_endpoint.uri,
+        work_directory,
+        spec.max_inflight_tasks,
+        spec.drain_timeout_s,
+    )
 
 
 async def _executor(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -36,12 +36,6 @@ _GET_CAPABILITIES: Final = "/build.bazel.remote.execution.v2.Capabilities/GetCap
 _BAGGAGE: Final = b"baggage"
 
 M = TypeVar("M", bound=Message)
-
-
-class _Closable(Protocol):
-    """What async generators have beyond async iterators."""
-
-    async def aclose(self) -> None: ...
 
 
 class ForwardingScheduler:
@@ -163,7 +157,7 @@ class ForwardingScheduler:
             await stream.receive()
         return stream
 
-    def in_background(self, coro: Any) -> None:
+    def in_background(self, coro: Coroutine[Any, Any, None]) -> None:
         """Let a coroutine run beside, until this scheduler is closed."""
         begun = begin(coro, asyncio.get_running_loop())
         if not isinstance(begun, tuple):
@@ -199,7 +193,9 @@ class ForwardingScheduler:
 class _Stream:
     """One streamed call, with a message that was received and not taken."""
 
-    def __init__(self, scheduler: ForwardingScheduler, messages: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, scheduler: ForwardingScheduler, messages: AsyncGenerator[bytes, None]
+    ) -> None:
         self._scheduler = scheduler
         self._messages = messages
         self._next: bytes | None = None
@@ -223,7 +219,10 @@ class _Stream:
 
     def close(self) -> None:
         """End the call."""
-        self._scheduler.in_background(_close(self._messages))
+        self._scheduler.in_background(self._end())
+
+    async def _end(self) -> None:
+        await self._messages.aclose()
 
 
 class _ForwardedWatch:
@@ -326,8 +325,3 @@ def _parsed(parse: Callable[[bytes], M], data: bytes, path: str) -> M:
         return parse(data)
     except DecodeError as error:
         raise internal(f"the other scheduler's answer to {path} is malformed: {error}") from error
-
-
-async def _close(messages: AsyncIterator[bytes] | _Closable) -> None:
-    if hasattr(messages, "aclose"):
-        await messages.aclose()

@@ -21,6 +21,8 @@ endif
 
 .PHONY: FORCE run test test-clients check bench docs clean help lock format protos
 
+# Actions at the same time on this machine's own worker.
+run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 

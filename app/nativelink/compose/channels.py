@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nativelink.config.specs_common import ClientTlsSpec, GrpcEndpointSpec
-from nativelink.core.errors import invalid_argument
+from nativelink.config.specs_common import ClientTlsSpec, GrpcEndpointSpec, RetrySpec
+from nativelink.core.errors import Code, invalid_argument
+from nativelink.core.retry import Retry
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import ClientTls, Endpoint
 from nativelink.transport.pool import PoolRecorder
 
-__all__ = ["endpoint_of", "grpc_channel", "host_and_port", "is_tls"]
+__all__ = ["endpoint_of", "grpc_channel", "host_and_port", "is_tls", "retry_of"]
 
 _PLAIN = frozenset({"grpc", "http"})
 _TLS = frozenset({"grpcs", "https"})
@@ -46,6 +47,16 @@ def grpc_channel(
         connections_per_endpoint=connections_per_endpoint,
         max_concurrent_requests=max_concurrent_requests,
         recorder=recorder,
+    )
+
+
+def retry_of(spec: RetrySpec) -> Retry:
+    """The pauses and the codes of a retry spec."""
+    return Retry(
+        spec.max_retries,
+        spec.delay,
+        spec.jitter,
+        frozenset(Code[each.name] for each in spec.retry_on_errors),
     )
 
 

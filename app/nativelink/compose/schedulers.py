@@ -163,6 +163,23 @@ class SchedulerBuilder:
         await scheduler.refresh()
         return SchedulerNode(scheduler, behind.local)
 
+    async def _grpc(self, spec: GrpcSchedulerSpec) -> SchedulerNode:
+        from nativelink.compose.channels import grpc_channel, retry_of
+        from nativelink.services.forwarding import ForwardingScheduler
+
+        # The limit is on requests, not on streams that follow an operation for an hour.
+        channel = grpc_channel(
+            [spec.endpoint],
+            connections_per_endpoint=spec.connections_per_endpoint,
+            max_concurrent_requests=0,
+        )
+        scheduler = ForwardingScheduler(
+            await self._env.lifetimes.enter_async_context(channel),
+            retry=retry_of(spec.retry),
+            max_concurrent_requests=spec.max_concurrent_requests,
+        )
+        return SchedulerNode(await self._env.lifetimes.enter_async_context(scheduler), None)
+
 
 def _modification(spec: PropertyModification) -> Modification:
     from nativelink.scheduler.wrap.property_modifier import Addition, Removal, Replacement

@@ -22,6 +22,8 @@ from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
 from nativelink.stores.join.size_partition import SizePartitioningStore
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
+from nativelink.stores.remote.grpc_ac import GrpcAcStore
+from nativelink.stores.remote.grpc_cas import GrpcCasStore
 from nativelink.stores.store import DelegatingStore, Store
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
 from nativelink.stores.wrap.completeness import CompletenessCheckingStore
@@ -37,6 +39,7 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from nativelink.testing.store_machine import StoreMachine
+from tests.stores.remote.upstream import NO_BATCHES, ac_of, cas_of, serving
 
 
 def memory() -> MemoryStore:
@@ -82,6 +85,68 @@ class TestNoop(StoreBasics):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
         yield NoopStore()
+
+
+class TestGrpcCas(DigestKeysOnly, StreamsBlobs):
+    """Over the real transport."""
+
+    kind = GrpcCasStore
+    # A message of 1 MiB is in the store, in grpcio, and in the server, which runs here too.
+    allowed_bytes = 12 * 1024 * 1024
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        with TemporaryDirectory() as root:
+            async with (
+                FilesystemStore(
+                    content_path=Path(root) / "content",
+                    temp_path=Path(root) / "temp",
+                    eviction=EvictionPolicy(),
+                    clock=FakeClock(),
+                ) as backend,
+                serving(backend) as upstream,
+                cas_of(upstream.address) as store,
+            ):
+                yield store
+
+
+class TestGrpcCasWithoutBatches(DigestKeysOnly):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with (
+            serving(memory()) as upstream,
+            cas_of(upstream.address, batching=NO_BATCHES) as store,
+        ):
+            yield store
+
+
+class TestGrpcCasBehindAnother(DigestKeysOnly):
+    """A chain of two servers."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with (
+            serving(memory()) as last,
+            cas_of(last.address) as between,
+            serving(between) as first,
+            cas_of(first.address) as store,
+        ):
+            yield store
+
+
+class TestGrpcAc(DigestKeysOnly):
+    """Values are action results."""
+
+    kind = GrpcAcStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with serving(memory()) as upstream, ac_of(upstream.address) as store:
+            yield store
+
+    def blob(self, size: int, seed: int = 0) -> tuple[StoreKey, bytes]:
+        key, data = super().blob(size, seed)
+        return key, ActionResult(stdout_raw=data).SerializeToString()
 
 
 # Wrappers
@@ -352,6 +417,34 @@ class SizePartitioningMachine(StoreMachine):
 TestSizePartitioningMachine = SizePartitioningMachine.TestCase
 
 
+class GrpcCasMachine(StoreMachine):
+    string_keys = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with serving(memory()) as upstream, cas_of(upstream.address) as store:
+            yield store
+
+
+TestGrpcCasMachine = GrpcCasMachine.TestCase
+
+
+class GrpcAcMachine(StoreMachine):
+    string_keys = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with serving(memory()) as upstream, ac_of(upstream.address) as store:
+            yield store
+
+    def blob(self, index: int) -> tuple[StoreKey, bytes]:
+        key, data = super().blob(index)
+        return key, ActionResult(stdout_raw=data).SerializeToString()
+
+
+TestGrpcAcMachine = GrpcAcMachine.TestCase
+
+
 # Nobody is forgotten
 
 
@@ -388,7 +481,10 @@ def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
     configurable = {member.__metadata__[-1].tag for member in get_args(union)}
     assert {"memory", "ref_store", "redis_store"} < configurable
     # A ref_store is the store that it names: test_compositions.py.
-    for kind in configurable - available._STORES - {"ref_store"}:
+    names = configurable - available._STORES - {"ref_store"}
+    if "grpc" in names:
+        names = names - {"grpc"} | {"grpc_cas", "grpc_ac"}
+    for kind in names:
         assert kind.replace("_", "") in {
             name.lower().removesuffix("store") for name in _tested()
         }, kind

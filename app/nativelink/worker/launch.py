@@ -30,7 +30,8 @@ class Launch:
         working_directory: absolute.
         action_directory: the directory that belongs to the action: what else is hidden in its
             own mount namespace stays visible below it.
-        stdout: file that is created and written.
+        stdout: file that is created, or emptied, and written; below `action_directory` where
+            namespaces hide directories.
         stderr: likewise.
         network: whether it may use the network where namespaces isolate it.
         limits: what it may use.
@@ -52,8 +53,10 @@ class Exit:
 
     Attributes:
         timed_out: it was still running at the time limit, and was killed.
-        exit_code: 0 to 255; 128 + N if signal N ended it.
+        exit_code: 0 to 255; 128 + N if signal N ended it, as shells, Bazel and Buildbarn have it
+            (NativeLink v1.6.6 says 9 for every signal).
         signal: the signal, 0 if it exited.
+        out_of_memory: the kernel killed in it because it reached its memory limit.
         cpu_time_ms: user and system time of the whole tree.
         peak_memory_kb: largest sum of resident memory seen in the tree.
         sampled: whether memory was measured at all.
@@ -64,6 +67,7 @@ class Exit:
     timed_out: bool
     exit_code: int
     signal: int = 0
+    out_of_memory: bool = False
     cpu_time_ms: int = 0
     peak_memory_kb: int = 0
     sampled: bool = False
@@ -80,8 +84,9 @@ class Launcher(Protocol):
         Cancelling kills the whole tree and waits until it is gone.
 
         Raises:
-            NativeLinkError: INVALID_ARGUMENT for empty arguments or a NUL byte in one;
-                NOT_FOUND or PERMISSION_DENIED naming the program that cannot be started;
-                UNAVAILABLE if this machine cannot start processes now.
+            NativeLinkError: INVALID_ARGUMENT for empty arguments, a NUL byte in one, or a program
+                that no kernel executes; NOT_FOUND or PERMISSION_DENIED naming the program that
+                cannot be started, or the working directory; UNAVAILABLE if this machine cannot
+                start processes now, or if what ran the action was killed.
         """
         ...

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Final, NamedTuple, NoReturn, Self
 
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.worker.launch import Exit, Launch
-from nativelink.worker.processes import frames
+from nativelink.worker.processes import cgroups, frames
 from nativelink.worker.processes.supervisor import Namespaces, Slot, Supervisor
 
 __all__ = ["LauncherStatistics", "Namespaces", "ProcessLauncher"]
+
+_log = logging.getLogger(__name__)
 
 #: Slots kept however long they are idle; each is about a megabyte of its own.
 _KEPT: Final = 4
@@ -43,13 +46,17 @@ class ProcessLauncher:
     A context manager: leaving it kills what still runs. Use it on one event loop.
     """
 
-    def __init__(self, *, namespaces: Namespaces | None = None) -> None:
+    def __init__(self, *, namespaces: Namespaces | None = None, limited: bool = False) -> None:
         """Nothing is started before the context is entered.
 
         Args:
             namespaces: what actions are kept from; None is nothing.
+            limited: whether launches will have limits. The process then moves itself into a leaf
+                of its control group, where it has one that it may divide; else limits are not kept.
         """
         self._namespaces = namespaces
+        self._limited = limited
+        self._groups: cgroups.Limited | None = None
         self._supervisor: Supervisor | None = None
         self._starting = asyncio.Lock()
         self._idle: list[tuple[Slot, float]] = []
@@ -59,6 +66,8 @@ class ProcessLauncher:
         self._supervisors = 0
 
     async def __aenter__(self) -> Self:
+        if self._limited:
+            self._groups = _divide()
         await self._revive()
         return self
 
@@ -102,7 +111,7 @@ class ProcessLauncher:
         async with self._starting:
             if self._supervisor is not None and self._supervisor.usable:
                 return
-            self._supervisor = await Supervisor.start(self._namespaces)
+            self._supervisor = await Supervisor.start(self._namespaces, self._groups)
             self._supervisors += 1
 
     def _take(self, *, network: bool) -> Slot:
@@ -133,6 +142,16 @@ class ProcessLauncher:
         self._pruning = None
         if len(self._idle) > _KEPT:
             self._pruning = loop.call_at(self._idle[0][1] + _IDLE_S, self._prune)
+
+
+def _divide() -> cgroups.Limited | None:
+    """Prepare control groups, and say what will be limited."""
+    groups = cgroups.divide()
+    if groups.controllers:
+        _log.info("actions are limited in %s below %s", ", ".join(groups.controllers), groups.base)
+    if groups.reason:
+        _log.warning("not all limits of actions are kept: %s", groups.reason)
+    return groups if groups.controllers else None
 
 
 def _packed(launch: Launch, timeout_s: float) -> bytes:
@@ -194,6 +213,7 @@ def _exit(body: bytes) -> Exit:
         timed_out=ended.timed_out,
         exit_code=_SIGNALED + number if number else os.WEXITSTATUS(ended.status),
         signal=number,
+        out_of_memory=ended.out_of_memory,
         cpu_time_ms=ended.cpu_us // 1000,
         peak_memory_kb=ended.peak_memory_kb,
         sampled=ended.sampled,

@@ -12,7 +12,7 @@ import struct
 import sys
 from time import monotonic
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from nativelink.core.errors import NativeLinkError
 from nativelink.worker.processes import frames
@@ -21,7 +21,7 @@ from nativelink.worker.processes.slot import Slot
 from nativelink.worker.processes.system import become_subreaper, die_with_parent
 from nativelink.worker.processes.tree import Tree, children, wait_for
 
-__all__ = ["main"]
+__all__ = ["Settings", "main"]
 
 #: Descriptor of the guard's and the nursery's socket to the server.
 SOCKET = 3
@@ -57,18 +57,48 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+class Settings(NamedTuple):
+    """What the server decided for all slots.
+
+    Attributes:
+        sandbox: whether they are in namespaces.
+        hidden: what these hide.
+        groups: directory of the control group to divide; empty for none.
+        controllers: what can be limited there.
+    """
+
+    sandbox: bool
+    hidden: list[bytes]
+    groups: str
+    controllers: tuple[str, ...]
+
+    @staticmethod
+    def of(arguments: list[str]) -> Settings:
+        """From the command line: `sandbox`, `hide=PATH`, `groups=PATH`, `limit=CONTROLLER`."""
+        given: dict[str, list[str]] = {}
+        for argument in arguments:
+            name, _, value = argument.partition("=")
+            given.setdefault(name, []).append(value)
+        return Settings(
+            "sandbox" in given,
+            [os.fsencode(path) for path in given.get("hide", ())],
+            given.get("groups", [""])[0],
+            tuple(given.get("limit", ())),
+        )
+
+
 class _Nursery:
     """Forks slots, and cleans up after those that were killed."""
 
-    def __init__(self, server: socket.socket, hidden: list[bytes] | None) -> None:
+    def __init__(self, server: socket.socket, settings: Settings) -> None:
         """Nothing is done before `serve`.
 
         Args:
             server: where orders come from.
-            hidden: the directories that a `Sandbox` hides; None is no sandbox at all.
+            settings: of its slots.
         """
         self._server = server
-        self._hidden = hidden
+        self._settings = settings
         self._slots: dict[int, int] = {}
         self._wakeup, self._ended = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -126,9 +156,14 @@ class _Nursery:
             OSError: if there can be no process.
         """
         nursery = os.getpid()
-        if self._hidden is None:
+        settings = self._settings
+        if not settings.sandbox:
             return os.fork() or self._become_slot(descriptor, nursery, None, None), 0
-        sandbox = Sandbox(hidden=self._hidden, network=order.network)
+        sandbox = Sandbox(
+            hidden=settings.hidden,
+            protected=os.fsencode(settings.groups),
+            network=order.network,
+        )
         ours, theirs = socket.socketpair()
         with ours, theirs:
             forerunner = os.fork()
@@ -165,7 +200,10 @@ class _Nursery:
                 failure = frames.Failure(error.code, True, error.message)
                 server.sendall(frames.frame(frames.FAILED, failure.pack()), socket.MSG_NOSIGNAL)
             else:
-                Slot(server, sandbox).serve(nursery)
+                groups = self._settings.groups
+                if sandbox is not None:
+                    groups = sandbox.writable or groups
+                Slot(server, sandbox, groups, self._settings.controllers).serve(nursery)
                 status = 0
         except BaseException:  # noqa: BLE001 the interpreter would go on in the nursery's frames
             sys.excepthook(*sys.exc_info())
@@ -207,9 +245,9 @@ def main(arguments: list[str]) -> None:
     """What the server starts: becomes the guard, whose child is the nursery.
 
     Args:
-        arguments: none for slots without a sandbox, else "sandbox" and what it hides.
+        arguments: see `Settings.of`.
     """
-    hidden = [os.fsencode(path) for path in arguments[1:]] if arguments else None
+    settings = Settings.of(arguments)
     os.closerange(SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
     os.set_inheritable(SOCKET, False)
     os.umask(0o022)
@@ -231,7 +269,7 @@ def main(arguments: list[str]) -> None:
         signal.signal(signal.SIGUSR1, _orphaned)
         die_with_parent(signal.SIGUSR1)
         if os.getppid() == guard:
-            _Nursery(server, hidden).serve()
+            _Nursery(server, settings).serve()
     except _Orphaned:
         pass
     Tree(0, alone=False, floor_kb=0).kill(math.inf)

@@ -76,17 +76,24 @@ def _read(path: str) -> str:
 
 
 class Sandbox:
-    """The namespaces of one slot."""
+    """The namespaces of one slot.
 
-    def __init__(self, *, hidden: list[bytes], network: bool) -> None:
+    Attributes:
+        writable: where the slot, and only it, can write to what is protected; empty if nothing is.
+    """
+
+    def __init__(self, *, hidden: list[bytes], protected: bytes, network: bool) -> None:
         """Nothing is done before `enter`.
 
         Args:
             hidden: absolute paths of directories; of each, an action sees only its own directory,
                 if that is below it. None of them is below another.
+            protected: a directory that actions can only read; empty for none.
             network: whether actions share the host's network.
         """
+        self.writable = ""
         self._hidden = hidden
+        self._protected = protected
         self._network = network
         #: For each hidden directory: what is hidden, and the writable side of what hides it.
         self._covers: list[tuple[bytes, int, int]] = []
@@ -126,6 +133,9 @@ class Sandbox:
             for directory in self._hidden:
                 step = f"hiding {os.fsdecode(directory)} from actions"
                 self._hide(directory)
+            if self._protected:
+                step = f"protecting {os.fsdecode(self._protected)} from actions"
+                self._protect()
             step = "setting up namespaces"
             sethostname(_HOSTNAME)
             if not self._network:
@@ -142,6 +152,13 @@ class Sandbox:
         mount(directory, directory, b"", MS_BIND)
         mount(b"none", directory, b"", _READ_ONLY)
         self._covers.append((directory, below, cover))
+
+    def _protect(self) -> None:
+        directory = self._protected
+        below = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount(directory, directory, b"", MS_BIND | MS_REC)
+        mount(b"none", directory, b"", _READ_ONLY | MS_NOEXEC)
+        self.writable = f"/proc/self/fd/{below}"
 
     def admit(self, action_directory: bytes) -> None:
         """Prepare for an action.

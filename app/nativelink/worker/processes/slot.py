@@ -17,6 +17,7 @@ from types import FrameType
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, not_found, unavailable
 from nativelink.worker.processes import frames, program
+from nativelink.worker.processes.cgroups import Group
 from nativelink.worker.processes.sandbox import Sandbox
 from nativelink.worker.processes.system import become_subreaper, die_with_parent
 from nativelink.worker.processes.tree import Tree
@@ -56,13 +57,23 @@ def _orphaned(_number: int, _frame: FrameType | None) -> None:
 class Slot:
     """What a slot is from its fork to its end."""
 
-    def __init__(self, server: socket.socket, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        server: socket.socket,
+        sandbox: Sandbox | None,
+        groups: str,
+        controllers: tuple[str, ...],
+    ) -> None:
         """Nothing is done before `serve`.
 
         Args:
             server: where requests come from.
             sandbox: entered already; None is none.
+            groups: directory of the control group to divide; empty for none.
+            controllers: what can be limited there.
         """
+        self._groups = groups
+        self._controllers = controllers
         self._server = server
         self._sandbox = sandbox
         self._received = bytearray()
@@ -135,32 +146,66 @@ class Slot:
 
     def _run_in(self, request: frames.Request) -> frames.Ended:
         """Run a program where it is to run."""
+        group = self._limited(request)
+        try:
+            tree, started_at = self._start(request, group)
+            timed_out = self._watch(tree, request.timeout_s)
+            ended_at = _clock.time()
+            if group is not None:
+                group.kill()
+            if left := tree.kill(_KILL_S):
+                who = ", ".join(map(str, left[:10]))
+                raise _UndyingError(f"the action's processes were killed, but stay (pids {who})")
+            assert tree.status is not None
+            return frames.Ended(
+                timed_out,
+                tree.status,
+                group is not None and group.ran_out_of_memory(),
+                tree.cpu_us,
+                tree.peak_kb,
+                tree.peak_kb > 0,
+                started_at,
+                ended_at,
+            )
+        finally:
+            if group is not None:
+                group.remove()
+
+    def _limited(self, request: frames.Request) -> Group | None:
+        """A control group with the limits that the request has, if it has any."""
+        _, memory_bytes, cpus, pids, *_ = request
+        if not self._groups or not (memory_bytes or cpus or pids):
+            return None
+        try:
+            group = Group(self._groups, self._controllers)
+            group.limit(memory_bytes=memory_bytes, cpus=cpus, pids=pids)
+        except OSError as error:
+            raise unavailable(f"cannot limit an action: {error}") from None
+        return group
+
+    def _start(self, request: frames.Request, group: Group | None) -> tuple[Tree, float]:
+        """Start the program where and as it is to run; what will come of it, and when it began."""
         descriptors: list[int] = []
         try:
             stdio = self._open(request, descriptors)
             _enter(request.words[0])
             started_at = _clock.time()
-            main = program.start(request.words[4:], request.variables, stdio)
+            if group is None:
+                main = program.start(request.words[4:], request.variables, stdio)
+            else:
+                try:
+                    group.enter()
+                except OSError as error:
+                    raise unavailable(f"cannot limit an action: {error}") from None
+                try:
+                    main = program.start(request.words[4:], request.variables, stdio)
+                finally:
+                    group.leave()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        tree = Tree(main, alone=self._alone, floor_kb=getrusage(RUSAGE_SELF).ru_maxrss)
-        timed_out = self._watch(tree, request.timeout_s)
-        ended_at = _clock.time()
-        if left := tree.kill(_KILL_S):
-            who = ", ".join(map(str, left[:10]))
-            raise _UndyingError(f"the action's processes were killed and do not end (pids {who})")
-        assert tree.status is not None
-        return frames.Ended(
-            timed_out,
-            tree.status,
-            False,
-            tree.cpu_us,
-            tree.peak_kb,
-            tree.peak_kb > 0,
-            started_at,
-            ended_at,
-        )
+        floor_kb = getrusage(RUSAGE_SELF).ru_maxrss
+        return Tree(main, alone=self._alone, floor_kb=floor_kb), started_at
 
     def _probe(self) -> tuple[int, bytes]:
         """Whether an action could be run, without running one."""

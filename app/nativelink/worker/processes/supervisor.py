@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import nativelink
 from nativelink.core.errors import unavailable
-from nativelink.worker.processes import frames
+from nativelink.worker.processes import cgroups, frames
 
 __all__ = ["Namespaces", "Slot", "Supervisor"]
 
@@ -200,11 +200,14 @@ class Supervisor:
         self._loop.add_reader(self._handle, self._guard_ended)
 
     @classmethod
-    async def start(cls, namespaces: Namespaces | None) -> Self:
+    async def start(
+        cls, namespaces: Namespaces | None, groups: cgroups.Limited | None = None
+    ) -> Self:
         """Start a guard, wait until its nursery is there, and see that it can make a slot.
 
         Args:
             namespaces: what slots keep actions from; None is nothing.
+            groups: where they can be limited; None is nowhere.
 
         Raises:
             NativeLinkError: UNAVAILABLE if that cannot be, with what the host has to allow.
@@ -213,7 +216,7 @@ class Supervisor:
         ours.setblocking(False)
         try:
             with theirs:
-                guard = _spawn(theirs, namespaces)
+                guard = _spawn(theirs, _arguments(namespaces, groups))
         except OSError as error:
             ours.close()
             raise unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
@@ -322,12 +325,21 @@ class Supervisor:
 _DEAD: Final = "the action was killed because its supervisor died"
 
 
-def _spawn(theirs: socket.socket, namespaces: Namespaces | None) -> int:
+def _arguments(namespaces: Namespaces | None, groups: cgroups.Limited | None) -> list[str]:
+    """What the nursery is told; see `nursery.Settings`."""
+    told: list[str] = []
+    if namespaces is not None:
+        told += ["sandbox", *(f"hide={path}" for path in namespaces.covers())]
+    if groups is not None:
+        told += [f"groups={groups.base}", *(f"limit={name}" for name in groups.controllers)]
+    return told
+
+
+def _spawn(theirs: socket.socket, arguments: list[str]) -> int:
     """Start a guard; its pid."""
-    sandbox = [] if namespaces is None else ["sandbox", *namespaces.covers()]
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT), *sandbox],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT), *arguments],
         {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         file_actions=[
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), _THEIR_SOCKET),

@@ -17,6 +17,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 )
 from nativelink.testing.fakes import FakeClock
 from nativelink.worker.agent import Agent, AgentSettings
+from nativelink.worker.notices import Notice
 
 
 class Call:
@@ -388,3 +389,32 @@ async def test_an_unreachable_scheduler_is_tried_again() -> None:
         await again.accept("w1-id")
         await world.time.pass_time(0)
         assert world.agent.statistics().connected
+
+
+class Warning5s:
+    """A cloud that takes the machine away."""
+
+    def __init__(self) -> None:
+        self.come = asyncio.Event()
+
+    async def next(self) -> Notice:
+        await self.come.wait()
+        return Notice("spot interruption", 5.0)
+
+
+async def test_a_notice_makes_the_worker_hand_back_what_it_cannot_finish() -> None:
+    async with working() as world, asyncio.TaskGroup() as group:
+        notices = Warning5s()
+        group.create_task(world.agent.heed(notices))
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        await world.time.pass_time(0)
+        assert world.agent.statistics().draining is False
+
+        notices.come.set()
+
+        await call.heard("going_away_request")
+        await world.time.pass_time(0)
+        assert world.hands.killed == ["op"]

@@ -28,6 +28,7 @@ from nativelink.core.latch import Latch
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as pb,
 )
+from nativelink.worker.notices import Notices
 
 __all__ = ["Agent", "AgentSettings", "AgentStatistics", "Executor"]
 
@@ -42,6 +43,8 @@ _RESULT_SOON_S: Final = 0.005
 _RESEND_WITHIN_S: Final = 10.0
 _RESEND_BYTES: Final = 16 << 20
 _GOOD_BYE_S: Final = 2.0
+#: Kept of the time that a notice gives, to hand back what does not finish.
+_HAND_BACK_S: Final = 5.0
 
 
 class Executor(Protocol):
@@ -191,6 +194,13 @@ class Agent:
         self._left.set()
         self._wake.set()
         return finished
+
+    async def heed(self, notices: Notices) -> None:
+        """Leave when a notice comes, in the time that it gives; later ones change nothing."""
+        notice = await notices.next()
+        _log.warning("%s: leaving within %g seconds", notice.reason, notice.seconds)
+        # What is handed back must still be told.
+        await self.leave(max(0.0, notice.seconds - _HAND_BACK_S))
 
     # -- connecting ----------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """No name from a client, and no link that an action left, leads out of the action's directory.
 
-Names are checked as text before anything is done with them (`check_path`, `check_name`). Text is
+Names are checked as text before anything is done with them (`check_path`, which
+looks at each part with `core.names.check_name`). Text is
 not enough once an action has run, or an input is a symbolic link: a directory on the way may be a
 link to anywhere. So what an action left is opened with `open_beneath`, which follows links, but
 only as long as they stay below a directory that we hold open. The kernel does that in one call
@@ -18,9 +19,9 @@ import stat
 from typing import Final
 
 from nativelink.core.errors import NativeLinkError, invalid_argument
+from nativelink.core.names import check_name
 
 __all__ = [
-    "check_name",
     "check_path",
     "lstat_beneath",
     "make_directories_beneath",
@@ -28,7 +29,6 @@ __all__ = [
     "open_child",
 ]
 
-_MAX_NAME_BYTES: Final = 255  # NAME_MAX of every common filesystem
 _MAX_PATH_BYTES: Final = 4095  # PATH_MAX of Linux without its NUL
 #: As many as the kernel follows (MAXSYMLINKS).
 _MAX_LINKS: Final = 40
@@ -54,21 +54,6 @@ class _OpenHow(ctypes.Structure):
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def check_name(name: str) -> str:
-    """What is wrong with the name of an entry of a directory; "" if nothing is."""
-    if not name:
-        return "is empty"
-    if name in {".", ".."}:
-        return f"is {name!r}"
-    if "/" in name:
-        return "contains '/'"
-    if "\0" in name:
-        return "contains a NUL byte"
-    if len(name) > _MAX_NAME_BYTES // 4 and len(name.encode()) > _MAX_NAME_BYTES:
-        return f"is longer than {_MAX_NAME_BYTES} bytes"
-    return ""
 
 
 def check_path(what: str, path: str) -> None:

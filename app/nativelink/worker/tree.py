@@ -31,9 +31,9 @@ from nativelink.core.errors import (
     failed_precondition,
     invalid_argument,
 )
+from nativelink.core.names import check_name
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.stores.store import Store, read_bytes
-from nativelink.worker.confine import check_name
 
 __all__ = [
     "Directory",

@@ -26,7 +26,7 @@ other `OTEL_` variables mean what OpenTelemetry says: `OTEL_METRIC_EXPORT_INTERV
 OTLP show the same numbers: totals since the process started. `OTEL_SDK_DISABLED=true` sends
 nothing and stops counting calls.
 
-The left column is the name in OTLP. Names, units and attributes of the first eight are
+The left column is the name in OTLP. Names, units and attributes of the first twenty-five are
 NativeLink's, and the names in Prometheus are those that they get behind an OpenTelemetry collector
 with the namespace `nativelink`, so dashboards and alerts made for NativeLink fit. In labels, dots
 become underscores.

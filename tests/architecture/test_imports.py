@@ -17,13 +17,16 @@ ALLOWED: dict[str, set[str]] = {
     "scheduler": {"scheduler", "core"},
     "worker": {"worker", "stores", "core", "proto"},
     "services": {"services", "scheduler", "stores", "core", "proto"},
-    "telemetry": {"telemetry", "services", "stores", "core", "proto"},
+    "telemetry": {"telemetry", "services", "scheduler", "stores", "core", "proto"},
+    # What the command line asks servers with. It reads back what services encode, and uses the stores
+    # that have a server behind them.
+    "client": {"client", "services", "scheduler", "transport", "stores", "core", "proto"},
     "testing": {"testing", "services", "transport", "stores", "core", "proto"},
     "compose": {
         "compose", "config", "core", "proto", "transport", "stores", "scheduler", "worker",
         "services", "telemetry",
     },
-    "cli": {"cli", "compose", "config", "core", "telemetry"},
+    "cli": {"cli", "client", "compose", "config", "core", "telemetry"},
 }  # fmt: skip
 
 

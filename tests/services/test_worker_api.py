@@ -49,13 +49,10 @@ class Connection:
         gateway: FakeGateway,
         *messages: Any,
         metadata: Any = (),
-        observer: Any = None,
     ) -> None:
         self.gateway = gateway
         self.source = FakeMessageSource(*messages, ended=False)
-        method = Caller(WorkerApiService(gateway, observer=observer).methods()).method(
-            "ConnectWorker"
-        )
+        method = Caller(WorkerApiService(gateway).methods()).method("ConnectWorker")
         self.sent: list[api.UpdateForWorker] = []
         context = Caller([], metadata)._context(method)
         self.task = tasks.create_task(self._run(method.handler(self.source, context, self)))
@@ -220,13 +217,7 @@ class TestOrders:
 
 class TestResults:
     async def test_a_result_reaches_the_scheduler_whole(self, farm: Farm) -> None:
-        seen: list[Any] = []
-
-        class Observer:
-            def result_received(self, worker_id: str, result: api.ExecuteResult) -> None:
-                seen.append((worker_id, result.operation_id))
-
-        connection = await farm.joined(observer=Observer())
+        connection = await farm.joined()
         response = pb.ExecuteResponse(
             result=pb.ActionResult(exit_code=3), message="hi", server_logs={"x": pb.LogFile()}
         )
@@ -245,7 +236,6 @@ class TestResults:
         assert pb.ExecuteResponse.FromString(result[2]) == response
         assert result[3:] == (3, 5, 6)
         assert lost == ("lost",)
-        assert seen == [("w1", "op")]
 
     async def test_what_nobody_knows_in_a_response_is_kept(self, farm: Farm) -> None:
         connection = await farm.joined()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -32,7 +32,7 @@ from nativelink.services.worker_messages import (
     order_message,
 )
 
-__all__ = ["ResultObserver", "WorkerApiService"]
+__all__ = ["WorkerApiService"]
 
 _SERVICE: Final = service(api.DESCRIPTOR, "WorkerApi")
 #: Values of all properties of a worker; they stay in memory as long as it does.
@@ -40,12 +40,6 @@ _MAX_WORKER_PROPERTIES: Final = 4096
 _NO_RESULT: Final = Failure(Code.INTERNAL, "the worker reported neither a result nor an error")
 
 _log = logging.getLogger(__name__)
-
-
-class ResultObserver(Protocol):
-    """Told of every result that a worker brings (the execution metrics)."""
-
-    def result_received(self, worker_id: str, result: api.ExecuteResult, /) -> None: ...
 
 
 class WorkerApiService:
@@ -56,12 +50,10 @@ class WorkerApiService:
 
     Args:
         gateway: the scheduler.
-        observer: see `ResultObserver`.
     """
 
-    def __init__(self, gateway: WorkerGateway, *, observer: ResultObserver | None = None) -> None:
+    def __init__(self, gateway: WorkerGateway) -> None:
         self._gateway = gateway
-        self._observer = observer
 
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
@@ -89,60 +81,13 @@ class WorkerApiService:
             async with asyncio.TaskGroup() as tasks:
                 ends = (
                     tasks.create_task(_send_orders(link, sink)),
-                    tasks.create_task(self._take_updates(link, source, sink)),
+                    tasks.create_task(_take_updates(link, source, sink)),
                 )
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 for end in ends:
                     end.cancel()
         finally:
             link.lost()
-
-    async def _take_updates(
-        self, link: WorkerLink, source: MessageSource, sink: MessageSink
-    ) -> None:
-        """Take what the worker says until it says no more."""
-        while (message := await source.read()) is not None:
-            update = _parsed(message)
-            match update.WhichOneof("update"):
-                case "execute_result":
-                    self._take_result(link, update.execute_result)
-                case "execute_complete":
-                    link.process_ended(update.execute_complete.operation_id)
-                case "keep_alive_request":
-                    link.keep_alive()
-                    # So that the worker, too, hears of a connection that died in silence.
-                    await sink.write(KEEP_ALIVE)
-                case "going_away_request":
-                    link.going_away()
-                case "connect_worker_request":
-                    link.keep_alive()
-                    _log.warning("worker %s introduced itself twice", link.worker_id)
-                case None:
-                    # Something newer than this server; the worker is alive at least.
-                    link.keep_alive()
-
-    def _take_result(self, link: WorkerLink, result: api.ExecuteResult) -> None:
-        if self._observer is not None:
-            self._observer.result_received(link.worker_id, result)
-        kind = result.WhichOneof("result")
-        if kind == "internal_error":
-            link.failed(result.operation_id, failure_of(result.internal_error))
-            return
-        response = result.execute_response
-        if kind is None or not (response.HasField("result") or response.status.code):
-            link.failed(result.operation_id, _NO_RESULT)
-            return
-        complete_symlinks(response.result)
-        usage = result.resource_usage
-        link.result(
-            result.operation_id,
-            # Cheaper than to cut the bytes out of the message; nothing is lost, as unknown fields
-            # are kept.
-            response.SerializeToString(),
-            exit_code=response.result.exit_code,
-            peak_memory_kb=usage.peak_memory_kb,
-            cpu_time_ms=usage.cpu_time_ms,
-        )
 
 
 async def _send_orders(link: WorkerLink, sink: MessageSink) -> None:
@@ -152,6 +97,51 @@ async def _send_orders(link: WorkerLink, sink: MessageSink) -> None:
         for order in orders:
             await sink.write(order_message(order, worker_id))
     await sink.write(DISCONNECT)
+
+
+async def _take_updates(link: WorkerLink, source: MessageSource, sink: MessageSink) -> None:
+    """Take what the worker says until it says no more."""
+    while (message := await source.read()) is not None:
+        update = _parsed(message)
+        match update.WhichOneof("update"):
+            case "execute_result":
+                _take_result(link, update.execute_result)
+            case "execute_complete":
+                link.process_ended(update.execute_complete.operation_id)
+            case "keep_alive_request":
+                link.keep_alive()
+                # So that the worker, too, hears of a connection that died in silence.
+                await sink.write(KEEP_ALIVE)
+            case "going_away_request":
+                link.going_away()
+            case "connect_worker_request":
+                link.keep_alive()
+                _log.warning("worker %s introduced itself twice", link.worker_id)
+            case None:
+                # Something newer than this server; the worker is alive at least.
+                link.keep_alive()
+
+
+def _take_result(link: WorkerLink, result: api.ExecuteResult) -> None:
+    kind = result.WhichOneof("result")
+    if kind == "internal_error":
+        link.failed(result.operation_id, failure_of(result.internal_error))
+        return
+    response = result.execute_response
+    if kind is None or not (response.HasField("result") or response.status.code):
+        link.failed(result.operation_id, _NO_RESULT)
+        return
+    complete_symlinks(response.result)
+    usage = result.resource_usage
+    link.result(
+        result.operation_id,
+        # Cheaper than to cut the bytes out of the message; nothing is lost, as unknown fields
+        # are kept.
+        response.SerializeToString(),
+        exit_code=response.result.exit_code,
+        peak_memory_kb=usage.peak_memory_kb,
+        cpu_time_ms=usage.cpu_time_ms,
+    )
 
 
 def _parsed(message: Chunk) -> api.UpdateForScheduler:

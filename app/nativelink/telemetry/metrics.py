@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nativelink.telemetry.execution_metrics import EXECUTION_CATALOGUE, FARM_CATALOGUE
 from nativelink.telemetry.meter import Definition, Kind
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "CONNECTIONS",
     "CONNECTIONS_ACCEPTED",
     "CONNECTIONS_FAILED",
+    "CONNECTION_POOL_ACQUISITIONS",
+    "CONNECTION_POOL_AVAILABLE",
+    "CONNECTION_RECONNECTS",
     "EVENT_LOOP_LAG",
     "HEALTH_CHECKS",
     "PROCESS_CPU_TIME",
@@ -110,6 +114,29 @@ HEALTH_CHECKS: Final = Definition(
     "{check}",
     "Results of the health checks of each component.",
     ("health.namespace", "health.status"),
+)
+CONNECTION_POOL_AVAILABLE: Final = Definition(
+    "connection.pool.available",
+    Kind.HISTOGRAM,
+    "{connection}",
+    "Connections to other servers that carried no call when a call took one.",
+    ("connection.pool",),
+    (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+)
+CONNECTION_POOL_ACQUISITIONS: Final = Definition(
+    "connection.pool.acquisitions",
+    Kind.COUNTER,
+    "{acquisition}",
+    "Calls to other servers that got a connection at once (immediate), or had to wait for a free "
+    "one or for it to be opened (queued).",
+    ("connection.pool", "connection.result"),
+)
+CONNECTION_RECONNECTS: Final = Definition(
+    "connection.reconnects",
+    Kind.COUNTER,
+    "{reconnect}",
+    "Connections to other servers that broke and were opened again.",
+    ("connection.pool",),
 )
 
 # -- ours ---------------------------------------------------------------------------------------
@@ -237,6 +264,10 @@ CATALOGUE: Final = (
     STORE_TIER_OPERATIONS,
     STORE_TIER_IO,
     HEALTH_CHECKS,
+    CONNECTION_POOL_AVAILABLE,
+    CONNECTION_POOL_ACQUISITIONS,
+    CONNECTION_RECONNECTS,
+    *EXECUTION_CATALOGUE,
     RPC_ACTIVE,
     CONNECTIONS,
     CONNECTIONS_ACCEPTED,
@@ -248,6 +279,7 @@ CATALOGUE: Final = (
     STORE_ENTRIES,
     STORE_EVICTIONS,
     STORE_EVICTED_BYTES,
+    *FARM_CATALOGUE,
     EVENT_LOOP_LAG,
     PROCESS_MEMORY,
     PROCESS_CPU_TIME,

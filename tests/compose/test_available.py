@@ -40,10 +40,10 @@ def test_a_store_that_cannot_be_opened_is_named_with_its_path(store: str, line: 
 
 
 def test_all_stores_that_cannot_be_opened_are_named():
-    grpc = "grpc: { endpoints: [{ address: 'grpc://x:1' }], store_type: 'cas' }"
-    assert lines_for(f"shard: {{ stores: [{{ store: {{ {grpc} }}, weight: 1 }}] }}") == [
+    redis = "redis_store: { addresses: ['redis://x'] }"
+    assert lines_for(f"shard: {{ stores: [{{ store: {{ {redis} }}, weight: 1 }}] }}") == [
         "stores/A: shard is not available in this version",
-        "stores/A/stores/0/store: grpc is not available in this version",
+        "stores/A/stores/0/store: redis_store is not available in this version",
     ]
 
 

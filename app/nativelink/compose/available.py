@@ -21,7 +21,6 @@ _STORES: Final = frozenset(
         "dedup",
         "experimental_cloud_object_store",
         "experimental_mongo",
-        "grpc",
         "ontap_s3_existence_cache",
         "redis_store",
         "shard",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_common import EvictionSpec
+from nativelink.config.specs_remote import GrpcStoreSpec, ReadBatchingSpec, StoreType
 from nativelink.config.specs_stores import (
     CacheMetricsSpec,
     CompletenessCheckingSpec,
@@ -37,7 +38,7 @@ from nativelink.core.errors import (
     invalid_argument,
     unimplemented,
 )
-from nativelink.services.status import store_check
+from nativelink.services.status import remote_check, store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import RemovalFeed, Store
@@ -55,6 +56,7 @@ from nativelink.telemetry.metrics import (
 
 if TYPE_CHECKING:
     from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
+    from nativelink.stores.remote.grpc_cas import Batching
 
 __all__ = ["Leaf", "LocalTiers", "Node", "StoreBuilder"]
 
@@ -191,6 +193,9 @@ class StoreBuilder:
                     return await self._filesystem(spec, path)
             case NoopSpec():
                 return self._noop()
+            case GrpcStoreSpec():
+                with context(f"stores/{path}"):
+                    return await self._grpc(spec, path)
             case _:
                 raise unimplemented(f"stores/{path}: {spec.KIND} is not available in this version")
 
@@ -246,6 +251,64 @@ class StoreBuilder:
         from nativelink.stores.noop import NoopStore
 
         return Node(NoopStore(), keeps=False)
+
+    async def _grpc(self, spec: GrpcStoreSpec, path: str) -> Node:
+        from nativelink.compose.channels import grpc_channel, retry_of
+        from nativelink.stores.remote.call_metadata import CallMetadata
+        from nativelink.telemetry.pools import ConnectionRecorder
+
+        env = self._env
+        trace = None
+        if env.tracer is not None:
+            from nativelink.telemetry.tracing import trace_headers
+
+            trace = trace_headers
+        channel = await env.lifetimes.enter_async_context(
+            grpc_channel(
+                spec.endpoints,
+                connections_per_endpoint=spec.connections_per_endpoint,
+                max_concurrent_requests=spec.max_concurrent_requests,
+                recorder=ConnectionRecorder(env.registry, "grpc"),
+            )
+        )
+        retry = retry_of(spec.retry)
+        metadata = CallMetadata(spec.headers, forward_headers=spec.forward_headers, trace=trace)
+        timeout_s = spec.rpc_timeout_s or None
+        store: Store
+        if spec.store_type is StoreType.AC:
+            from nativelink.stores.remote.grpc_ac import GrpcAcStore
+
+            store = GrpcAcStore(
+                channel,
+                instance_name=spec.instance_name,
+                retry=retry,
+                metadata=metadata,
+                default_function=env.digest_function,
+                timeout_s=timeout_s,
+            )
+        else:
+            from nativelink.stores.remote.grpc_cas import GrpcCasStore
+
+            store = await env.lifetimes.enter_async_context(
+                GrpcCasStore(
+                    channel,
+                    instance_name=spec.instance_name,
+                    retry=retry,
+                    metadata=metadata,
+                    default_function=env.digest_function,
+                    timeout_s=timeout_s,
+                    use_legacy_resource_names=spec.use_legacy_resource_names,
+                    compression=bool(spec.experimental_remote_cache_compression),
+                    batching=_batching(spec.experimental_read_batching),
+                )
+            )
+        type_name = type(store).__name__
+        env.health.add(
+            f"/nativelink/stores/{path}/{type_name}",
+            type_name,
+            remote_check(store, function=env.digest_function),
+        )
+        return Node(store)
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""
@@ -407,6 +470,19 @@ def _direction(node: Node, spec: DirectionSpec) -> StoreDirection:
     from nativelink.stores.join.fast_slow import StoreDirection
 
     return StoreDirection(spec.value) if node.keeps else StoreDirection.READ_ONLY
+
+
+def _batching(spec: ReadBatchingSpec | None) -> Batching | None:
+    from nativelink.stores.remote.grpc_cas import Batching
+
+    if spec is None:
+        return None
+    return Batching(
+        max_blob_bytes=spec.max_blob_size_bytes,
+        max_batch_bytes=spec.max_batch_bytes,
+        slots=spec.dispatch_slots,
+        max_queued_bytes=spec.max_queued_bytes,
+    )
 
 
 def _policy(spec: EvictionSpec | None) -> EvictionPolicy:

@@ -13,6 +13,7 @@ from nativelink.config.fields import (
     Flag,
     Fraction64,
     Items,
+    NoEffect,
     NullIs,
     Number,
     PathText,
@@ -191,9 +192,9 @@ class GrpcEndpointSpec(Spec):
     connect_timeout_s: Annotated[Seconds, Zero(30)] = Field(
         default=30, description="Seconds until an attempt to connect is given up."
     )
-    tcp_keepalive_s: Annotated[Seconds, Zero(30)] = Field(
-        default=30, description="Seconds of silence until TCP probes whether the peer is there."
-    )
+    tcp_keepalive_s: Annotated[
+        Seconds, Zero(30), NoEffect("http2_keepalive_interval_s notices a dead connection")
+    ] = Field(default=30, description="Accepted from old files.")
     http2_keepalive_interval_s: Annotated[Seconds, Zero(30)] = Field(
         default=30, description="Seconds between HTTP/2 pings that notice a dead connection."
     )

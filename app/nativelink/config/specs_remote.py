@@ -36,19 +36,21 @@ class StoreType(StrEnum):
 
 
 class ReadBatchingSpec(Spec):
-    """Joins small reads of an upstream CAS into BatchReadBlobs calls."""
+    """How small blobs of an upstream CAS share BatchReadBlobs and BatchUpdateBlobs calls."""
 
     max_blob_size_bytes: Annotated[Size, Zero(128 * 1024)] = Field(
-        default=128 * 1024, description="Blobs up to this many bytes are read in batches."
+        default=128 * 1024,
+        description="Blobs up to this many bytes travel in batches. Larger ones travel alone.",
     )
     max_batch_bytes: Annotated[Size, Zero(3 * 1024**2)] = Field(
-        default=3 * 1024**2, description="Blob bytes that one batch may ask for."
+        default=3 * 1024**2, description="Blob bytes of one batch."
     )
     dispatch_slots: Annotated[Number, Zero(4)] = Field(
-        default=4, description="Batches in flight at the same time."
+        default=4, description="Batches in flight at the same time, of reads and of writes."
     )
     max_queued_bytes: Annotated[Size, Zero(32 * 1024**2)] = Field(
-        default=32 * 1024**2, description="Blob bytes that may wait for a batch."
+        default=32 * 1024**2,
+        description="Blob bytes that may wait for a batch; what comes then travels alone.",
     )
 
 
@@ -82,7 +84,8 @@ class GrpcStoreSpec(Spec):
     )
     use_legacy_resource_names: Flag = Field(
         default=False,
-        description="Leave the digest function out of ByteStream resource names, for old servers.",
+        description="Leave the digest function out of ByteStream resource names, for servers that "
+        "do not expect it there.",
     )
     headers: Annotated[Mapping[str, Verbatim], SECRET] = Field(
         default={}, description="Metadata added to every request upstream. Not expanded."
@@ -93,7 +96,9 @@ class GrpcStoreSpec(Spec):
         "`authorization`.",
     )
     experimental_read_batching: ReadBatchingSpec | None = Field(
-        default=None, description="Read small blobs in batches. Unset: each by itself."
+        default=None,
+        description="Sizes of batches. Small blobs that are asked for, or written, at the same "
+        "moment always share calls. Unset: the sizes below, or less if the upstream says so.",
     )
     experimental_remote_cache_compression: Flag | None = Field(
         default=None,

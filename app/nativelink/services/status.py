@@ -22,7 +22,14 @@ from nativelink.core.errors import NativeLinkError
 from nativelink.core.rpc import HttpRequest, HttpResponse, HttpRoute
 from nativelink.stores.store import Store, has_one, read_bytes, write_bytes
 
-__all__ = ["Health", "HealthRegistry", "HealthResult", "status_route", "store_check"]
+__all__ = [
+    "Health",
+    "HealthRegistry",
+    "HealthResult",
+    "remote_check",
+    "status_route",
+    "store_check",
+]
 
 #: What several load balancers ask within this time is answered from one run of the checks.
 _REUSE_S: Final = 1.0
@@ -154,6 +161,22 @@ def store_check(store: Store, *, size_bytes: int, function: DigestFunction) -> C
         if await read_bytes(store, digest, max_size=size_bytes) != blob:
             return Health.FAILED, f"{digest} does not read as it was written"
         return Health.OK, f"wrote and read {size_bytes} bytes"
+
+    return check
+
+
+def remote_check(store: Store, *, function: DigestFunction) -> Check:
+    """A check that asks for a blob, which need not be there: the other server's disk is its own.
+
+    Args:
+        store: what is behind another server.
+        function: names the blob.
+    """
+    digest = function.digest_of(b"nativelink health check")
+
+    async def check() -> tuple[Health, str]:
+        await store.has((digest,))
+        return Health.OK, "the upstream answered"
 
     return check
 

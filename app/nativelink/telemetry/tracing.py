@@ -26,7 +26,7 @@ from nativelink.core.rpc import CallContext, Method
 from nativelink.services.request_metadata import describe
 from nativelink.telemetry.otlp import compression
 
-__all__ = ["Tracer", "span_exporter"]
+__all__ = ["Tracer", "span_exporter", "trace_headers"]
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 #: RequestMetadata fields under OpenTelemetry-like names.
@@ -36,6 +36,13 @@ _PREFIX: Final = "bazel."
 def span_exporter(endpoint: str | None, environ: Mapping[str, str]) -> SpanExporter:
     """OpenTelemetry's exporter; `endpoint` None leaves it to the OTEL_ variables."""
     return OTLPSpanExporter(endpoint=endpoint, compression=compression(environ, "TRACES"))
+
+
+def trace_headers() -> list[tuple[str, str]]:
+    """`traceparent` and `tracestate` of the span under way, for calls made on its behalf."""
+    headers: dict[str, str] = {}
+    _PROPAGATOR.inject(headers)
+    return list(headers.items())
 
 
 class Tracer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -12,7 +14,8 @@ from typing import Final
 from nativelink.compose.channels import endpoint_of, host_and_port, is_tls
 from nativelink.compose.environment import Environment
 from nativelink.compose.servers import Listener
-from nativelink.compose.stores import LocalTiers, StoreBuilder
+from nativelink.compose.stores import Leaf, LocalTiers, StoreBuilder
+from nativelink.config.specs_stores import FilesystemSpec
 from nativelink.config.specs_workers import (
     ActionLimitsSpec,
     EnvironmentSource,
@@ -36,6 +39,7 @@ from nativelink.worker.hands.pool import Hands
 from nativelink.worker.inputs import InputStager
 from nativelink.worker.launch import Limits
 from nativelink.worker.processes.launcher import ProcessLauncher
+from nativelink.worker.processes.supervisor import Namespaces
 from nativelink.worker.results import Publication, Publisher, UploadStrategy
 from nativelink.worker.scripts import run_script
 from nativelink.worker.tree import TreeFetcher
@@ -156,7 +160,16 @@ async def _executor(
     stager = InputStager(cas, tiers.files, hands, trees=TreeFetcher(cas), lane=lane)
     for left in await lane.run(lambda: list(work_directory.iterdir())):
         await stager.remove(left)
-    launcher = await env.lifetimes.enter_async_context(ProcessLauncher())
+    namespaces = _namespaces(spec, tiers, work_directory, stores.leaves)
+    for hidden in () if namespaces is None else namespaces.hidden:
+        # What is made later would be in sight.
+        await lane.run(partial(os.makedirs, hidden, exist_ok=True))
+    launcher = await env.lifetimes.enter_async_context(
+        ProcessLauncher(
+            namespaces=namespaces,
+            limited=spec.action_limits is not None,
+        )
+    )
     return ActionExecutor(
         cas,
         stager,
@@ -180,6 +193,23 @@ async def _executor(
         lane=lane,
         clock=env.clock,
     )
+
+
+def _namespaces(
+    spec: LocalWorkerSpec, tiers: LocalTiers, work_directory: Path, leaves: Sequence[Leaf]
+) -> Namespaces | None:
+    if not spec.use_namespaces:
+        return None
+    hidden: list[Path] = []
+    if spec.use_mount_namespace:
+        # Other actions, and whatever this process keeps in files: the blobs under their own
+        # names, and action caches, which an action could write to as the worker's user.
+        hidden = [work_directory, tiers.files.directory, tiers.files.executable_directory]
+        hidden += [Path(leaf.place) for leaf in leaves if leaf.kind == FilesystemSpec.KIND]
+        if spec.directory_cache is not None:
+            hidden.append(Path(spec.directory_cache.cache_root))
+    isolated = True if spec.use_network_namespace is None else spec.use_network_namespace
+    return Namespaces(hidden, network=not isolated)
 
 
 def _prepare(work_directory: Path, device: int) -> None:

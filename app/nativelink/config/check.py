@@ -181,6 +181,10 @@ def _workers(sections: Sections) -> Iterator[Problem]:
             )
         if worker.spec.use_mount_namespace and not worker.spec.use_namespaces:
             yield error((*worker.path, "use_mount_namespace"), 'needs "use_namespaces" to be true')
+        if worker.spec.use_network_namespace and not worker.spec.use_namespaces:
+            yield error(
+                (*worker.path, "use_network_namespace"), 'needs "use_namespaces" to be true'
+            )
 
 
 def _worker_cas(path: Path, worker: LocalWorkerSpec, sections: Sections) -> Iterator[Problem]:

@@ -1,0 +1,135 @@
+"""The hands do what they are told, one job after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nativelink.core.eager import run_all
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.testing.fakes import wait_until
+from nativelink.worker.hands.place import Place, Plan
+from nativelink.worker.hands.pool import FEW_STEPS, Hands
+
+
+def plan(directories: int, *, files: int = 0) -> Plan:
+    places = [Place("", [], [], [], [], None, None)]
+    places += [
+        Place(
+            f"d{number}",
+            [],
+            [],
+            [(f"f{other}", "", 0o444, None) for other in range(files)],
+            [],
+            None,
+            None,
+        )
+        for number in range(directories)
+    ]
+    return Plan(places, [], [], FEW_STEPS + 1)
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+async def place(hands: Hands, into: Path, what: Plan, *, blobs: Path | None = None) -> None:
+    source = str(blobs or into.parent)
+    await hands.run("place", what, str(into), source, source, steps=what.steps)
+
+
+async def test_jobs_are_done_by_other_processes_and_side_by_side(tmp_path: Path) -> None:
+    async with Hands(2) as hands:
+        await run_all(place(hands, tmp_path / f"{number}", plan(20)) for number in range(8))
+        for number in range(8):
+            assert len(list((tmp_path / f"{number}").iterdir())) == 20
+        await run_all(hands.run("remove", str(tmp_path / f"{number}")) for number in range(8))
+        assert names(tmp_path) == []
+
+
+async def test_few_steps_are_made_at_once(tmp_path: Path) -> None:
+    async with Hands(1) as hands:
+        few = plan(1)._replace(steps=FEW_STEPS)
+        job = place(hands, tmp_path / "new", few)
+        with pytest.raises(StopIteration):
+            job.send(None)
+        assert (tmp_path / "new" / "d0").is_dir()
+
+
+async def test_a_failure_is_raised_as_it_happened_and_the_next_job_works(tmp_path: Path) -> None:
+    async with Hands(1) as hands:
+        (tmp_path / "there").mkdir()
+        with pytest.raises(FileExistsError, match="there"):
+            await place(hands, tmp_path / "there", plan(1))
+        await place(hands, tmp_path / "new", plan(1))
+        assert (tmp_path / "new").is_dir()
+
+
+async def test_a_cancelled_job_is_waited_for(tmp_path: Path) -> None:
+    async with Hands(1) as hands:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await place(hands, tmp_path / "new", plan(100, files=10))
+        assert len(list((tmp_path / "new").rglob("*"))) == 1100
+
+
+async def test_a_process_that_died_is_replaced_and_its_jobs_fail(tmp_path: Path) -> None:
+    async with Hands(1) as hands:
+        (hand,) = hands._hands
+        os.kill(hand._process.pid, signal.SIGSTOP)
+
+        async def kill() -> None:
+            await wait_until(lambda: hand.jobs == 1)
+            os.kill(hand._process.pid, signal.SIGKILL)
+
+        with pytest.raises(NativeLinkError) as caught:
+            await run_all([place(hands, tmp_path / "new", plan(100)), kill()])
+        assert caught.value.code is Code.UNAVAILABLE
+        await place(hands, tmp_path / "other", plan(3))
+        assert len(list((tmp_path / "other").iterdir())) == 3
+
+
+async def test_no_process_outlives_its_pool() -> None:
+    async with Hands(2) as hands:
+        pids = [hand._process.pid for hand in hands._hands]
+    assert not {str(pid) for pid in pids} & set(names(Path("/proc")))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+async def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    async with Hands(1) as hands:
+        older = os.umask(umask)
+        try:
+            what = plan(1, files=1)._replace(steps=1, additions=["d0/more"])
+            await place(hands, tmp_path / "inline", what)
+            await place(hands, tmp_path / "process", what._replace(steps=1000))
+        finally:
+            os.umask(older)
+    for root in (tmp_path / "inline", tmp_path / "process"):
+        for path, mode in (("", 0o755), ("d0", 0o755), ("d0/f0", 0o444), ("d0/more", 0o755)):
+            assert (root / path).stat().st_mode & 0o7777 == mode
+
+
+async def test_what_cannot_be_linked_is_copied(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if other.stat().st_dev == tmp_path.stat().st_dev:  # noqa: ASYNC240
+        pytest.skip("there is no second device to try it with")
+    blobs = other / f"nativelink-test-{os.getpid()}"
+    blobs.mkdir()
+    try:
+        (blobs / "blob").write_text("data")
+        what = Plan(
+            [Place("", [("file", "blob")], [("program", "blob")], [], [], None, None)], [], [], 2
+        )
+        async with Hands(1) as hands:
+            await place(hands, tmp_path / "new", what, blobs=blobs)
+        for name, mode in (("file", 0o444), ("program", 0o555)):
+            assert (tmp_path / "new" / name).read_text() == "data"
+            assert (tmp_path / "new" / name).stat().st_mode & 0o777 == mode
+    finally:
+        (blobs / "blob").unlink()
+        blobs.rmdir()

@@ -15,6 +15,8 @@ from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.scheduler.recorder import PlatformStatistics, SchedulerStatistics
 from nativelink.telemetry import execution_metrics as metrics
 from nativelink.telemetry.meter import (
+    CARDINALITY_LIMIT,
+    CounterCell,
     Definition,
     Observation,
     Registry,
@@ -28,6 +30,12 @@ _OTHER_PLATFORMS: Final = "others"
 #: A worker that says more is wrong (NativeLink's limit, 1 PiB).
 _MAX_MEMORY_BYTES: Final = 2**50
 _STAGES: Final = {stage: stage.name.lower() for stage in ExecutionStage}
+#: What a worker does one after the other, and the fields of ExecutedActionMetadata that tell when.
+_WORKER_STAGES: Final = {
+    "input_fetch": ("input_fetch_start_timestamp", "input_fetch_completed_timestamp"),
+    "execution": ("execution_start_timestamp", "execution_completed_timestamp"),
+    "output_upload": ("output_upload_start_timestamp", "output_upload_completed_timestamp"),
+}
 _STATUS_RESULTS: Final = {
     int(Code.DEADLINE_EXCEEDED): "timeout",
     int(Code.CANCELLED): "cancelled",
@@ -48,14 +56,11 @@ class ExecutionRecorder:
     """
 
     def __init__(self, registry: Registry) -> None:
-        self._stage_duration = registry.histogram(metrics.EXECUTION_STAGE_DURATION)
-        self._total_duration = registry.histogram(metrics.EXECUTION_TOTAL_DURATION)
-        self._queue_time = registry.histogram(metrics.EXECUTION_QUEUE_TIME)
+        self._registry = registry
+        self._places: dict[tuple[str, str, int], _PlaceCells] = {}
         self._completed = registry.counter(metrics.EXECUTION_COMPLETED)
-        self._transitions = registry.counter(metrics.EXECUTION_STAGE_TRANSITIONS)
         self._cpu_time = registry.histogram(metrics.EXECUTION_CPU_TIME)
         self._peak_memory = registry.histogram(metrics.EXECUTION_PEAK_MEMORY)
-        self._output_size = registry.histogram(metrics.EXECUTION_OUTPUT_SIZE)
         self._retries = registry.counter(metrics.EXECUTION_RETRIES)
         self._handed_back = registry.counter(metrics.EXECUTION_HANDED_BACK)
         self._failures = registry.counter(metrics.WORKER_EXECUTION_FAILURES).bind()
@@ -79,7 +84,7 @@ class ExecutionRecorder:
             self._active[before].add(-1)
         if after in self._active:
             self._active[after].add(1)
-            self._transitions.bind(*_where(operation), _STAGES[after]).add(1)
+            self._place(operation).reached(after).add(1)
         if after is ExecutionStage.COMPLETED:
             self._finished(operation)
 
@@ -126,7 +131,6 @@ class ExecutionRecorder:
         self._passes.add(1)
 
     def _finished(self, operation: OperationView) -> None:
-        where = _where(operation)
         response = pb.ExecuteResponse()
         if operation.response is not None:
             try:
@@ -135,32 +139,82 @@ class ExecutionRecorder:
                 # A worker of another kind; what it says is its client's business.
                 response.status.code = Code.UNKNOWN
         result = _result_of(operation, response)
-        self._completed.bind(*where, _STAGES[operation.stage], result).add(1)
+        place = self._place(operation)
+        place.completed(result).add(1)
         finished_at = operation.finished_at
         if operation.cached or finished_at is None:
             return
-        self._total_duration.bind(*where).record(max(0.0, finished_at - operation.queued_at))
+        queued_at = operation.queued_at
+        place.total_duration.record(max(0.0, finished_at - queued_at))
         if operation.started_at is not None:
-            waited_s = max(0.0, operation.started_at - operation.queued_at)
-            self._queue_time.bind(*where).record(waited_s)
+            place.queue_time.record(max(0.0, operation.started_at - queued_at))
         if response.HasField("result"):
-            self._output_size.bind(*where).record(_output_size(response.result))
-            if response.result.HasField("execution_metadata"):
-                self._worker_stages(where, response.result.execution_metadata)
+            outcome = response.result
+            place.output_size.record(_output_size(outcome))
+            if outcome.HasField("execution_metadata"):
+                place.stages_done(outcome.execution_metadata)
 
-    def _worker_stages(
-        self, where: tuple[str, str, int], metadata: pb.ExecutedActionMetadata
-    ) -> None:
-        for stage, begin, end in (
-            ("input_fetch", "input_fetch_start", "input_fetch_completed"),
-            ("execution", "execution_start", "execution_completed"),
-            ("output_upload", "output_upload_start", "output_upload_completed"),
-        ):
-            begin, end = f"{begin}_timestamp", f"{end}_timestamp"
+    def _place(self, operation: OperationView) -> _PlaceCells:
+        where = _where(operation)
+        place = self._places.get(where)
+        if place is None:
+            if len(self._places) >= CARDINALITY_LIMIT:
+                # Workers come and go; the cells of those that are there are found again.
+                self._places.clear()
+            place = self._places[where] = _PlaceCells(self._registry, where)
+        return place
+
+
+class _PlaceCells:
+    """The cells of one instance, worker and priority: to find each by itself takes too long."""
+
+    __slots__ = (
+        "_completed",
+        "_results",
+        "_stages",
+        "_transitions",
+        "_where",
+        "output_size",
+        "queue_time",
+        "stage_durations",
+        "total_duration",
+    )
+
+    def __init__(self, registry: Registry, where: tuple[str, str, int]) -> None:
+        durations = registry.histogram(metrics.EXECUTION_STAGE_DURATION)
+        self._where = where
+        self._completed = registry.counter(metrics.EXECUTION_COMPLETED)
+        self._transitions = registry.counter(metrics.EXECUTION_STAGE_TRANSITIONS)
+        # A counter is shown from the moment when it is bound, so these are bound when they count.
+        self._results: dict[str, CounterCell] = {}
+        self._stages: dict[ExecutionStage, CounterCell] = {}
+        self.output_size = registry.histogram(metrics.EXECUTION_OUTPUT_SIZE).bind(*where)
+        self.queue_time = registry.histogram(metrics.EXECUTION_QUEUE_TIME).bind(*where)
+        self.total_duration = registry.histogram(metrics.EXECUTION_TOTAL_DURATION).bind(*where)
+        self.stage_durations = tuple(durations.bind(*where, stage) for stage in _WORKER_STAGES)
+
+    def completed(self, result: str) -> CounterCell:
+        """Executions that ended so."""
+        cell = self._results.get(result)
+        if cell is None:
+            stage = _STAGES[ExecutionStage.COMPLETED]
+            cell = self._results[result] = self._completed.bind(*self._where, stage, result)
+        return cell
+
+    def reached(self, stage: ExecutionStage) -> CounterCell:
+        """Executions that came to a stage."""
+        cell = self._stages.get(stage)
+        if cell is None:
+            cell = self._stages[stage] = self._transitions.bind(*self._where, _STAGES[stage])
+        return cell
+
+    def stages_done(self, metadata: pb.ExecutedActionMetadata) -> None:
+        """What the worker did, by its own clock."""
+        for cell, (begin, end) in zip(self.stage_durations, _WORKER_STAGES.values(), strict=True):
             if metadata.HasField(begin) and metadata.HasField(end):
                 first, last = getattr(metadata, begin), getattr(metadata, end)
                 seconds = last.seconds - first.seconds + (last.nanos - first.nanos) / 1e9
-                self._stage_duration.bind(*where, stage).record(max(0.0, seconds))
+                cell.record(max(0.0, seconds))
 
 
 class FarmMetrics:

@@ -319,6 +319,18 @@ async def test_pauses_between_attempts_grow_to_five_seconds() -> None:
         assert max(pauses) >= 2.5
 
 
+async def test_an_outage_is_reported_when_it_begins_and_then_every_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with working() as world:
+        for _ in range(1500):
+            await world.time.pass_time(0.1)
+            while not world.scheduler.calls.empty():
+                world.scheduler.calls.get_nowait().break_off()
+        complaints = [each for each in caplog.messages if "no connection" in each]
+        assert len(complaints) == 3
+
+
 async def test_a_leaving_worker_refuses_actions_finishes_its_own_and_says_good_bye() -> None:
     async with working() as world:
         call = await world.next_call()

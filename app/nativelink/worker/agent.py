@@ -43,6 +43,7 @@ _RESULT_SOON_S: Final = 0.005
 _RESEND_WITHIN_S: Final = 10.0
 _RESEND_BYTES: Final = 16 << 20
 _GOOD_BYE_S: Final = 2.0
+_COMPLAIN_EVERY_S: Final = 60.0
 #: Kept of the time that a notice gives, to hand back what does not finish.
 _HAND_BACK_S: Final = 5.0
 
@@ -133,6 +134,7 @@ class Agent:
         self._worker_id = ""
         self._connected = False
         self._lost_at = 0.0
+        self._complained_at = -_COMPLAIN_EVERY_S
         self._connections = 0
         self._executed = 0
         self._draining = False
@@ -211,8 +213,7 @@ class Agent:
             try:
                 await self._connection()
             except* NativeLinkError as errors:
-                error = errors.exceptions[0]
-                _log.warning("no connection to the scheduler: %s", error)
+                self._complain(errors.exceptions[0])
             if self._connected:
                 self._connected = False
                 self._lost_at = self._clock.monotonic()
@@ -226,6 +227,13 @@ class Agent:
             if self._running and self._clock.monotonic() - self._lost_at > self._settings.grace_s:
                 _log.warning("no scheduler for too long: %d actions end", len(self._running))
                 self._kill_all()
+
+    def _complain(self, error: Exception) -> None:
+        """Say why there is no connection: at once, then every minute as long as that lasts."""
+        now = self._clock.monotonic()
+        if self._connected or now >= self._complained_at + _COMPLAIN_EVERY_S:
+            self._complained_at = now
+            _log.warning("no connection to the scheduler: %s", error)
 
     async def _pause(self, seconds: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -293,8 +301,12 @@ class Agent:
                 message for message in reversed(again) if message not in waiting
             )
         else:
-            if self._worker_id:
-                _log.warning("the scheduler does not know us any more; running actions end")
+            if self._running:
+                _log.warning(
+                    "the scheduler does not know %s any more: %d actions end",
+                    self._worker_id,
+                    len(self._running),
+                )
             self._kill_all()
             self._outbox.clear()
             self._sent.clear()

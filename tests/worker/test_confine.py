@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.names import check_name
 from nativelink.worker import confine
 from nativelink.worker.confine import (
-    check_name,
     check_path,
     lstat_beneath,
     make_directories_beneath,

@@ -290,8 +290,8 @@ class FilesystemFiles:
 
     def _quarantine(self, record: _Record) -> None:
         log.warning(
-            "%s was written to while it was an input of actions: it is removed from the store, "
-            "and no result that was made with it is used",
+            "the file of %s was written to or removed while it was an input of actions: the store "
+            "gives it up, and no result that was made with it is used",
             record.key,
         )
         self._keeper.lose(record.key)

@@ -135,6 +135,8 @@ class InputStager:
             try:
                 await self._place(tree, leased, into, needed)
             except FileNotFoundError:
+                # The store finds out which one is gone, and gives it up.
+                await self._files.changed(list(leased.files.values()))
                 self._files.release(list(leased.files.values()))
                 await self.remove(into)
             except OSError as error:

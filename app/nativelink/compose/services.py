@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from nativelink.compose.environment import Environment
@@ -213,11 +213,11 @@ def _capabilities(
 
 def _platform_properties(
     spec: CapabilitiesServiceSpec, schedulers: SchedulerBuilder
-) -> Sequence[str] | None:
+) -> Callable[[], Sequence[str]] | None:
     if spec.remote_execution is None:
         return None
     with context(_path("capabilities", spec)):
-        return schedulers.named(spec.remote_execution.scheduler).scheduler.known_properties()
+        return schedulers.named(spec.remote_execution.scheduler).scheduler.known_properties
 
 
 async def _store(service: str, spec: InstanceSpec, name: str, stores: StoreBuilder) -> Store:

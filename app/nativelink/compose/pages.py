@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TypeAlias
 
 from nativelink.compose.environment import Environment
+from nativelink.compose.schedulers import SchedulerNode
 from nativelink.compose.stores import Leaf
 from nativelink.config.specs_services import ServicesSpec
 from nativelink.core.rpc import HttpRoute
@@ -24,6 +25,7 @@ def page_routes(
     spec: ServicesSpec,
     services: Sequence[str],
     leaves: Sequence[Leaf],
+    schedulers: Mapping[str, SchedulerNode],
     listeners: Snapshot,
     env: Environment,
 ) -> list[HttpRoute]:
@@ -52,7 +54,10 @@ def page_routes(
                 "stores": {leaf.path: _store_report(leaf) for leaf in leaves},
             }
 
-        routes.append(admin_route(report, path=spec.admin.path or "/admin"))
+        path = spec.admin.path or "/admin"
+        routes.append(admin_route(report, path=path))
+        if schedulers:
+            routes += _farm_routes(schedulers, path)
     if routes:
         routes.append(metrics_route(env.registry))
     pages = "".join(f"  {route.path}\n" for route in routes)
@@ -65,6 +70,16 @@ def page_routes(
         )
     )
     return routes
+
+
+def _farm_routes(schedulers: Mapping[str, SchedulerNode], path: str) -> Sequence[HttpRoute]:
+    from nativelink.services.farm import farm_routes
+
+    return farm_routes(
+        {name: node.scheduler for name, node in schedulers.items()},
+        {name: node.local for name, node in schedulers.items() if node.local is not None},
+        path=path,
+    )
 
 
 def _store_report(leaf: Leaf) -> dict[str, object]:

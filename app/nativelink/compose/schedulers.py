@@ -25,7 +25,9 @@ from nativelink.config.specs_schedulers import (
 from nativelink.core.errors import already_exists, context, invalid_argument
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Allocation, Policy, PropertyKind
+from nativelink.scheduler.recorder import NO_RECORDER
 from nativelink.scheduler.scheduler import Scheduler
+from nativelink.telemetry.execution import ExecutionRecorder, FarmMetrics
 
 if TYPE_CHECKING:
     from nativelink.scheduler.wrap.property_modifier import Modification
@@ -62,6 +64,7 @@ class SchedulerBuilder:
         self._stores = stores
         self._env = env
         self.made: dict[str, SchedulerNode] = {}
+        self._recorder = ExecutionRecorder(env.registry) if env.measured and specs else NO_RECORDER
 
     async def build_all(self) -> None:
         """Make every scheduler.
@@ -69,13 +72,18 @@ class SchedulerBuilder:
         Raises:
             NativeLinkError: what cannot be made; the message begins with the config path.
         """
+        if not self._specs:
+            return
+        farm = FarmMetrics(self._env.registry, self._env.clock)
         for named in self._specs:
             if named.name in self.made:
                 raise already_exists(
                     f"schedulers/{named.name}: there are two schedulers of this name"
                 )
             with context(f"schedulers/{named.name}"):
-                self.made[named.name] = await self._build(named.spec)
+                node = self.made[named.name] = await self._build(named.spec)
+            if node.local is not None:
+                farm.add(named.name, node.local)
 
     def named(self, name: str) -> SchedulerNode:
         """The scheduler of a name.
@@ -123,6 +131,7 @@ class SchedulerBuilder:
             LocalScheduler(
                 policy,
                 clock=self._env.clock,
+                recorder=self._recorder,
                 worker_match_logging_interval_s=spec.worker_match_logging_interval_s,
             )
         )

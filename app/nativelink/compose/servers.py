@@ -143,7 +143,7 @@ async def _open(
         methods = [env.tracer.traced(method) for method in methods]
     services = offered(spec.services)
     instances = cache_instances(spec.services)
-    routes = page_routes(spec.services, services, stores.leaves, snapshot, env)
+    routes = page_routes(spec.services, services, stores.leaves, schedulers.made, snapshot, env)
     server = Server(
         methods,
         routes,

@@ -85,7 +85,7 @@ class GrpcStoreSpec(Spec):
     use_legacy_resource_names: Flag = Field(
         default=False,
         description="Leave the digest function out of ByteStream resource names, for servers that "
-        "do not expect it there.",
+        "do not expect it there. SHA-256 is never named, as the Remote Execution API demands.",
     )
     headers: Annotated[Mapping[str, Verbatim], SECRET] = Field(
         default={}, description="Metadata added to every request upstream. Not expanded."

@@ -86,7 +86,9 @@ class ByteStreamClient:
 
     def _name(self, digest: Digest, function: DigestFunction, *, compressed: bool) -> str:
         blobs = "compressed-blobs/zstd" if compressed else "blobs"
-        token = "" if self._legacy_names else f"{function.token}/"
+        # The names of old functions MUST be left out (REAPI v2); casd refuses `sha256`.
+        named = not self._legacy_names and function is not DigestFunction.SHA256
+        token = f"{function.token}/" if named else ""
         return f"{blobs}/{token}{digest.hash}/{digest.size_bytes}"
 
     async def read(

@@ -13,6 +13,8 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.services.status import Health
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.telemetry.meter import NumberPoint
+from nativelink.testing.fakes import DictStore
+from tests.stores.remote.upstream import INSTANCE, serving
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
@@ -252,3 +254,71 @@ async def test_an_existence_cache_hears_what_its_backend_loses(
     await write_bytes(store, DIGEST, BLOB)
     await write_bytes(store, DigestFunction.SHA256.digest_of(other), other)
     assert await store.has([DIGEST]) == [None]
+
+
+async def test_a_grpc_store_reaches_its_upstream_with_what_the_file_says(
+    environment: Environment,
+):
+    ac = DictStore()
+    async with serving(DictStore(), ac) as upstream:
+        stores = builder(
+            f"""[
+              {{ name: "CAS", grpc: {{
+                instance_name: "{INSTANCE}",
+                endpoints: [{{ address: "grpc://{upstream.address}" }}],
+                store_type: "cas",
+                headers: {{ "x-team": "blue" }},
+                rpc_timeout_s: 30,
+                experimental_read_batching: {{ max_blob_size_bytes: 1 }},
+              }} }},
+              {{ name: "AC", grpc: {{
+                instance_name: "{INSTANCE}",
+                endpoints: [{{ address: "grpc://{upstream.address}" }}],
+                store_type: "ac",
+              }} }},
+            ]""",
+            environment,
+        )
+        await stores.build_all()
+        cas = (await stores.named("CAS")).store
+        await write_bytes(cas, DIGEST, BLOB)
+        assert await read_bytes(cas, DIGEST) == BLOB
+        assert upstream.calls == ["GetCapabilities", "Write", "Read"]
+        assert upstream.contexts[-1].header(b"x-team") == b"blue"
+        assert upstream.contexts[-1].deadline is not None
+        await write_bytes((await stores.named("AC")).store, DIGEST, b"")
+        assert ac.blobs == {DIGEST: b""}
+        results = await environment.health.results(timeout_s=5)
+        assert [(each.namespace, each.health) for each in results] == [
+            ("/nativelink/stores/CAS/GrpcCasStore", Health.OK),
+            ("/nativelink/stores/AC/GrpcAcStore", Health.OK),
+        ]
+        await environment.lifetimes.aclose()
+    figures = {metric.definition.name for metric in environment.registry.collect()}
+    assert {"connection.pool.available", "connection.pool.acquisitions"} <= figures
+
+
+async def test_a_grpc_store_whose_upstream_is_down_is_not_well(environment: Environment):
+    stores = builder(
+        """[{ name: "CAS", grpc: {
+          endpoints: [{ address: "grpc://127.0.0.1:1" }], store_type: "cas"
+        } }]""",
+        environment,
+    )
+    await stores.build_all()
+    (result,) = await environment.health.results(timeout_s=5)
+    assert result.health is Health.FAILED
+    assert result.message.startswith("UNAVAILABLE: cannot connect to 127.0.0.1:1: ")
+    await environment.lifetimes.aclose()
+
+
+async def test_tls_files_of_an_upstream_that_cannot_be_used_are_named(environment: Environment):
+    stores = builder(
+        """[{ name: "CAS", verify: { backend: { grpc: {
+          endpoints: [{ address: "grpcs://x:1", tls_config: { ca_file: "/absent.pem" } }],
+          store_type: "cas",
+        } } } }]""",
+        environment,
+    )
+    with pytest.raises(NativeLinkError, match="stores/CAS/backend: tls_config: ca_file /absent"):
+        await stores.build_all()

@@ -8,7 +8,7 @@ from nativelink.scheduler.events import WorkerJoined
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
-from nativelink.scheduler.operation import ExecutionStage, Failure
+from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.outcomes import Outcome, final_failure, gave_up, judge, remembered
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.records import Operation
@@ -102,19 +102,18 @@ class Fleet:
         for operation_id, lease in list(worker.leases.items()):
             if operation_id not in claimed:
                 worker.give_back(operation_id)
-                operation = self._lifecycle.operations.get(operation_id)
-                if operation is not None:
-                    if lease.revoked_at is None:
-                        missing.append(operation)
-                    else:
-                        self._unblock(operation, worker)
+                if lease.revoked_at is None:
+                    missing.append(self._lifecycle.operations[operation_id])
+                else:
+                    self._lifecycle.unblock(operation_id, worker.worker_id)
         for operation_id in claimed:
             known = worker.leases.get(operation_id)
             if known is None:
-                # Not its own, or not any more. It uses the worker up as long as it runs.
+                # Not its own, or not any more. It uses the worker up as long as it runs: all of
+                # it if nobody knows any more what was asked for.
                 operation = self._lifecycle.operations.get(operation_id)
-                usage = (0,) * len(worker.totals) if operation is None else operation.lane.usage
-                known = Lease(operation_id, usage)
+                all_of_it = tuple([max(total, 0) for total in worker.totals])
+                known = Lease(operation_id, operation.lane.usage if operation else all_of_it)
                 worker.take(known)
                 self.revoke(worker, known)
             elif known.revoked_at is not None:
@@ -141,17 +140,7 @@ class Fleet:
         worker.paused = False
         worker.paused_until = None
         if lease.revoked_at is not None:
-            operation = self._lifecycle.operations.get(lease.operation_id)
-            if operation is not None:
-                self._unblock(operation, worker)
-
-    def _unblock(self, operation: Operation, worker: Worker) -> None:
-        """A worker ended its earlier try of an operation, so it may get it again."""
-        if operation.stage is ExecutionStage.QUEUED and worker.worker_id in operation.lane.blocked:
-            if operation.entry:
-                self._matching.dequeue(operation)
-            self._lifecycle.change_lane(operation)
-            self._lifecycle.place(operation)
+            self._lifecycle.unblock(lease.operation_id, worker.worker_id)
 
     def fail(self, worker: Worker, lease: Lease, operation: Operation, failure: Failure) -> None:
         """A worker could not execute the operation that it has."""
@@ -182,7 +171,6 @@ class Fleet:
         operation: Operation,
         worker: Worker,
         failure: Failure,
-        blocked: tuple[str, ...] = (),
     ) -> None:
         """A try failed in a way that may go better next time."""
         operation.attempts += 1
@@ -200,7 +188,7 @@ class Fleet:
                 failure=gave_up(operation, failure.code, self._policy),
             )
         else:
-            self._queue_again([operation], reason, counted=True, blocked=blocked)
+            self._queue_again([operation], reason, counted=True)
 
     def _queue_again(
         self,
@@ -208,12 +196,11 @@ class Fleet:
         why: str,
         *,
         counted: bool,
-        blocked: tuple[str, ...] = (),
     ) -> None:
         operations.sort(key=lambda operation: operation.key)
         for operation in operations:
             self._attempt_ended(operation, why, counted=counted)
-            self._lifecycle.queue_again(operation, why, blocked)
+            self._lifecycle.queue_again(operation, why)
         for operation in operations:
             self._lifecycle.place(operation)
 
@@ -227,6 +214,7 @@ class Fleet:
     def revoke(self, worker: Worker, lease: Lease) -> None:
         """An operation is not the worker's any more, though it still has it."""
         lease.revoked_at = self._journal.now
+        self._lifecycle.block(lease.operation_id, worker.worker_id)
         self._kill(worker, lease)
 
     def _kill(self, worker: Worker, lease: Lease) -> None:
@@ -263,8 +251,11 @@ class Fleet:
             Code.DEADLINE_EXCEEDED,
             f"no result within {limit:g} s (max_action_executing_timeout_s)",
         )
-        self.revoke(worker, lease)
-        self._count_failure(operation, worker, failure, blocked=(worker.worker_id,))
+        # First, so that it does not get it again at once.
+        lease.revoked_at = self._journal.now
+        self._lifecycle.block(operation.operation_id, worker.worker_id)
+        self._count_failure(operation, worker, failure)
+        self._kill(worker, lease)
 
     # -- going ----------------------------------------------------------------------------------
 
@@ -303,13 +294,10 @@ class Fleet:
         lifecycle = self._lifecycle
         held: list[Operation] = []
         for lease in worker.leases.values():
-            operation = lifecycle.operations.get(lease.operation_id)
-            if operation is None:
-                continue
             if lease.revoked_at is None:
-                held.append(operation)
+                held.append(lifecycle.operations[lease.operation_id])
             else:
-                self._unblock(operation, worker)
+                lifecycle.unblock(lease.operation_id, worker.worker_id)
         story = f"lost {worker.worker_id}, {why}"
         again: list[Operation] = []
         for operation in held:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from nativelink.scheduler.fleet import Fleet
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
@@ -37,16 +40,14 @@ class Invariants:
         Raises:
             BrokenInvariantError: naming what is not as it must be.
         """
-        self._check_operations()
-        self._check_names()
-        self._check_lanes()
-        self._check_workers()
-        self._check_matching()
-        self._check_timers()
-
-    @staticmethod
-    def _must(condition: object, what: str) -> None:
-        if not condition:
+        for what in chain(
+            self._check_operations(),
+            self._check_names(),
+            self._check_lanes(),
+            self._check_workers(),
+            self._check_matching(),
+            self._check_timers(),
+        ):
             raise BrokenInvariantError(what)
 
     def _owners(self) -> dict[str, list[Worker]]:
@@ -58,66 +59,79 @@ class Invariants:
                     owners.setdefault(lease.operation_id, []).append(worker)
         return owners
 
-    def _check_operations(self) -> None:
-        must = self._must
+    def _check_operations(self) -> Iterator[str]:
         owners = self._owners()
         counts = dict.fromkeys(ExecutionStage, 0)
         for operation_id, operation in self._lifecycle.operations.items():
             stage = operation.stage
             counts[stage] += 1
-            must(operation.operation_id == operation_id, f"{operation_id} is filed wrongly")
-            must(operation.names, f"{operation_id} has no name")
+            if operation.operation_id != operation_id:
+                yield f"{operation_id} is filed wrongly"
+            if not operation.names:
+                yield f"{operation_id} has no name"
             held_by = [worker.worker_id for worker in owners.pop(operation_id, [])]
             joinable = self._lifecycle.joinable.get(operation.action.key) is operation
             finished = operation.response is not None or operation.failure is not None
             match stage:
                 case ExecutionStage.QUEUED:
-                    must(operation.entry, f"{operation_id} is QUEUED but does not wait")
-                    must(not held_by, f"{operation_id} is QUEUED but {held_by} have it")
+                    if not operation.entry:
+                        yield f"{operation_id} is QUEUED but does not wait"
+                    if held_by:
+                        yield f"{operation_id} is QUEUED but {held_by} have it"
                 case ExecutionStage.EXECUTING:
-                    must(not operation.entry, f"{operation_id} is EXECUTING but waits")
-                    must(
-                        held_by == [operation.worker_id],
-                        f"{operation_id} is EXECUTING on {operation.worker_id}, "
-                        f"but {held_by} have it",
-                    )
+                    if operation.entry:
+                        yield f"{operation_id} is EXECUTING but waits"
+                    if held_by != [operation.worker_id]:
+                        yield f"{operation_id} is on {operation.worker_id}, but {held_by} have it"
                 case ExecutionStage.COMPLETED:
-                    must(not operation.entry, f"{operation_id} is COMPLETED but waits")
-                    must(not held_by, f"{operation_id} is COMPLETED but {held_by} have it")
-                    must(
-                        (operation.response is None) != (operation.failure is None),
-                        f"{operation_id} is COMPLETED and has not one of response and failure",
-                    )
-                    must(operation.finished_at is not None, f"{operation_id} ended at no time")
+                    if operation.entry:
+                        yield f"{operation_id} is COMPLETED but waits"
+                    if held_by:
+                        yield f"{operation_id} is COMPLETED but {held_by} have it"
+                    if (operation.response is None) == (operation.failure is None):
+                        yield f"{operation_id} is COMPLETED and has not one of response and failure"
+                    if operation.finished_at is None:
+                        yield f"{operation_id} ended at no time"
                 case _:
-                    must(False, f"{operation_id} is in stage {stage.name}")
+                    yield f"{operation_id} is in stage {stage.name}"
             if stage is not ExecutionStage.COMPLETED:
-                must(not finished, f"{operation_id} has an end but is {stage.name}")
-                must(
-                    joinable == operation.action.joinable,
-                    f"{operation_id} can be joined or not: {joinable}",
-                )
-                must(
-                    any(name.cancelled_at is None for name in operation.names),
-                    f"{operation_id} is wanted by nobody but goes on",
-                )
-            else:
-                must(not joinable, f"{operation_id} is COMPLETED but can be joined")
-        must(not owners, f"workers have operations that are not there: {sorted(owners)}")
+                if finished:
+                    yield f"{operation_id} has an end but is {stage.name}"
+                if joinable != operation.action.joinable:
+                    yield f"{operation_id} can be joined or not: {joinable}"
+                if not any(name.cancelled_at is None for name in operation.names):
+                    yield f"{operation_id} is wanted by nobody but goes on"
+            elif joinable:
+                yield f"{operation_id} is COMPLETED but can be joined"
+        if owners:
+            yield f"workers have operations that are not there: {sorted(owners)}"
         for stage, count in counts.items():
             if stage is not ExecutionStage.UNKNOWN:
                 told = self._journal.counts[stage]
-                must(told == count, f"{count} operations are {stage.name}, counted as {told}")
+                if told != count:
+                    yield f"{count} operations are {stage.name}, counted as {told}"
 
-    def _check_names(self) -> None:
+        blocked = {
+            (lease.operation_id, worker.worker_id)
+            for worker in self._fleet.workers.values()
+            for lease in worker.leases.values()
+            if lease.revoked_at is not None
+        }
+        known = {(each, who) for each, whose in self._lifecycle.blocked.items() for who in whose}
+        if blocked != known:
+            yield f"{blocked} are blocked, not {known}"
+
+    def _check_names(self) -> Iterator[str]:
         named = {name.name for each in self._lifecycle.operations.values() for name in each.names}
-        self._must(named == set(self._lifecycle.names), "names and operations differ")
+        if named != set(self._lifecycle.names):
+            yield "names and operations differ"
         for text, name in self._lifecycle.names.items():
-            self._must(name in name.operation.names, f"{text} is no name of its operation")
-            self._must(name.clients >= 0, f"{text} has {name.clients} clients")
+            if name not in name.operation.names:
+                yield f"{text} is no name of its operation"
+            if name.clients < 0:
+                yield f"{text} has {name.clients} clients"
 
-    def _check_lanes(self) -> None:
-        must = self._must
+    def _check_lanes(self) -> Iterator[str]:
         waiting = 0
         members: dict[Lane, int] = {}
         for operation in self._lifecycle.operations.values():
@@ -125,45 +139,49 @@ class Invariants:
                 members[operation.lane] = members.get(operation.lane, 0) + 1
             if operation.entry:
                 waiting += 1
-                must(
-                    operation.lane.waiting.get(operation.operation_id) is operation,
-                    f"{operation.operation_id} does not wait in its lane",
-                )
-        must(waiting == self._matching.waiting, f"{waiting} wait, not {self._matching.waiting}")
+                blocked = self._lifecycle.blocked.get(operation.operation_id, ())
+                if operation.lane.blocked != tuple(sorted(blocked)):
+                    yield f"{operation.operation_id} may go to where it still runs"
+                if operation.lane.waiting.get(operation.operation_id) is not operation:
+                    yield f"{operation.operation_id} does not wait in its lane"
+        if waiting != self._matching.waiting:
+            yield f"{waiting} wait, not {self._matching.waiting}"
         lanes = list(self._matching.lanes())
-        must(set(members) <= set(lanes), "an operation's lane was dropped")
-        must(sum(len(lane.waiting) for lane in lanes) == waiting, "lanes hold what does not wait")
+        if not set(members) <= set(lanes):
+            yield "an operation's lane was dropped"
+        if sum(len(lane.waiting) for lane in lanes) != waiting:
+            yield "lanes hold what does not wait"
         for lane in lanes:
-            must(lane.members == members.get(lane, 0), "a lane's members are miscounted")
+            if lane.members != members.get(lane, 0):
+                yield "a lane's members are miscounted"
             first = min((each.key for each in lane.waiting.values()), default=None)
             shown = lane.first()
-            must((shown and shown.key) == first, "a lane's first operation is not its first")
+            if (None if shown is None else shown.key) != first:
+                yield "a lane's first operation is not its first"
 
-    def _check_workers(self) -> None:
-        must = self._must
+    def _check_workers(self) -> Iterator[str]:
         for worker_id, worker in self._fleet.workers.items():
             used = [0] * len(worker.totals)
             for operation_id, lease in worker.leases.items():
-                must(lease.operation_id == operation_id, f"{worker_id}: a lease is filed wrongly")
+                if lease.operation_id != operation_id:
+                    yield f"{worker_id}: a lease is filed wrongly"
                 if not lease.process_ended:
                     used = [a + b for a, b in zip(used, lease.usage, strict=True)]
-            must(used == worker.used, f"{worker_id}: {used} is used, not {worker.used}")
+            if used != worker.used:
+                yield f"{worker_id}: {used} is used, not {worker.used}"
             free = _free(worker.totals, used)
-            must(free == worker.free, f"{worker_id}: {free} is free, not {worker.free}")
-            must(not worker.paused_until or worker.paused, f"{worker_id} is to end no pause")
-            must(
-                worker.paused_until or worker.leases or not worker.paused,
-                f"{worker_id} is paused for ever",
-            )
+            if free != worker.free:
+                yield f"{worker_id}: {free} is free, not {worker.free}"
+            if worker.paused_until and not worker.paused:
+                yield f"{worker_id} is to end no pause"
+            if worker.paused and not worker.paused_until and not worker.leases:
+                yield f"{worker_id} is paused for ever"
             kind = worker.kind
-            must(
-                kind is not None and kind.workers.get(worker_id) is worker,
-                f"{worker_id} is of no kind",
-            )
+            if kind is None or kind.workers.get(worker_id) is not worker:
+                yield f"{worker_id} is of no kind"
 
-    def _check_matching(self) -> None:
+    def _check_matching(self) -> Iterator[str]:
         """Nothing waits that a worker could run now; who could run what is known."""
-        must = self._must
         workers = self._fleet.workers.values()
         for lane in self._matching.lanes():
             terms = lane.platform.terms
@@ -174,22 +192,22 @@ class Invariants:
                 and terms.met_by(worker.values)
                 and within(lane.amounts, worker.totals)
             ]
-            must(lane.capable == bool(able), f"{terms} {lane.amounts}: capable {lane.capable}")
+            if lane.capable != bool(able):
+                yield f"{terms} {lane.amounts}: capable {lane.capable}"
             others = [worker for worker in able if worker.worker_id not in lane.avoided]
             choosy = bool(lane.avoided and others)
-            must(lane.choosy == choosy, f"{terms} {lane.amounts}: choosy {lane.choosy}")
+            if lane.choosy != choosy:
+                yield f"{terms} {lane.amounts}: choosy {lane.choosy}"
             if not lane.waiting:
                 continue
-            must(lane.told == self._matching.reason(lane) or lane.told, "a hopeless lane is silent")
-            must(bool(lane.told) == (not lane.capable), f"told {lane.told!r}")
+            if bool(lane.told) == lane.capable:
+                yield f"told {lane.told!r}"
             for worker in able:
                 fits = worker.is_open and within(lane.amounts, worker.free)
-                must(
-                    not fits or lane.refuses(worker),
-                    f"{next(iter(lane.waiting))} waits though {worker.worker_id} has room",
-                )
+                if fits and not lane.refuses(worker):
+                    yield f"{next(iter(lane.waiting))} waits though {worker.worker_id} has room"
 
-    def _check_timers(self) -> None:
+    def _check_timers(self) -> Iterator[str]:
         """Whatever is due some time has a timer that is not later."""
         wanted: dict[Timer, float | None] = {}
         for worker in self._fleet.workers.values():
@@ -210,9 +228,8 @@ class Invariants:
         for timer, at in wanted.items():
             if at is not None:
                 armed = self._due.armed(timer)
-                self._must(
-                    armed is not None and armed <= at, f"{timer} is due at {at}, armed for {armed}"
-                )
+                if armed is None or armed > at:
+                    yield f"{timer} is due at {at}, armed for {armed}"
 
 
 def _free(totals: Amounts, used: list[int]) -> Amounts:

@@ -31,6 +31,8 @@ class Lifecycle:
         operations: by id.
         names: all names that mean an operation.
         joinable: unfinished operations that further requests may share, by what is executed.
+        blocked: of an operation, the workers that still have an earlier try of it: they must not
+            get it again before that has ended.
         touches: how often a worker was used, for who was used last.
     """
 
@@ -38,6 +40,7 @@ class Lifecycle:
         self.operations: dict[str, Operation] = {}
         self.names: dict[str, Name] = {}
         self.joinable: dict[ActionKey, Operation] = {}
+        self.blocked: dict[str, tuple[str, ...]] = {}
         self.touches = 0
         self.numbers = 0
         self._policy = policy
@@ -152,12 +155,13 @@ class Lifecycle:
         operation.waiting_since = journal.now
         self._matching.enqueue(operation)
         journal.effects.append(OperationUpdated(operation.operation_id, operation.all_names()))
-        if not lane.capable and lane not in self._matching.reassessed:
+        if not lane.capable:
             # If it is to be reassessed, `settle` will tell this operation and all others in it.
-            if not lane.told:
+            if not lane.told and lane not in self._matching.reassessed:
                 lane.stranded_since = journal.now
                 lane.told = self._matching.reason(lane)
-            self._strand(operation, lane.told)
+            if lane.told:
+                self._strand(operation, lane.told)
 
     def start(self, operation: Operation, worker: Worker) -> None:
         """Give a QUEUED operation to a worker that has room; `Matching.publish` must follow."""
@@ -188,27 +192,44 @@ class Lifecycle:
                 journal.now + self._policy.max_action_executing_timeout_s,
             )
 
-    def queue_again(self, operation: Operation, why: str, blocked: tuple[str, ...] = ()) -> None:
-        """An EXECUTING operation goes back to its place in the queue; `place` must follow.
-
-        Args:
-            operation: which.
-            why: for its story.
-            blocked: workers that still have it and must not get it again.
-        """
+    def queue_again(self, operation: Operation, why: str) -> None:
+        """An EXECUTING operation goes back to its place in the queue; `place` must follow."""
         journal = self._journal
         journal.move(operation, ExecutionStage.QUEUED)
         journal.tell(operation, f"queued again: {why}")
-        self.change_lane(operation, blocked)
+        self._choose_lane(operation)
 
-    def change_lane(self, operation: Operation, blocked: tuple[str, ...] = ()) -> None:
-        """Choose the lane by where the operation failed; it must not wait now."""
+    def _choose_lane(self, operation: Operation) -> None:
+        """The lane follows from where the operation failed, and who still has it."""
         matching = self._matching
         lane = operation.lane
+        blocked = self.blocked.get(operation.operation_id, ())
         wanted = matching.lane_avoiding(lane, operation.failed_on, blocked)
         if wanted is not lane:
             matching.leave(operation)
             matching.join(operation, wanted)
+
+    def block(self, operation_id: str, worker_id: str) -> None:
+        """A worker has an operation that is not, or not any more, its own."""
+        self.blocked[operation_id] = (*self.blocked.get(operation_id, ()), worker_id)
+        self._wait_elsewhere(operation_id)
+
+    def unblock(self, operation_id: str, worker_id: str) -> None:
+        """It does not have it any more."""
+        left = tuple(each for each in self.blocked[operation_id] if each != worker_id)
+        if left:
+            self.blocked[operation_id] = left
+        else:
+            del self.blocked[operation_id]
+        self._wait_elsewhere(operation_id)
+
+    def _wait_elsewhere(self, operation_id: str) -> None:
+        """It changed which workers may get an operation that waits."""
+        operation = self.operations.get(operation_id)
+        if operation is not None and operation.entry:
+            self._matching.dequeue(operation)
+            self._choose_lane(operation)
+            self.place(operation)
 
     def complete(
         self,
@@ -346,16 +367,17 @@ class Lifecycle:
     def view(self, name: Name) -> OperationView:
         """An operation as one of those who asked for it sees it."""
         operation = name.operation
-        if name.cancelled_at is not None and operation.stage is not ExecutionStage.COMPLETED:
+        if name.cancelled_at is not None:
+            # Whatever becomes of it for others, for this one it ended.
             return OperationView(
                 name=name.name,
                 operation_id=operation.operation_id,
                 action=operation.action,
                 stage=ExecutionStage.COMPLETED,
-                priority=operation.priority,
+                priority=operation.action.priority,
                 queued_at=operation.queued_at,
                 finished_at=name.cancelled_at,
-                failure=Failure(Code.CANCELLED, "cancelled; others still want it executed"),
+                failure=Failure(Code.CANCELLED, "cancelled by the client"),
             )
         if operation.stage is not ExecutionStage.QUEUED:
             return operation.view(name, None, "")

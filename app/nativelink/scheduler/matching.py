@@ -225,6 +225,7 @@ class Matching:
         worker.kind = kind
         worker.place = kind.entries.add(worker, [-amount for amount in worker.free])
         self._count_totals(worker, 1)
+        self._assess_avoiding()
 
     def remove_worker(self, worker: Worker) -> None:
         """A worker cannot be used any more."""
@@ -235,6 +236,7 @@ class Matching:
         worker.kind = None
         if not kind.workers:
             self._drop_kind(kind)
+        self._assess_avoiding()
 
     def set_draining(self, worker: Worker, *, draining: bool) -> None:
         """A worker does not count any more as one that could run something, or does again."""
@@ -244,6 +246,7 @@ class Matching:
             worker.draining = draining
             if not draining:
                 self._count_totals(worker, 1)
+            self._assess_avoiding()
 
     def publish(self, worker: Worker) -> None:
         """A worker's room or its turn changed."""
@@ -266,6 +269,9 @@ class Matching:
                 del kind.totals[worker.totals]
             if count == (change > 0):
                 self._reassess(kind, worker.totals)
+
+    def _assess_avoiding(self) -> None:
+        """A worker came or went: one that was avoided may be the only one, or not any more."""
         for lane in self._avoiding:
             self._assess(lane)
 

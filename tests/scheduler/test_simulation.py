@@ -1,0 +1,154 @@
+"""Thousands of schedules, and proof that they would notice if the machine were wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nativelink.scheduler.fleet import Fleet
+from nativelink.scheduler.journal import IllegalEventError
+from nativelink.scheduler.lifecycle import Lifecycle
+from nativelink.scheduler.machine import Machine
+from nativelink.scheduler.records import Name, Operation
+from nativelink.scheduler.workers import Lease, Worker
+from tests.scheduler.simulation import Broken, Simulation
+
+SCHEDULES = 10_000
+PER_TEST = 250
+
+#: Schedules that found a defect, with what it was. They stay, whatever else is tried.
+FOUND = {
+    1227: "an operation that joined hopeless ones while they were reassessed was never given up",
+    2270: "a worker came back under another id and was given what it still ran",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SCHEDULES, PER_TEST))
+def test_every_schedule_keeps_every_promise(first: int) -> None:
+    for seed in range(first, first + PER_TEST):
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+        except Exception as error:
+            error.add_note(f"seed {seed}: Simulation({seed}).run()")
+            raise
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_a_schedule_that_found_a_defect_finds_none_now(seed: int) -> None:
+    Simulation(seed, size=14).run()
+
+
+def test_a_schedule_is_decided_by_its_seed() -> None:
+    first, second = Simulation(5), Simulation(5)
+    first.run()
+    second.run()
+    assert first.history == second.history
+
+
+# -- deliberate faults ------------------------------------------------------------------------------
+
+
+def believes_anybody(patch: pytest.MonkeyPatch) -> None:
+    """A result counts whoever sends it."""
+    asked = Machine._lease
+
+    def lease(self: Machine, worker_id: str, operation_id: str) -> tuple[Worker, Lease] | None:
+        found = asked(self, worker_id, operation_id)
+        worker = self.fleet.workers.get(worker_id)
+        operation = self.lifecycle.operations.get(operation_id)
+        if found is None and worker is not None and operation is not None and operation.entry:
+            return worker, Lease(operation_id, operation.lane.usage)
+        return found
+
+    patch.setattr(Machine, "_lease", lease)
+
+
+def leaks_resources(patch: pytest.MonkeyPatch) -> None:
+    """What an operation used is not given back if its process had not been reported as ended."""
+
+    def give_back(self: Worker, operation_id: str) -> Lease | None:
+        return self.leases.pop(operation_id, None)
+
+    patch.setattr(Worker, "give_back", give_back)
+
+
+def cancels_for_all(patch: pytest.MonkeyPatch) -> None:
+    """The first one who cancels decides for all who share the operation."""
+    asked = Lifecycle.withdraw
+
+    def withdraw(self: Lifecycle, name: Name) -> bool:
+        asked(self, name)
+        return True
+
+    patch.setattr(Lifecycle, "withdraw", withdraw)
+
+
+def counts_lost_workers(patch: pytest.MonkeyPatch) -> None:
+    """The loss of a worker is a failed try of what it ran."""
+    asked = Fleet._queue_again
+
+    def queue_again(self: Fleet, operations: list[Operation], why: str, *, counted: bool) -> None:
+        if why.startswith("lost"):
+            for operation in operations:
+                operation.attempts += 1
+        asked(self, operations, why, counted=counted)
+
+    patch.setattr(Fleet, "_queue_again", queue_again)
+
+
+def runs_twice(patch: pytest.MonkeyPatch) -> None:
+    """What a worker still runs, though it is not its own any more, may be given to it again."""
+    patch.setattr(Lifecycle, "block", lambda *_: None)
+    patch.setattr(Lifecycle, "unblock", lambda *_: None)
+
+
+def forgets_too_early(patch: pytest.MonkeyPatch) -> None:
+    """An operation is kept for a while after its last client left, finished or not."""
+
+    def retention_at(self: Lifecycle, name: Name) -> float | None:
+        return None if name.clients else name.accessed_at + self._policy.retain_completed_for_s
+
+    patch.setattr(Lifecycle, "retention_at", retention_at)
+
+
+def loses_work(patch: pytest.MonkeyPatch) -> None:
+    """An operation whose worker comes back without it stays with that worker."""
+    asked = Fleet._reconcile
+
+    def reconcile(self: Fleet, worker: Worker, running: tuple[str, ...]) -> list[Operation]:
+        asked(self, worker, running)
+        return []
+
+    patch.setattr(Fleet, "_reconcile", reconcile)
+
+
+FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    believes_anybody,
+    leaks_resources,
+    cancels_for_all,
+    counts_lost_workers,
+    runs_twice,
+    forgets_too_early,
+    loses_work,
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_deliberate_fault_is_noticed(
+    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noticed by what is seen from outside: the machine's own invariants are not looked at."""
+    fault(monkeypatch)
+    noticed: list[Any] = []
+    for seed in range(600):
+        try:
+            Simulation(seed, check=False).run()
+        except (Broken, IllegalEventError, KeyError, AssertionError) as error:
+            noticed.append((seed, error))
+            break
+    assert noticed, f"600 schedules did not notice: {fault.__doc__}"

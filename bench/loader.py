@@ -103,6 +103,7 @@ class Outcome:
         latencies_us: of each call, unordered.
         first_byte_us: from sending a call's headers to the first DATA frame of its answer.
         data_bytes: DATA payload received, gRPC framing included.
+        answers: DATA payload of each call that ended, if answers are kept.
     """
 
     calls: int = 0
@@ -110,6 +111,7 @@ class Outcome:
     latencies_us: list[float] = field(default_factory=list)
     first_byte_us: list[float] = field(default_factory=list)
     data_bytes: int = 0
+    answers: list[bytes] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -118,7 +120,16 @@ class Outcome:
 
 
 class _Stream:
-    __slots__ = ("frames", "got_data", "next", "rest", "started", "unacknowledged", "window")
+    __slots__ = (
+        "data",
+        "frames",
+        "got_data",
+        "next",
+        "rest",
+        "started",
+        "unacknowledged",
+        "window",
+    )
 
     def __init__(self, request: Request, window: int, started: float) -> None:
         self.frames = request.frames
@@ -128,6 +139,7 @@ class _Stream:
         self.started = started
         self.got_data = False
         self.unacknowledged = 0
+        self.data: list[bytes] = []
 
 
 class _Connection:
@@ -302,6 +314,8 @@ class _Connection:
                         took = time.perf_counter() - stream.started
                         load.outcome.first_byte_us.append(took * 1e6)
                 if stream is not None:
+                    if load.keep_answers:
+                        stream.data.append(buffer[start:stop])
                     stream.unacknowledged += length
                     if stream.unacknowledged > STREAM_WINDOW_BYTES // 4:
                         self.credit(number, stream.unacknowledged)
@@ -362,13 +376,18 @@ class _Connection:
         outcome = self.load.outcome
         outcome.calls += 1
         outcome.latencies_us.append((time.perf_counter() - stream.started) * 1e6)
+        if self.load.keep_answers:
+            outcome.answers.append(b"".join(stream.data))
 
 
 class _Load:
-    def __init__(self, requests: Sequence[Request], *, first_bytes: bool) -> None:
+    def __init__(
+        self, requests: Sequence[Request], *, first_bytes: bool, keep_answers: bool
+    ) -> None:
         self.requests = iter(requests)
         self.total = len(requests)
         self.first_bytes = first_bytes
+        self.keep_answers = keep_answers
         self.outcome = Outcome()
 
     def take(self) -> Request | None:
@@ -383,6 +402,7 @@ def run(
     concurrency: int = 8,
     tls: ssl.SSLContext | None = None,
     first_bytes: bool = False,
+    keep_answers: bool = False,
     stall_s: float = 30,
 ) -> Outcome:
     """Send every request once, `connections * concurrency` at a time, and wait for all answers.
@@ -391,7 +411,7 @@ def run(
         LoadError: an answer had a status other than OK, a connection broke, or nothing happened
             for `stall_s` seconds.
     """
-    load = _Load(requests, first_bytes=first_bytes)
+    load = _Load(requests, first_bytes=first_bytes, keep_answers=keep_answers)
     opened = [_Connection(address, load, concurrency, tls) for _ in range(connections)]
     selector = selectors.DefaultSelector()
     for connection in opened:

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.cases import CASES, Target
 from bench.measurements import PEER, CaseResult, Ratio, Results
 
-__all__ = ["show", "write"]
+__all__ = ["DOCS", "machine", "markdown", "show", "write"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -147,7 +147,7 @@ def _tls_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["case", "rate with TLS / without"], rows
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -251,7 +251,7 @@ def _side_table(name: str, command: str) -> str:
     rows = [
         [key.replace("_", " "), str(value)] for key, value in json.loads(path.read_text()).items()
     ]
-    return f"`{command}`:\n\n" + _markdown(["measured", "value"], rows)
+    return f"`{command}`:\n\n" + markdown(["measured", "value"], rows)
 
 
 def write(results: Results) -> None:
@@ -263,11 +263,11 @@ def write(results: Results) -> None:
         seconds=results.seconds,
         peer=PEER,
         summary=summary(results),
-        main=_markdown(*_rows(results)),
-        cpu=_markdown(*_cpu_rows(results)),
-        latency=_markdown(*_latency_rows(results)),
-        servers=_markdown(*_server_rows(results)),
-        tls=_markdown(*_tls_rows(results)),
+        main=markdown(*_rows(results)),
+        cpu=markdown(*_cpu_rows(results)),
+        latency=markdown(*_latency_rows(results)),
+        servers=markdown(*_server_rows(results)),
+        tls=markdown(*_tls_rows(results)),
         large=_side_table("memory", "python -m bench.memory"),
         watching=_side_table("overhead", "python -m bench.overhead"),
         ceiling="; ".join(f"{name} {rate:,.0f}/s" for name, rate in results.loader_ceiling.items()),

@@ -21,10 +21,19 @@ import grpc
 
 from nativelink.testing.reapi import ReapiClient
 
-__all__ = ["CONFIGURATIONS", "Server", "external", "start_casd", "start_ours"]
+__all__ = [
+    "CONFIGURATIONS",
+    "Server",
+    "external",
+    "start_casd",
+    "start_ours",
+    "start_scheduler",
+    "start_system",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 CASD = ROOT / ".tools/buildbox/buildbox-casd"
+NATIVELINK = Path(sys.executable).parent / "nativelink"
 
 #: Cores: the first runs the server under test, the second the load.
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -40,6 +49,7 @@ class Server:
         tls_port: of TLS, None where it has none; `root_certificate` signs it.
         process: ours to stop; None for an external peer.
         start_s: seconds from exec to the first answered call.
+        worker_port: where workers connect, 0 where none do.
     """
 
     name: str
@@ -50,6 +60,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     start_s: float = 0.0
     folder: Path = field(default_factory=Path)
+    worker_port: int = 0
 
     def client(self) -> ReapiClient:
         """A client by grpcio."""
@@ -162,7 +173,7 @@ def start_ours(
             }
         file = folder / "config.json5"
         file.write_text(json.dumps(config(kind, folder, port, settings), indent=2))
-        command = [*(program or [str(Path(sys.executable).parent / "nativelink")]), str(file)]
+        command = [*(program or [str(NATIVELINK)]), str(file)]
         with _process(server, command, pinned=pinned, environment=environment):
             yield server
 
@@ -178,6 +189,57 @@ def start_casd() -> Iterator[Server]:
         command = [str(CASD), f"--bind=127.0.0.1:{port}", str(folder / "cache")]
         with _process(server, command, pinned=True, environment=None):
             yield server
+
+
+@contextlib.contextmanager
+def start_system() -> Iterator[Server]:
+    """What `make run` starts: cache, scheduler and a worker with a slot per core, anywhere."""
+    with _folder() as folder:
+        server = Server("ours", free_port(), folder=folder, worker_port=free_port())
+        environment = {
+            "XDG_CACHE_HOME": str(folder),
+            "NATIVELINK_ADDRESS": f"127.0.0.1:{server.port}",
+            "NATIVELINK_WORKER_API": f"127.0.0.1:{server.worker_port}",
+            "NATIVELINK_JOBS": str(os.cpu_count()),
+        }
+        file = ROOT / "app/nativelink/configs/all_in_one.json5"
+        command = [str(NATIVELINK), str(file)]
+        with _process(server, command, pinned=False, environment=environment):
+            yield server
+
+
+@contextlib.contextmanager
+def start_scheduler() -> Iterator[Server]:
+    """A scheduler without workers, and a cache in memory for actions and commands."""
+    with _folder() as folder:
+        server = Server("our scheduler", free_port(), folder=folder, worker_port=free_port())
+        file = folder / "config.json5"
+        file.write_text(json.dumps(_scheduler_config(server), indent=2))
+        with _process(server, [str(NATIVELINK), str(file)], pinned=False, environment=None):
+            yield server
+
+
+def _scheduler_config(server: Server) -> dict[str, Any]:
+    def listening(port: int, services: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "listener": {"http": {"socket_address": f"127.0.0.1:{port}"}},
+            "services": services,
+        }
+
+    public = {
+        "cas": [{"instance_name": "", "cas_store": "CAS"}],
+        "bytestream": [{"instance_name": "", "cas_store": "CAS"}],
+        "capabilities": [{"instance_name": "", "remote_execution": {"scheduler": "MAIN"}}],
+        "execution": [{"instance_name": "", "cas_store": "CAS", "scheduler": "MAIN"}],
+    }
+    return {
+        "stores": [{"name": "CAS", **_memory(server.folder)}],
+        "schedulers": [{"name": "MAIN", "simple": {"worker_timeout_s": 3600}}],
+        "servers": [
+            listening(server.port, public),
+            listening(server.worker_port, {"worker_api": {"scheduler": "MAIN"}}),
+        ],
+    }
 
 
 def external(specification: str) -> Server:

@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -14,12 +14,27 @@ from google.protobuf.message import Message
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 
-__all__ = ["REAPI", "ReapiClient", "digest_of"]
+__all__ = ["REAPI", "Metadata", "ReapiClient", "Stream", "digest_of"]
 
 REAPI: Final = "/build.bazel.remote.execution.v2."
 _BYTESTREAM: Final = "/google.bytestream.ByteStream/"
 _Reply = TypeVar("_Reply", bound=Message)
+_Reply_co = TypeVar("_Reply_co", bound=Message, covariant=True)
+#: Headers of a call.
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 _WRITE_CHUNK_BYTES: Final = 64 * 1024
+
+
+class Stream(Protocol[_Reply_co]):
+    """Answers as they arrive."""
+
+    def __next__(self) -> _Reply_co: ...
+
+    def __iter__(self) -> Iterator[_Reply_co]: ...
+
+    def cancel(self) -> bool:
+        """End the call."""
+        ...
 
 
 def digest_of(data: bytes) -> re.Digest:
@@ -74,13 +89,30 @@ class ReapiClient:
         self._channel.close()
 
     def unary(self, method: str, request: Message, reply: type[_Reply]) -> _Reply:
-        """One unary call; `method` without the REAPI package, as `Capabilities/GetCapabilities`."""
+        """One unary call.
+
+        Args:
+            method: a path, or one without the REAPI package: `Capabilities/GetCapabilities`.
+            request: the message.
+            reply: the answer's class.
+        """
         call: grpc.UnaryUnaryMultiCallable[Message, _Reply] = self._channel.unary_unary(
-            REAPI + method,
+            method if method.startswith("/") else REAPI + method,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,
         )
         return call(request, timeout=self._timeout_s)
+
+    def server_stream(
+        self, method: str, request: Message, reply: type[_Reply], *, metadata: Metadata = ()
+    ) -> Stream[_Reply]:
+        """One call with many answers; it has no deadline. `method` as for `unary`."""
+        call: grpc.UnaryStreamMultiCallable[Message, _Reply] = self._channel.unary_stream(
+            method if method.startswith("/") else REAPI + method,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+        return cast("Stream[_Reply]", call(request, metadata=tuple(metadata)))
 
     def capabilities(self) -> re.ServerCapabilities:
         """What the server says about itself."""

@@ -421,8 +421,9 @@ class ActionExecutor:
         try:
             return await self._launcher.run(launch, timeout_s=timeout_s)
         except NativeLinkError as error:
-            if error.code is Code.NOT_FOUND:
-                # No operation is missing, as the code would say to a client: a program is.
+            if error.code in (Code.NOT_FOUND, Code.PERMISSION_DENIED):
+                # No operation is missing and no right of the client's, as the codes would say to
+                # it: the program is not there, or is none.
                 raise invalid_argument(error.message) from error
             raise
 

@@ -9,7 +9,7 @@ bound: most actions of a build share most of their directories.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple, Protocol
@@ -203,8 +203,9 @@ class TreeFetcher:
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION with a `MissingBlob` for every directory that is
-                absent, if any; INVALID_ARGUMENT for a blob that is no Directory, a name that no
-                file can have, or a tree beyond the limits.
+                absent, if any, and for the absent files of those that are there, so that a client
+                hears of all at once; INVALID_ARGUMENT for a blob that is no Directory, a name
+                that no file can have, or a tree beyond the limits.
         """
         found: dict[Digest, Directory] = {}
         missing: list[Digest] = []
@@ -233,9 +234,16 @@ class TreeFetcher:
             # A directory may have been found on this very level, behind the one that names it.
             level = [digest for digest in following if digest not in found]
         if missing:
-            raise inputs_missing(missing)
+            raise inputs_missing([*missing, *await self._missing_files(found)])
         nodes, depth = self._measure(root, found)
         return InputTree(root, found, nodes, depth)
+
+    async def _missing_files(self, found: Mapping[Digest, Directory]) -> list[Digest]:
+        """Files of these directories that are absent."""
+        files = {file.digest: None for each in found.values() for file in each.files}
+        digests = [digest for digest in files if digest not in EMPTY_DIGESTS]
+        sizes = await self._cas.has(digests)
+        return [digest for digest, size in zip(digests, sizes, strict=True) if size is None]
 
     async def _fetch_level(self, digests: list[Digest]) -> list[Directory | None]:
         """The directories, None for those that are absent; their order is kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from typing import Final, NamedTuple, NoReturn, Self
 
@@ -84,9 +85,15 @@ class ProcessLauncher:
 
     async def run(self, launch: Launch, *, timeout_s: float) -> Exit:
         request = frames.frame(frames.RUN, _packed(launch, timeout_s))
-        # Only namespaces make a difference between slots.
-        network = self._namespaces is not None and (self._namespaces.network or launch.network)
-        return await self._ask(request, (), network=network)
+        return await self._ask(request, (), network=self._network(launch))
+
+    async def run_piped(self, launch: Launch, *, stdin: int, stdout: int) -> Exit:
+        request = frames.frame(frames.RUN, _packed(launch, math.inf, piped=True))
+        return await self._ask(request, (stdin, stdout), network=self._network(launch))
+
+    def _network(self, launch: Launch) -> bool:
+        """Whether a slot with the host's network is wanted: only namespaces make a difference."""
+        return self._namespaces is not None and (self._namespaces.network or launch.network)
 
     async def _ask(self, request: bytes, descriptors: tuple[int, ...], *, network: bool) -> Exit:
         if self._supervisor is None or not self._supervisor.usable:
@@ -154,7 +161,7 @@ def _divide() -> cgroups.Limited | None:
     return groups if groups.controllers else None
 
 
-def _packed(launch: Launch, timeout_s: float) -> bytes:
+def _packed(launch: Launch, timeout_s: float, *, piped: bool = False) -> bytes:
     """A launch as the body of a request.
 
     Raises:
@@ -182,7 +189,7 @@ def _packed(launch: Launch, timeout_s: float) -> bytes:
         limits.memory_bytes or 0,
         limits.cpus or 0.0,
         limits.pids or 0,
-        False,
+        piped,
         words,
         variables,
     )

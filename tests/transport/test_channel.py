@@ -406,6 +406,21 @@ async def test_calls_go_to_another_endpoint_while_one_is_down() -> None:
             assert await channel.unary(PATH + "Unary", b"there") == b"there"
 
 
+async def test_calls_wait_for_a_busy_endpoint_rather_than_for_one_that_is_down() -> None:
+    holding = Waiting()
+    async with live(methods=holding.methods()) as running:
+        endpoints = [
+            Endpoint(f"127.0.0.1:{port}", concurrency_limit=1)
+            for port in (_dead_port(), running.port)
+        ]
+        async with GrpcChannel(endpoints) as channel, asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(channel.unary("/test.Hold/Unary", b""))
+            await holding.until(1)
+            holding.gate.set()
+    assert holding.most == 1
+
+
 async def test_calls_are_spread_over_endpoints() -> None:
     holding = [Waiting(), Waiting()]
     async with (

@@ -273,13 +273,19 @@ class Pool:
             return None
         best: Connection | None = None
         best_rank = (True, 0)
+        busy = False
         for connection in self._connections:
             server = connection.server
+            failed = server.failed and not connection.is_open
             if server.full:
+                busy = busy or not failed
                 continue
-            rank = (server.failed and not connection.is_open, connection.in_flight)
+            rank = (failed, connection.in_flight)
             if best is None or rank < best_rank:
                 best, best_rank = connection, rank
+        if best_rank[0] and busy:
+            # Better to wait for a server that is there than to ask again for one that is not.
+            return None
         if best is not None:
             best.in_flight += 1
             best.server.in_flight += 1

@@ -249,10 +249,12 @@ class GrpcCasStore:
 
     async def _find_missing(self, digests: Sequence[Digest], asked: Asked) -> set[Digest]:
         request = pb.FindMissingBlobsRequest(
-            instance_name=self._instance,
-            blob_digests=list(map(_message, digests)),
-            digest_function=asked.function.name,
+            instance_name=self._instance, digest_function=asked.function.name
         )
+        # Half the price of making messages and handing them over.
+        add = request.blob_digests.add
+        for hash_, size in digests:
+            add(hash=hash_, size_bytes=size)
         data = request.SerializeToString()
         answer = await self._retry.run(lambda: self._call("FindMissingBlobs", data, asked))
         missing = _parsed(pb.FindMissingBlobsResponse, answer).missing_blob_digests
@@ -263,10 +265,11 @@ class GrpcCasStore:
     ) -> list[bytes | NativeLinkError]:
         asked = cast("Asked", group)
         request = pb.BatchReadBlobsRequest(
-            instance_name=self._instance,
-            digests=[_message(digest) for digest in dict.fromkeys(digests)],
-            digest_function=asked.function.name,
+            instance_name=self._instance, digest_function=asked.function.name
         )
+        add = request.digests.add
+        for hash_, size in dict.fromkeys(digests):
+            add(hash=hash_, size_bytes=size)
         answer = await self._call("BatchReadBlobs", request.SerializeToString(), asked)
         got: dict[tuple[str, int], bytes | NativeLinkError] = {
             _HASH_AND_SIZE(each.digest): _blob_of(each)
@@ -279,13 +282,11 @@ class GrpcCasStore:
     ) -> list[NativeLinkError | None]:
         asked = cast("Asked", group)
         request = pb.BatchUpdateBlobsRequest(
-            instance_name=self._instance,
-            requests=[
-                pb.BatchUpdateBlobsRequest.Request(digest=_message(digest), data=data)
-                for digest, data in dict(blobs).items()
-            ],
-            digest_function=asked.function.name,
+            instance_name=self._instance, digest_function=asked.function.name
         )
+        for digest, data in dict(blobs).items():
+            entry = request.requests.add(data=data)
+            entry.digest.hash, entry.digest.size_bytes = digest
         answer = await self._call("BatchUpdateBlobs", request.SerializeToString(), asked)
         got: dict[tuple[str, int], NativeLinkError | None] = {
             _HASH_AND_SIZE(each.digest): _error_of(each.digest, each.status)
@@ -297,10 +298,6 @@ class GrpcCasStore:
         return self._channel.unary(
             _CAS + method, request, metadata=asked.headers, timeout_s=self._timeout_s
         )
-
-
-def _message(digest: Digest) -> pb.Digest:
-    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
 
 
 def _parsed(kind: type[_Message], answer: bytes) -> _Message:

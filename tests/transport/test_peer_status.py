@@ -71,7 +71,10 @@ def test_a_status_that_was_cut_off_is_read_without_an_error(length: int) -> None
 
 
 def test_an_error_has_code_message_and_details() -> None:
-    trailers: list[tuple[str, str | bytes]] = [("x", "y"), ("grpc-status-details-bin", status(f"blobs/{DIGESTS[0].hash}/7"))]
+    trailers: list[tuple[str, str | bytes]] = [
+        ("x", "y"),
+        ("grpc-status-details-bin", status(f"blobs/{DIGESTS[0].hash}/7")),
+    ]
     error = error_of_peer(9, "missing", trailers)
     assert (error.code, error.message) == (Code.FAILED_PRECONDITION, "missing")
     assert error.details == (MissingBlob(DIGESTS[0]),)

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"worker", "stores", "core", "proto"},
     "services": {"services", "scheduler", "stores", "core", "proto"},
     "telemetry": {"telemetry", "services", "scheduler", "stores", "core", "proto"},
-    # What the command line asks servers with. It reads back what services encode, and uses the stores
+    # What the command line asks servers with. It reads back what services encode, and uses stores
     # that have a server behind them.
     "client": {"client", "services", "scheduler", "transport", "stores", "core", "proto"},
     "testing": {"testing", "services", "transport", "stores", "core", "proto"},
@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
         "compose", "config", "core", "proto", "transport", "stores", "scheduler", "worker",
         "services", "telemetry",
     },
-    "cli": {"cli", "client", "compose", "config", "core", "telemetry"},
+    "cli": {"cli", "client", "compose", "config", "core", "proto", "telemetry"},
 }  # fmt: skip
 
 

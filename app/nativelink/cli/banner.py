@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from nativelink import __version__
+from nativelink.cli.output import size
 from nativelink.compose.servers import Listener
 from nativelink.compose.stores import Leaf
 from nativelink.compose.system import System
@@ -79,20 +80,11 @@ def _limits(leaf: Leaf) -> str:
     """A store's limits in words."""
     policy = leaf.policy
     words = [
-        f"at most {_size(policy.max_bytes)}" if policy.max_bytes else "",
+        f"at most {size(policy.max_bytes)}" if policy.max_bytes else "",
         f"at most {policy.max_count:,} entries" if policy.max_count else "",
         f"unused for {policy.max_seconds:,.0f} s" if policy.max_seconds else "",
     ]
     return ", ".join(word for word in words if word) or "without a limit"
-
-
-def _size(size_bytes: int) -> str:
-    size, unit = float(size_bytes), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:,.4g} {unit}"
 
 
 def _sections(system: System) -> Iterator[tuple[str, list[str]]]:

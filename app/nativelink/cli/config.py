@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nativelink.cli.output import console_of, count
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look at a configuration without starting it.", no_args_is_help=True)
-
-#: Columns where the output goes to a file or a pipe.
-_WIDTH_OF_A_FILE = 160
+app = typer.Typer(
+    help="Look at a configuration without starting it.", no_args_is_help=True, add_completion=False
+)
 
 _File = Annotated[Path, typer.Argument(help="A JSON5 configuration file.", metavar="FILE")]
 
@@ -35,7 +36,7 @@ def check(file: _File) -> None:
     from nativelink.compose.available import unavailable
 
     report = _examine(file)
-    console = _console(sys.stdout)
+    console = console_of(sys.stdout)
     for finding in report.findings:
         _print_finding(console, finding)
     errors, warnings = len(report.errors), len(report.warnings)
@@ -53,7 +54,7 @@ def check(file: _File) -> None:
     else:
         verdict, style = "valid", "bold green"
     console.print(
-        f"{file}: {verdict}, {_count(errors, 'error')}, {_count(warnings, 'warning')}",
+        f"{file}: {verdict}, {count(errors, 'error')}, {count(warnings, 'warning')}",
         style=style,
         soft_wrap=True,
         highlight=False,
@@ -69,11 +70,11 @@ def explain(file: _File) -> None:
 
     report = _examine(file)
     if report.config is None:
-        console = _console(sys.stderr)
+        console = console_of(sys.stderr)
         for finding in report.errors:
             _print_finding(console, finding)
         raise typer.Exit(1)
-    console = _console(sys.stdout)
+    console = console_of(sys.stdout)
     from rich.tree import Tree
 
     tree = Tree(str(file), guide_style="dim", highlight=False)
@@ -101,17 +102,6 @@ def _examine(file: Path) -> Report:
     except NativeLinkError as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(2) from failure
-
-
-def _console(stream: object) -> Console:
-    from typing import IO, cast
-
-    from rich.console import Console
-
-    console = Console(file=cast("IO[str]", stream), highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_FILE
-    return console
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
@@ -158,7 +148,3 @@ def _line(node: Node) -> Text:
     if node.details:
         text.append(f"  {', '.join(node.details)}", style="not bold default")
     return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,9 +1,11 @@
-"""The entry point: `nativelink CONFIG.json5`, and `nativelink config …` beside it."""
+"""The entry point: `nativelink CONFIG.json5`, and the commands beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +13,21 @@ from typer.core import TyperGroup
 from nativelink import __version__
 
 __all__ = ["main"]
+
+
+_RUN: Final = "Run"
+_LOOK_INSIDE: Final = "Look inside a running system"
+
+#: Groups of commands by name, with the panel of the help where they stand. Each is the `app` of the
+#: module of its name, imported when it is asked for: the server starts without them.
+_GROUPS: Final[Mapping[str, str]] = {
+    "config": _RUN,
+    "ops": _LOOK_INSIDE,
+    "workers": _LOOK_INSIDE,
+    "action": _LOOK_INSIDE,
+    "ac": _LOOK_INSIDE,
+    "cas": _LOOK_INSIDE,
+}
 
 
 class _Commands(TyperGroup):
@@ -22,16 +39,16 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), "config"]
+        return [*super().list_commands(ctx), *_GROUPS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name != "config":
+        panel = _GROUPS.get(cmd_name)
+        if panel is None:
             return super().get_command(ctx, cmd_name)
-        # Imported when it is asked for: the server starts without it.
-        from nativelink.cli.config import app as config_app
-
-        command = typer.main.get_command(config_app)
+        group: typer.Typer = import_module(f"nativelink.cli.{cmd_name}").app
+        command = typer.main.get_command(group)
         command.name = cmd_name
+        command.rich_help_panel = panel  # type: ignore[attr-defined]
         return command
 
 
@@ -46,7 +63,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN)
 def serve(
     config: Annotated[Path, typer.Argument(help="A JSON5 configuration file.", metavar="CONFIG")],
 ) -> None:

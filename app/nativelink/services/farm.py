@@ -20,7 +20,7 @@ from nativelink.scheduler.operation import OperationView
 from nativelink.scheduler.scheduler import Scheduler, WorkerGateway, WorkerView
 from nativelink.services.operation_filter import parse_filter
 
-__all__ = ["farm_routes"]
+__all__ = ["farm_routes", "operation_document", "worker_document"]
 
 _JSON: Final = "application/json; charset=utf-8"
 _NO_STORE: Final = {"cache-control": "no-store"}
@@ -44,7 +44,7 @@ def farm_routes(
             return _not_allowed("GET, HEAD")
         return _json(
             {
-                name: [_worker(view) for view in gateway.workers()]
+                name: [worker_document(view) for view in gateway.workers()]
                 for name, gateway in gateways.items()
             }
         )
@@ -54,7 +54,9 @@ def farm_routes(
             return _not_allowed("GET, HEAD")
         wanted = parse_filter(" AND ".join(parse_qs(request.query).get("filter", ())))
         found = {
-            name: [_operation(view) for view in await scheduler.operations() if wanted(view)]
+            name: [
+                operation_document(view) for view in await scheduler.operations() if wanted(view)
+            ]
             for name, scheduler in schedulers.items()
         }
         return _json(found)
@@ -89,7 +91,8 @@ def farm_routes(
     )
 
 
-def _worker(view: WorkerView) -> dict[str, object]:
+def worker_document(view: WorkerView) -> dict[str, object]:
+    """A worker as JSON has it."""
     properties: dict[str, list[str]] = {}
     for name, value in view.properties:
         properties.setdefault(name, []).append(value)
@@ -107,7 +110,8 @@ def _worker(view: WorkerView) -> dict[str, object]:
     }
 
 
-def _operation(view: OperationView) -> dict[str, object]:
+def operation_document(view: OperationView) -> dict[str, object]:
+    """An operation as JSON has it."""
     action = view.action
     return {
         "name": view.name,

@@ -1,0 +1,231 @@
+"""`nativelink ops list|show|wait|cancel`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nativelink.cli.output import Column, ago, clock_time, printable, span
+from nativelink.cli.remote import Session, asks_server
+from nativelink.client.digests import digest_text
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from nativelink.client.operations import OperationView
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Look after executions: what runs, what waits, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_Name = Annotated[str, typer.Argument(help="As `ops list` shows it.", metavar="OPERATION")]
+_Names = Annotated[list[str], typer.Argument(help="As `ops list` shows it.", metavar="OPERATION…")]
+_STYLES = {"CACHE_CHECK": "cyan", "QUEUED": "yellow", "EXECUTING": "green", "COMPLETED": "dim"}
+#: Of `wait`: the action's own failure, or that it has not ended, is no error of this command.
+_SUCCEEDED, _NOT_SUCCEEDED = 0, 1
+
+
+@asks_server(app, "list")
+async def list_(
+    session: Session,
+    filter_: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            "-f",
+            help="field=value or field!=value, joined by AND; fields: stage, worker, action, "
+            "operation, invocation, target, mnemonic, identity.",
+            metavar="FILTER",
+        ),
+    ] = "",
+    limit: Annotated[
+        int, typer.Option(help="Show so many at most, the oldest first; 0: all.", min=0)
+    ] = 100,
+) -> None:
+    """List the operations of an instance; finished ones as long as the scheduler keeps them."""
+    from nativelink.client.operations import document_of, list_operations
+    from nativelink.core.clock import SystemClock
+
+    views, more = await list_operations(session.remote, filter_=filter_, limit=limit)
+    if session.screen.json:
+        session.screen.show_json([document_of(view) for view in views])
+        return
+    if not views:
+        session.screen.line("no operations")
+        return
+    now = SystemClock().time()
+    columns = [
+        Column("operation"),
+        Column("stage"),
+        Column("since", right=True),
+        Column("priority", right=True),
+        Column("what", flexible=True),
+        Column("worker", flexible=True),
+        Column("note", flexible=True),
+    ]
+    session.screen.table(
+        columns,
+        [
+            (
+                printable(view.name),
+                _stage(view),
+                span(max(0.0, now - _since(view))),
+                str(view.priority),
+                _what(view),
+                printable(view.worker_id),
+                _note(view),
+            )
+            for view in views
+        ],
+    )
+    if more:
+        session.screen.line("… and more; --limit 0 shows all", style="dim")
+
+
+@asks_server(app, "show")
+async def show(session: Session, name: _Name) -> None:
+    """Show an operation: its stage, where it stands in the queue, and why it waits."""
+    from nativelink.client.operations import document_of, get_operation
+
+    view = await get_operation(session.remote, name)
+    if session.screen.json:
+        session.screen.show_json(document_of(view))
+    else:
+        _show(session, view)
+
+
+@asks_server(app, "wait")
+async def wait(
+    session: Session,
+    name: _Name,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", help="Wait so many seconds at most.", min=0, metavar="SECONDS"),
+    ] = None,
+) -> int:
+    """Follow an operation to its end.
+
+    The exit code is 0 if it succeeded, 1 if it failed or has not ended in time.
+    """
+    from nativelink.client.operations import document_of, follow_operation, outcome_of
+    from nativelink.core.errors import not_found
+
+    latest: OperationView | None = None
+    said = ""
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            follow_operation(session.remote, name) as views,
+        ):
+            async for latest in views:
+                line = ", ".join(filter(None, (_stage(latest).plain, _note(latest))))
+                if line != said and not latest.done and not session.screen.json:
+                    session.screen.line(line)
+                said = line
+    except TimeoutError:
+        pass
+    if latest is None:
+        raise not_found(f"nothing was said of {name!r} within {timeout_s:g} s")
+    if session.screen.json:
+        session.screen.show_json(document_of(latest))
+    elif latest.done:
+        _show(session, latest)
+    else:
+        session.screen.line(f"not ended within {timeout_s:g} s", style="yellow")
+    succeeded = latest.done and outcome_of(latest).succeeded
+    return _SUCCEEDED if succeeded else _NOT_SUCCEEDED
+
+
+@asks_server(app, "cancel")
+async def cancel(session: Session, names: _Names) -> None:
+    """Cancel operations; an execution that others wait for as well goes on for them."""
+    from nativelink.client.operations import cancel_operation
+
+    for name in names:
+        await cancel_operation(session.remote, name)
+        if not session.screen.json:
+            session.screen.line(f"{printable(name)} is cancelled")
+    if session.screen.json:
+        session.screen.show_json([{"name": name, "cancelled": True} for name in names])
+
+
+def _show(session: Session, view: OperationView) -> None:
+    from rich.text import Text
+
+    from nativelink.client.operations import outcome_of
+    from nativelink.core.clock import SystemClock
+    from nativelink.core.errors import Code
+
+    now = SystemClock().time()
+    origin = view.action.origin
+    facts: list[tuple[str, Text | str]] = [
+        ("operation", view.name),
+        ("stage", _stage(view)),
+        ("action", digest_text(view.action.key.digest)),
+        ("target", origin.target_id),
+        ("mnemonic", origin.action_mnemonic),
+        ("invocation", origin.tool_invocation_id),
+        ("priority", str(view.priority)),
+        ("queued", _moment(view.queued_at, now)),
+        ("started", _moment(view.started_at, now)),
+        ("finished", _moment(view.finished_at, now)),
+        ("worker", view.worker_id),
+        ("attempts", f"{view.attempts} failed" if view.attempts else ""),
+        ("note", _note(view)),
+    ]
+    if view.done:
+        outcome = outcome_of(view)
+        style = "bold green" if outcome.succeeded else "bold red"
+        code = outcome.status_code
+        if code or outcome.exit_code is None:
+            told = f"{Code(code).name if code in set(Code) else code}: {outcome.status_message}"
+        else:
+            told = f"exit code {outcome.exit_code}"
+            told += ", from the action cache" if outcome.cached else ""
+        facts += [("outcome", Text(printable(told), style=style)), ("message", outcome.message)]
+    session.screen.facts([(name, fact) for name, fact in facts if fact])
+
+
+def _moment(seconds: float | None, now: float) -> str:
+    return "" if not seconds else f"{clock_time(seconds)} ({ago(seconds, now)})"
+
+
+def _since(view: OperationView) -> float:
+    """When it came to the stage where it is, as far as that is known."""
+    return view.finished_at or view.started_at or view.queued_at
+
+
+def _stage(view: OperationView) -> Text:
+    from rich.text import Text
+
+    from nativelink.client.operations import outcome_of
+
+    if view.done:
+        succeeded = outcome_of(view).succeeded
+        return Text("COMPLETED" if succeeded else "FAILED", style="dim" if succeeded else "red")
+    return Text(view.stage.name, style=_STYLES.get(view.stage.name, ""))
+
+
+def _what(view: OperationView) -> str:
+    origin = view.action.origin
+    words = [origin.action_mnemonic, origin.target_id]
+    return printable(" ".join(filter(None, words))) or view.action.key.digest.hash[:12]
+
+
+def _note(view: OperationView) -> str:
+    words = []
+    if view.queue_position is not None:
+        words.append(
+            "next in the queue"
+            if view.queue_position == 0
+            else f"{view.queue_position:,} before it"
+        )
+    if view.note:
+        words.append(printable(view.note))
+    return ", ".join(words)

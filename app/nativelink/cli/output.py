@@ -1,0 +1,161 @@
+"""What people and programs read: tables, trees, JSON, and words for sizes and times."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+__all__ = [
+    "Column",
+    "Screen",
+    "ago",
+    "clock_time",
+    "console_of",
+    "count",
+    "printable",
+    "size",
+    "span",
+]
+
+#: Columns where the output goes to a file or a pipe.
+_WIDTH_OF_A_FILE: Final = 160
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86_400
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        heading: what stands above it.
+        right: numbers are aligned at their ends.
+        flexible: may be cut; all others are shown whole, to be copied.
+    """
+
+    heading: str
+    right: bool = False
+    flexible: bool = False
+
+
+class Screen:
+    """Where a command's answer goes.
+
+    Attributes:
+        json: programs read it.
+        console: standard output.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.json = as_json
+        self.console = console_of(sys.stdout)
+
+    def show_json(self, answer: Mapping[str, object] | Sequence[object]) -> None:
+        """Print an answer for programs."""
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+    def line(self, text: RenderableType = "", *, style: str = "") -> None:
+        """Print one line; it is neither wrapped nor cut, so that it can be copied."""
+        self.console.print(text, style=style or None, soft_wrap=True, markup=False)
+
+    def facts(self, facts: Sequence[tuple[str, Text | str]]) -> None:
+        """Print names and what they stand for, a line each."""
+        from rich.text import Text
+
+        width = max((len(name) for name, _ in facts), default=0) + 2
+        for name, fact in facts:
+            told = printable(fact) if isinstance(fact, str) else fact
+            self.line(Text.assemble((f"{name:{width}}", "bold"), told))
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]]) -> None:
+        """Print a table; only flexible columns are cut where a terminal is too narrow."""
+        from rich import box
+        from rich.table import Table
+
+        terminal = self.console.is_terminal
+        table = Table(
+            box=box.SIMPLE_HEAD if terminal else None,
+            pad_edge=False,
+            header_style="bold" if terminal else "",
+        )
+        for number, column in enumerate(columns):
+            width = max([len(column.heading), *(len(str(row[number])) for row in rows)])
+            table.add_column(
+                column.heading,
+                justify="right" if column.right else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=None if column.flexible and terminal else width,
+            )
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table, soft_wrap=True)
+
+
+def console_of(stream: TextIO) -> Console:
+    """A console that colours terminals only, and takes text for what it is."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    return console
+
+
+def printable(text: str) -> str:
+    """A text that others chose, without what a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def size(size_bytes: int) -> str:
+    """A number of bytes in words."""
+    number, unit = float(size_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number < 1000:
+            break
+        number, unit = number / 1000, larger
+    return f"{number:,.4g} {unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 file`, `2 files`, `3 directories`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def span(seconds: float) -> str:
+    """A duration in one or two units."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds // _MINUTE_S:.0f} min {seconds % _MINUTE_S:.0f} s"
+    if seconds < _DAY_S:
+        return f"{seconds // _HOUR_S:.0f} h {seconds % _HOUR_S // _MINUTE_S:.0f} min"
+    return f"{seconds // _DAY_S:.0f} d {seconds % _DAY_S // _HOUR_S:.0f} h"
+
+
+def ago(then: float, now: float) -> str:
+    """How long ago something was; clocks of two machines differ, so never in the future."""
+    return f"{span(max(0.0, now - then))} ago"
+
+
+def clock_time(seconds: float) -> str:
+    """A time since the epoch, as RFC 3339 in UTC."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

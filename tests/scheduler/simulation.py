@@ -1,13 +1,13 @@
 """A farm in virtual time: clients, workers and networks that do whatever they can, from a seed.
 
-The machine is driven as its real driver drives it: what it wants sent reaches a worker after a while,
-or twice, or never. Workers are honest, slow, stubborn (they ignore orders to stop), or liars; they
-die, fall silent, are cut off and come back. Clients share operations, leave, cancel, delete. Then all
-is healed, and every operation must end.
+The machine is driven as its real driver drives it: what it wants sent reaches a worker after a
+while, or twice, or never. Workers are honest, slow, stubborn (they ignore orders to stop), or
+liars; they die, fall silent, are cut off and come back. Clients share operations, leave, cancel,
+delete. Then all is healed, and every operation must end.
 
 `Oracle` holds the machine to its promises from what it sees alone: events in, effects out, views.
-It shares no code with the machine. `Broken` says what was broken, and `Simulation.history` how it came
-to that.
+It shares no code with the machine. `BrokenPromiseError` says what was broken, and
+`Simulation.history` how it came to that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nativelink.core.errors import Code
 from nativelink.scheduler import effects, events
 from nativelink.scheduler.action import ActionInfo, ActionKey
 from nativelink.scheduler.machine import Machine
-from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.operation import Failure, OperationView
 from nativelink.scheduler.policy import Allocation, Policy, PropertyKind
 
 SUPPORTED = {
@@ -35,13 +35,13 @@ SUPPORTED = {
 START = 1_700_000_000.0
 
 
-class Broken(AssertionError):
+class BrokenPromiseError(AssertionError):
     """The machine broke a promise."""
 
 
 def must(condition: object, what: str) -> None:
     if not condition:
-        raise Broken(what)
+        raise BrokenPromiseError(what)
 
 
 def amount(properties: tuple[tuple[str, str], ...], name: str) -> int:
@@ -244,7 +244,7 @@ class Oracle:
         must(start.epoch > asked.epoch, f"{who}: epoch {start.epoch} after {asked.epoch}")
         known = self.workers.get(start.worker_id)
         if known is None:
-            raise Broken(f"{who}: there is no such worker")
+            raise BrokenPromiseError(f"{who}: there is no such worker")
         must(known.connected, f"{who}: the worker is not connected")
         must(not known.draining, f"{who}: the worker is draining")
         must(start.operation_id not in known.held, f"{who}: the worker still has an earlier try")
@@ -263,7 +263,7 @@ class Oracle:
     def _judge_view(self, name: str, event: events.Event) -> None:
         view = self.machine.view(name)
         if view is None:
-            raise Broken(f"{name} changed but is not known")
+            raise BrokenPromiseError(f"{name} changed but is not known")
         before = self.last.get(name)
         self.last[name] = view
         if before is not None and before.done:
@@ -295,7 +295,7 @@ class Oracle:
                     must(event.worker_id == asked.holder, f"{name}: a stranger's result")
                     must(event.operation_id == view.operation_id, f"{name}: another's result")
                 case _:
-                    raise Broken(f"{name}: a result out of nothing")
+                    raise BrokenPromiseError(f"{name}: a result out of nothing")
             return
         code, message = view.failure.code, view.failure.message
         wanted = [each for each in asked.names if each not in self.cancelled]
@@ -317,7 +317,7 @@ class Oracle:
                 continue
             view = self.machine.view(name)
             if view is None:
-                raise Broken(f"{name} is lost")
+                raise BrokenPromiseError(f"{name} is lost")
             must(view.done, f"{name} never ended: {view.stage.name} {view.note}")
             must(view.operation_id == operation_id, f"{name} names another operation")
         for worker in self.machine.workers():
@@ -672,7 +672,7 @@ class Simulation:
         """From the beginning to the end.
 
         Raises:
-            Broken: a promise was broken.
+            BrokenPromiseError: a promise was broken.
         """
         rng = self.random
         for _ in range(rng.randint(0, 3)):
@@ -780,8 +780,3 @@ class Simulation:
             worker.slots = 0
             self.workers.append(worker)
             worker.connect()
-
-
-def stages(view: OperationView | None) -> ExecutionStage:
-    """A view's stage; UNKNOWN for none."""
-    return ExecutionStage.UNKNOWN if view is None else view.stage

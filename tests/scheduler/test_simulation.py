@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from nativelink.scheduler.effects import Effect
+from nativelink.scheduler.events import Event
 from nativelink.scheduler.fleet import Fleet
 from nativelink.scheduler.journal import IllegalEventError
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.machine import Machine
+from nativelink.scheduler.plain import (
+    event_from_plain,
+    event_to_plain,
+    from_plain,
+    to_plain,
+)
 from nativelink.scheduler.records import Name, Operation
+from nativelink.scheduler.snapshot import MachineState, restore, take
 from nativelink.scheduler.workers import Lease, Worker
-from tests.scheduler.simulation import Broken, Simulation
+from tests.scheduler.simulation import BrokenPromiseError, Simulation
 
 SCHEDULES = 10_000
 PER_TEST = 250
@@ -49,7 +60,32 @@ def test_a_schedule_is_decided_by_its_seed() -> None:
     assert first.history == second.history
 
 
-# -- deliberate faults ------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(40))
+def test_a_restored_machine_goes_on_with_the_same_effects(seed: int) -> None:
+    """Snapshot and log go through JSON, as they would through a database."""
+    simulation = Simulation(seed)
+    rng = random.Random(seed)
+    twins: list[Machine] = []
+
+    def compare(event: Event, now: float, found: list[Effect]) -> None:
+        logged = event_from_plain(json.loads(json.dumps(event_to_plain(event))))
+        for twin in twins:
+            assert twin.handle(logged, now) == found
+            twin.check_invariants()
+        if rng.random() < 0.1 and len(twins) < 3:
+            saved = json.dumps(to_plain(take(simulation.machine)))
+            state = from_plain(MachineState, json.loads(saved))
+            assert state == take(simulation.machine)
+            twins.append(restore(simulation.policy, state))
+            twins[-1].check_invariants()
+
+    simulation.on_handled = compare
+    simulation.run()
+    for twin in twins:
+        assert take(twin) == take(simulation.machine)
+
+
+# -- deliberate faults ---------------------------------------------------------------------
 
 
 def believes_anybody(patch: pytest.MonkeyPatch) -> None:
@@ -148,7 +184,7 @@ def test_a_deliberate_fault_is_noticed(
     for seed in range(600):
         try:
             Simulation(seed, check=False).run()
-        except (Broken, IllegalEventError, KeyError, AssertionError) as error:
+        except (BrokenPromiseError, IllegalEventError, KeyError, AssertionError) as error:
             noticed.append((seed, error))
             break
     assert noticed, f"600 schedules did not notice: {fault.__doc__}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nativelink.core.errors import Code
 from nativelink.scheduler.effects import AttemptEnded, KillExecution, WorkerEvicted
 from nativelink.scheduler.events import WorkerJoined
@@ -11,11 +13,15 @@ from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.outcomes import Outcome, final_failure, gave_up, judge, remembered
 from nativelink.scheduler.policy import Policy
+from nativelink.scheduler.properties import within
 from nativelink.scheduler.records import Operation
 from nativelink.scheduler.timers import Due, Timer, TimerKind
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = ["Fleet"]
+
+#: Between two workers that are looked at to be reserved.
+_RESERVATION_INTERVAL_S: Final = 1.0
 
 
 class Fleet:
@@ -23,6 +29,8 @@ class Fleet:
 
     Attributes:
         workers: connected ones, and lost ones that may come back, by id.
+        numbers: how many workers ever joined.
+        reservations_at: when a worker may be reserved again.
     """
 
     def __init__(
@@ -35,6 +43,7 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, Worker] = {}
         self.numbers = 0
+        self.reservations_at = 0.0
         self._policy = policy
         self._matching = matching
         self._due = due
@@ -71,6 +80,7 @@ class Fleet:
             )
             self.workers[event.worker_id] = worker
         else:
+            self._matching.release(worker)
             self._matching.remove_worker(worker)
             worker.properties = event.properties
             worker.values = offer.values
@@ -127,12 +137,43 @@ class Fleet:
 
     def feed(self, worker: Worker) -> None:
         """Give a worker what waits and fits, until it has no room or nothing fits."""
+        if worker.reserved_for is not None:
+            self._serve_reservation(worker)
         while self._matching.has_room(worker):
             operation = self._matching.operation_for(worker)
-            if operation is None:
+            if self._reserve(worker, operation) or operation is None:
                 break
             self._lifecycle.start(operation, worker)
         self._matching.publish(worker)
+
+    def _serve_reservation(self, worker: Worker) -> None:
+        """Start what a worker is kept free for, if there is room now."""
+        lane = worker.reserved_for
+        assert lane is not None
+        first = lane.first()
+        if not worker.is_open or first is None or lane.refuses(worker):
+            self._matching.release(worker)
+        elif within(lane.amounts, worker.free):
+            self._lifecycle.start(first, worker)
+
+    def _reserve(self, worker: Worker, instead: Operation | None) -> bool:
+        """Keep a worker free for what would starve, rather than start `instead`.
+
+        Where actions of different sizes meet on busy workers, small ones take every bit of room as
+        soon as there is some, and a big one would wait for ever. At most one worker a second is
+        looked at, so this costs nothing that counts.
+        """
+        now = self._journal.now
+        if not worker.totals or now < self.reservations_at or not worker.leases:
+            return False
+        self.reservations_at = now + _RESERVATION_INTERVAL_S
+        lane = self._matching.starving_for(worker, now - self._policy.reservation_after_s)
+        first = None if lane is None else lane.first()
+        if lane is None or first is None or (instead is not None and instead.key <= first.key):
+            return False
+        self._matching.reserve(worker, lane)
+        self._journal.tell(first, f"{worker.worker_id} is kept free for it")
+        return True
 
     def release(self, worker: Worker, lease: Lease) -> None:
         """A worker has an operation no more; `feed` must follow."""
@@ -149,6 +190,7 @@ class Fleet:
         match judge(failure, worker):
             case Outcome.BACKPRESSURE:
                 worker.paused = True
+                self._matching.release(worker)
                 if not worker.leases:
                     worker.paused_until = self._journal.now + self._policy.backpressure_pause_s
                     self._due.arm(Timer(TimerKind.PAUSE, worker.worker_id), worker.paused_until)
@@ -263,6 +305,7 @@ class Fleet:
         """A worker's connection broke."""
         if worker.can_resume:
             worker.lost_at = self._journal.now
+            self._matching.release(worker)
             self._matching.publish(worker)
             self._due.arm(
                 Timer(TimerKind.WORKER, worker.worker_id),
@@ -290,6 +333,7 @@ class Fleet:
 
     def _remove(self, worker: Worker, why: str, *, died: bool) -> None:
         del self.workers[worker.worker_id]
+        self._matching.release(worker)
         self._matching.remove_worker(worker)
         lifecycle = self._lifecycle
         held: list[Operation] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from nativelink.scheduler.fleet import Fleet
@@ -12,7 +12,7 @@ from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import ExecutionStage
 from nativelink.scheduler.properties import Amounts, within
 from nativelink.scheduler.queue import Lane
-from nativelink.scheduler.timers import Due, Timer, TimerKind
+from nativelink.scheduler.timers import Due, Timer
 from nativelink.scheduler.workers import Worker
 
 __all__ = ["BrokenInvariantError", "Invariants"]
@@ -26,13 +26,20 @@ class Invariants:
     """Checks a machine's parts, each by itself and against the others."""
 
     def __init__(
-        self, matching: Matching, due: Due, journal: Journal, lifecycle: Lifecycle, fleet: Fleet
+        self,
+        matching: Matching,
+        due: Due,
+        journal: Journal,
+        lifecycle: Lifecycle,
+        fleet: Fleet,
+        deadlines: Callable[[], Iterable[tuple[Timer, float]]],
     ) -> None:
         self._matching = matching
         self._due = due
         self._journal = journal
         self._lifecycle = lifecycle
         self._fleet = fleet
+        self._deadlines = deadlines
 
     def check(self) -> None:
         """Look at everything.
@@ -176,6 +183,11 @@ class Invariants:
                 yield f"{worker_id} is to end no pause"
             if worker.paused and not worker.paused_until and not worker.leases:
                 yield f"{worker_id} is paused for ever"
+            lane = worker.reserved_for
+            if lane is not None and (lane.reserved is not worker or not lane.waiting):
+                yield f"{worker_id} is reserved for nothing"
+            if lane is not None and not worker.is_open and not worker.leases:
+                yield f"{worker_id} is reserved, though it may get nothing"
             kind = worker.kind
             if kind is None or kind.workers.get(worker_id) is not worker:
                 yield f"{worker_id} is of no kind"
@@ -203,33 +215,17 @@ class Invariants:
             if bool(lane.told) == lane.capable:
                 yield f"told {lane.told!r}"
             for worker in able:
-                fits = worker.is_open and within(lane.amounts, worker.free)
+                room = worker.is_open and worker.reserved_for is None
+                fits = room and within(lane.amounts, worker.free)
                 if fits and not lane.refuses(worker):
                     yield f"{next(iter(lane.waiting))} waits though {worker.worker_id} has room"
 
     def _check_timers(self) -> Iterator[str]:
         """Whatever is due some time has a timer that is not later."""
-        wanted: dict[Timer, float | None] = {}
-        for worker in self._fleet.workers.values():
-            subject = worker.worker_id
-            wanted[Timer(TimerKind.WORKER, subject)] = self._fleet.worker_at(worker)
-            wanted[Timer(TimerKind.PAUSE, subject)] = worker.paused_until
-            for operation_id in worker.leases:
-                at = self._fleet.kill_at(worker, operation_id)
-                wanted[Timer(TimerKind.KILL, subject, operation_id)] = at
-        lifecycle = self._lifecycle
-        for operation in lifecycle.operations.values():
-            subject = operation.operation_id
-            wanted[Timer(TimerKind.EXECUTING, subject)] = lifecycle.executing_at(operation)
-            wanted[Timer(TimerKind.CLIENTS, subject)] = lifecycle.clients_at(operation)
-            wanted[Timer(TimerKind.UNSCHEDULABLE, subject)] = lifecycle.unschedulable_at(operation)
-            for name in operation.names:
-                wanted[Timer(TimerKind.RETENTION, name.name)] = lifecycle.retention_at(name)
-        for timer, at in wanted.items():
-            if at is not None:
-                armed = self._due.armed(timer)
-                if armed is None or armed > at:
-                    yield f"{timer} is due at {at}, armed for {armed}"
+        for timer, at in self._deadlines():
+            armed = self._due.armed(timer)
+            if armed is None or armed > at:
+                yield f"{timer} is due at {at}, armed for {armed}"
 
 
 def _free(totals: Amounts, used: list[int]) -> Amounts:

@@ -70,7 +70,7 @@ class Lifecycle:
             action.priority,
             journal.now,
             lane,
-            self._key(journal.now, action.priority, self.numbers),
+            self.key(journal.now, action.priority, self.numbers),
         )
         self.operations[operation_id] = operation
         if action.joinable:
@@ -88,7 +88,7 @@ class Lifecycle:
         names: tuple[str, ...] = (name,)
         if priority > operation.priority:
             operation.priority = priority
-            operation.key = self._key(operation.queued_at, priority, operation.number)
+            operation.key = self.key(operation.queued_at, priority, operation.number)
             if operation.entry:
                 self._matching.advance(operation)
             journal.tell(operation, f"priority raised to {priority}")
@@ -100,7 +100,8 @@ class Lifecycle:
         self.names[name] = record
         operation.names.append(record)
 
-    def _key(self, queued_at: float, priority: int, number: int) -> Key:
+    def key(self, queued_at: float, priority: int, number: int) -> Key:
+        """An operation's place in the queue, see `Policy.ageing_s`."""
         return (queued_at - priority * self._policy.ageing_s, number)
 
     def attach(self, name: Name) -> None:
@@ -197,9 +198,9 @@ class Lifecycle:
         journal = self._journal
         journal.move(operation, ExecutionStage.QUEUED)
         journal.tell(operation, f"queued again: {why}")
-        self._choose_lane(operation)
+        self.choose_lane(operation)
 
-    def _choose_lane(self, operation: Operation) -> None:
+    def choose_lane(self, operation: Operation) -> None:
         """The lane follows from where the operation failed, and who still has it."""
         matching = self._matching
         lane = operation.lane
@@ -228,7 +229,7 @@ class Lifecycle:
         operation = self.operations.get(operation_id)
         if operation is not None and operation.entry:
             self._matching.dequeue(operation)
-            self._choose_lane(operation)
+            self.choose_lane(operation)
             self.place(operation)
 
     def complete(
@@ -277,7 +278,7 @@ class Lifecycle:
             if not lane.told:
                 lane.stranded_since = journal.now
             lane.told = reason
-            for operation in list(lane.waiting.values()):
+            for operation in sorted(lane.waiting.values(), key=lambda each: each.key):
                 journal.effects.append(
                     OperationUpdated(operation.operation_id, operation.all_names())
                 )

@@ -7,7 +7,7 @@ process, or another one that goes on from a snapshot and a log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from nativelink.core.errors import Code
@@ -80,11 +80,13 @@ class Machine:
         journal = self.journal
         journal.begin(event, now)
         self._handlers[type(event)](event)
-        reassessed = self.matching.reassessed
-        while reassessed:
-            lane = next(iter(reassessed))
-            del reassessed[lane]
-            self.lifecycle.settle(lane)
+        matching = self.matching
+        while matching.reassessed or matching.released:
+            # What follows from this event elsewhere; it may bring about more of the same.
+            for lane in matching.take_reassessed():
+                self.lifecycle.settle(lane)
+            for worker in matching.take_released():
+                self.fleet.feed(worker)
         return journal.effects
 
     def next_deadline(self) -> float | None:
@@ -139,7 +141,9 @@ class Machine:
         Raises:
             BrokenInvariantError: a defect of the machine.
         """
-        Invariants(self.matching, self.due, self.journal, self.lifecycle, self.fleet).check()
+        Invariants(
+            self.matching, self.due, self.journal, self.lifecycle, self.fleet, self._deadlines
+        ).check()
 
     # -- clients --------------------------------------------------------------------------------
 
@@ -267,6 +271,28 @@ class Machine:
                     due = self._really_due(timer)
                 if due is not None:
                     self.due.arm(timer, due)
+
+    def arm_everything(self) -> None:
+        """Arm every timer that follows from the state, for a machine that was restored."""
+        for timer, at in self._deadlines():
+            self.due.arm(timer, at)
+
+    def _deadlines(self) -> Iterator[tuple[Timer, float]]:
+        """Everything that will be due as things are."""
+        timers: list[Timer] = []
+        for worker in self.fleet.workers.values():
+            timers.append(Timer(TimerKind.WORKER, worker.worker_id))
+            timers.append(Timer(TimerKind.PAUSE, worker.worker_id))
+            timers += [Timer(TimerKind.KILL, worker.worker_id, each) for each in worker.leases]
+        for operation_id, operation in self.lifecycle.operations.items():
+            timers.append(Timer(TimerKind.EXECUTING, operation_id))
+            timers.append(Timer(TimerKind.CLIENTS, operation_id))
+            timers.append(Timer(TimerKind.UNSCHEDULABLE, operation_id))
+            timers += [Timer(TimerKind.RETENTION, name.name) for name in operation.names]
+        for timer in timers:
+            at = self._really_due(timer)
+            if at is not None:
+                yield timer, at
 
     def _really_due(self, timer: Timer) -> float | None:
         """When a timer is due as things are, or None if not at all."""

@@ -44,8 +44,9 @@ class Matching:
         platforms: by terms.
         kinds: by what they offer.
         reassessed: lanes for which it changed whether a worker could ever run them, or why not,
-            or which workers they avoid; the caller empties it.
+            or which workers they avoid.
         waiting: how many operations wait.
+        released: workers that are not reserved any more, and so may get something.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -54,6 +55,7 @@ class Matching:
         self.kinds: dict[tuple[tuple[str, tuple[str, ...]], ...], Kind] = {}
         self.reassessed: dict[Lane, None] = {}
         self.waiting = 0
+        self.released: dict[Worker, None] = {}
         self._sign = 1 if policy.allocation is Allocation.LEAST_RECENTLY_USED else -1
         self._dimensions = len(self.rules.minimums)
         self._numbers = 0
@@ -150,6 +152,19 @@ class Matching:
                 self._drop_platform(platform)
         self._idle.clear()
 
+    def take_reassessed(self) -> list[Lane]:
+        """The reassessed lanes for which something waits, in an order that only it decides."""
+        found = [(first.key, lane) for lane in self.reassessed if (first := lane.first())]
+        self.reassessed.clear()
+        found.sort(key=lambda each: each[0])
+        return [lane for _, lane in found]
+
+    def take_released(self) -> list[Worker]:
+        """The released workers, those that were there first in front."""
+        found = sorted(self.released, key=lambda worker: worker.number)
+        self.released.clear()
+        return found
+
     def lanes(self) -> Iterator[Lane]:
         """All of them."""
         for platform in self.platforms.values():
@@ -168,7 +183,11 @@ class Matching:
 
     def dequeue(self, operation: Operation) -> None:
         """It waits no more."""
-        operation.lane.remove(operation)
+        lane = operation.lane
+        if lane.reserved is not None:
+            # It was started, here or elsewhere, or given up: the next one must wait for its turn.
+            self.release(lane.reserved)
+        lane.remove(operation)
         self.waiting -= 1
 
     def advance(self, operation: Operation) -> None:
@@ -195,13 +214,42 @@ class Matching:
     def has_room(worker: Worker) -> bool:
         """Whether a worker may get something, if anything fits into what it has left."""
         assert worker.kind is not None
-        return worker.is_open and within(worker.kind.least_demand, worker.free)
+        return (
+            worker.reserved_for is None
+            and worker.is_open
+            and within(worker.kind.least_demand, worker.free)
+        )
 
     def operation_for(self, worker: Worker) -> Operation | None:
         """The operation that this worker is to get now; it still waits."""
         assert worker.kind is not None
         lane = worker.kind.platforms.search(lambda platform: platform.best_for(worker))
         return None if lane is None else lane.first()
+
+    # -- big ones among small ones --------------------------------------------------------------
+
+    def starving_for(self, worker: Worker, before: float) -> Lane | None:
+        """The lane that this worker should be kept free for, if any.
+
+        Args:
+            worker: which has room, but not enough.
+            before: only lanes whose first operation waits since then.
+        """
+        assert worker.kind is not None
+        return worker.kind.platforms.search(lambda platform: platform.starving(worker, before))
+
+    def reserve(self, worker: Worker, lane: Lane) -> None:
+        """Keep a worker free for a lane's first operation; `publish` must follow."""
+        worker.reserved_for = lane
+        lane.reserved = worker
+
+    def release(self, worker: Worker) -> None:
+        """Keep it free no longer."""
+        lane = worker.reserved_for
+        if lane is not None:
+            worker.reserved_for = None
+            lane.reserved = None
+            self.released[worker] = None
 
     # -- the fleet ------------------------------------------------------------------------------
 
@@ -231,6 +279,7 @@ class Matching:
         """A worker cannot be used any more."""
         kind = worker.kind
         assert kind is not None
+        self.released.pop(worker, None)
         self._count_totals(worker, -1)
         kind.forget(worker)
         worker.kind = None

@@ -34,6 +34,8 @@ class Lane:
         stranded_since: since when there is no capable worker.
         reason, reason_of: why, if there is none, and as of which state of the fleet.
         told: the reason that was told last; empty if a worker could run them.
+        reserved: a worker that is kept free for the first of them, as smaller ones would take
+            every bit of room before there is enough.
         place: in its platform's tournament.
     """
 
@@ -49,6 +51,7 @@ class Lane:
         "platform",
         "reason",
         "reason_of",
+        "reserved",
         "stranded_since",
         "told",
         "usage",
@@ -75,6 +78,7 @@ class Lane:
         self.reason = ""
         self.reason_of = -1
         self.told = ""
+        self.reserved: Worker | None = None
         self._heap: list[tuple[Key, int, Operation]] = []
         self.place = platform.entries.add(self, amounts)
 
@@ -163,6 +167,25 @@ class Platform:
         self.kinds: Ranking[Kind] = Ranking()
         self.entered = 0
         self.left = 0
+
+    def starving(self, worker: Worker, before: float) -> tuple[Key, Lane] | None:
+        """The lane whose first operation this worker could run if it ran nothing else.
+
+        Args:
+            worker: which.
+            before: only lanes whose first operation waits since then.
+        """
+
+        def refuses(lane: Lane) -> bool:
+            first = lane.first()
+            return (
+                first is None
+                or first.waiting_since > before
+                or lane.reserved is not None
+                or lane.refuses(worker)
+            )
+
+        return self.entries.best(worker.totals, refuses)
 
     def best_for(self, worker: Worker) -> tuple[Key, Lane] | None:
         """The lane whose first operation this worker is to get; it has room for it now."""

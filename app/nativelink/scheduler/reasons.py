@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nativelink.scheduler.properties import NOTHING, PropertyRules
+from nativelink.scheduler.properties import NOTHING, Amounts, PropertyRules
 from nativelink.scheduler.queue import Lane
 from nativelink.scheduler.workers import Kind, Worker
 
@@ -31,8 +31,10 @@ def why_unschedulable(lane: Lane, kinds: Iterable[Kind], rules: PropertyRules) -
 def _terms_unmet(lane: Lane, kinds: list[Kind]) -> str:
     """Of the kind that comes nearest, what is missing."""
     terms = lane.platform.terms
-    nearest = min(kinds, key=lambda kind: (len(terms.unmet_by(kind.values)), kind.number))
-    worker = _any_worker(nearest)
+    nearest = min(
+        kinds, key=lambda kind: (len(terms.unmet_by(kind.values)), _first_worker(kind).number)
+    )
+    worker = _first_worker(nearest)
     told = []
     for name, value in terms.unmet_by(nearest.values):
         asked = f"{name}={value}" if value else name
@@ -53,11 +55,7 @@ def _amounts_unmet(lane: Lane, kinds: list[Kind], rules: PropertyRules) -> str:
         for place, name in enumerate(rules.minimums)
         if lane.amounts[place] != NOTHING
     ]
-    workers = [
-        next(worker for worker in _staying(kind) if worker.totals == totals)
-        for kind in kinds
-        for totals in kind.totals
-    ]
+    workers = [_first_worker(kind, totals) for kind in kinds for totals in kind.totals]
     told = []
     for place, name, amount in asked:
         best = max(workers, key=lambda worker: (worker.totals[place], -worker.number))
@@ -85,9 +83,13 @@ def _amounts_unmet(lane: Lane, kinds: list[Kind], rules: PropertyRules) -> str:
     )
 
 
-def _staying(kind: Kind) -> list[Worker]:
-    return [worker for worker in kind.workers.values() if not worker.draining]
-
-
-def _any_worker(kind: Kind) -> Worker:
-    return _staying(kind)[0]
+def _first_worker(kind: Kind, totals: Amounts | None = None) -> Worker:
+    """Of those that stay, and offer these amounts, the one that was there first."""
+    return min(
+        (
+            worker
+            for worker in kind.workers.values()
+            if not worker.draining and (totals is None or worker.totals == totals)
+        ),
+        key=lambda worker: worker.number,
+    )

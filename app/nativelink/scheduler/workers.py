@@ -62,6 +62,7 @@ class Worker:
         used: what that takes away of each `minimum` property.
         free: what is left.
         touched: the machine's count of uses when it was last used.
+        reserved_for: it gets nothing but the first operation of this lane, once that fits.
         kind: the workers that offer the same.
         place: in its kind's tournament.
     """
@@ -84,6 +85,7 @@ class Worker:
     leases: dict[str, Lease] = field(default_factory=dict)
     used: list[int] = field(default_factory=list)
     free: Amounts = ()
+    reserved_for: Lane | None = None
     kind: Kind | None = None
     place: int = 0
 

@@ -56,9 +56,9 @@ async def read_action(
     action_data = await _read(cas, digest, "Action", _MAX_ACTION_BYTES)
     if action_data is None:
         raise _missing([digest])
-    action = _parsed(pb.Action, action_data, f"Action {digest}")
-    command_digest = _named(action.command_digest, f"Action {digest}: command_digest")
-    root_digest = _named(action.input_root_digest, f"Action {digest}: input_root_digest")
+    action = _parsed(pb.Action, action_data, digest)
+    command_digest = _named(action.command_digest, digest, "command_digest")
+    root_digest = _named(action.input_root_digest, digest, "input_root_digest")
     command_data, root = await run_all(
         (
             _read(cas, command_digest, "Command", _MAX_COMMAND_BYTES),
@@ -73,7 +73,7 @@ async def read_action(
     if absent:
         raise _missing(absent)
     assert command_data is not None
-    command = _parsed(pb.Command, command_data, f"Command {command_digest}")
+    command = _parsed(pb.Command, command_data, command_digest)
     if not command.arguments:
         raise invalid_argument(
             f"Command {command_digest} has no arguments; the first one names the program"
@@ -116,19 +116,19 @@ async def _presence(cas: Store, digest: Digest) -> bytes | None:
     return None if await has_one(cas, digest) is None else b""
 
 
-def _named(message: DigestMessage, where: str) -> Digest:
+def _named(message: DigestMessage, action: Digest, field: str) -> Digest:
     try:
         return Digest.parse(message.hash, message.size_bytes)
     except NativeLinkError as error:
-        error.message = f"{where}: {error.message}"
+        error.message = f"Action {action}: {field}: {error.message}"
         raise
 
 
-def _parsed(kind: type[M], data: bytes, what: str) -> M:
+def _parsed(kind: type[M], data: bytes, digest: Digest) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise invalid_argument(f"{what} is no {kind.DESCRIPTOR.name} message: {error}") from error
+        raise invalid_argument(f"{digest} is no {kind.DESCRIPTOR.name} message: {error}") from error
 
 
 def _missing(digests: Sequence[Digest]) -> NativeLinkError:

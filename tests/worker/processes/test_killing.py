@@ -192,6 +192,21 @@ async def test_a_killed_supervisor_takes_all_actions_along_and_is_replaced(
     assert launcher.statistics().supervisors == 2
 
 
+async def test_a_supervisor_that_died_unnoticed_is_replaced_before_anything_is_run(
+    yard: Yard,
+) -> None:
+    async with ProcessLauncher() as launcher:
+        await launcher.run(yard.shell("echo $PPID"), timeout_s=FOREVER_S)
+        nursery = parent(int(yard.stdout.read_text()))
+        guard = parent(nursery)
+        launcher._idle.clear()
+        os.kill(nursery, signal.SIGKILL)
+        # The loop does not turn meanwhile, so nobody has heard of it.
+        wait_until_gone(guard)
+        assert (await launcher.run(yard.launch("/bin/true"), timeout_s=FOREVER_S)).exit_code == 0
+        assert launcher.statistics().supervisors == 2
+
+
 def is_slot(pid: int) -> bool:
     return "nativelink.worker.processes" in Path(f"/proc/{pid}/cmdline").read_text()
 
@@ -228,6 +243,8 @@ async def test_closing_the_launcher_leaves_no_process(yard: Yard) -> None:
         pids = [slot, parent(slot), parent(parent(slot))]
         assert parent(pids[2]) == os.getpid()
     assert all(map(is_gone, pids))
+    with pytest.raises(NativeLinkError, match="closed"):
+        await launcher.run(yard.launch("/bin/true"), timeout_s=FOREVER_S)
 
 
 async def test_a_signal_for_the_whole_process_group_leaves_actions_alone(

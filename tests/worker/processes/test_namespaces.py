@@ -150,6 +150,16 @@ async def test_system_v_objects_of_the_last_action_are_gone(
     assert await output(launcher, yard, "ipcs -m -s -q | grep -c 0x; exit 0") == "0\n"
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
+async def test_shared_memory_of_others_is_neither_seen_nor_kept(
+    launcher: ProcessLauncher, yard: Yard
+) -> None:
+    name = f"nativelink-test-{os.getpid()}"
+    for _ in range(2):
+        assert await output(launcher, yard, f"ls /dev/shm; echo x > /dev/shm/{name}") == ""
+    assert not os.access(f"/dev/shm/{name}", os.F_OK)
+
+
 async def test_an_action_has_its_user_and_no_capabilities(
     launcher: ProcessLauncher, yard: Yard
 ) -> None:

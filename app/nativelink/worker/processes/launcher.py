@@ -8,7 +8,7 @@ import math
 import os
 from typing import Final, NamedTuple, NoReturn, Self
 
-from nativelink.core.errors import Code, NativeLinkError, invalid_argument
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument, unavailable
 from nativelink.worker.launch import Exit, Launch
 from nativelink.worker.processes import cgroups, frames
 from nativelink.worker.processes.supervisor import Namespaces, Slot, Supervisor
@@ -60,6 +60,7 @@ class ProcessLauncher:
         self._groups: cgroups.Limited | None = None
         self._supervisor: Supervisor | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
         self._idle: list[tuple[Slot, float]] = []
         self._pruning: asyncio.TimerHandle | None = None
         self._running = 0
@@ -73,6 +74,7 @@ class ProcessLauncher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closed = True
         if self._pruning is not None:
             self._pruning.cancel()
         self._idle.clear()
@@ -96,9 +98,11 @@ class ProcessLauncher:
         return self._namespaces is not None and (self._namespaces.network or launch.network)
 
     async def _ask(self, request: bytes, descriptors: tuple[int, ...], *, network: bool) -> Exit:
-        if self._supervisor is None or not self._supervisor.usable:
+        try:
+            slot = self._take(network=network)
+        except NativeLinkError:
             await self._revive()
-        slot = self._take(network=network)
+            slot = self._take(network=network)
         self._running += 1
         self._started += 1
         try:
@@ -114,22 +118,33 @@ class ProcessLauncher:
             self._put(slot)
 
     async def _revive(self) -> None:
-        """See that there is a nursery; its predecessor and all of its slots are useless."""
+        """See that there is a nursery; its predecessor and all of its slots are useless.
+
+        Raises:
+            NativeLinkError: UNAVAILABLE if there can be none.
+        """
         async with self._starting:
+            if self._closed:
+                raise unavailable("the launcher is closed")
             if self._supervisor is not None and self._supervisor.usable:
                 return
             self._supervisor = await Supervisor.start(self._namespaces, self._groups)
             self._supervisors += 1
 
     def _take(self, *, network: bool) -> Slot:
-        """The slot that was used last, whose pages are warm, or a new one."""
-        assert self._supervisor is not None
+        """The slot that was used last, whose pages are warm, or a new one.
+
+        Raises:
+            NativeLinkError: UNAVAILABLE if there is no nursery.
+        """
         for place in range(len(self._idle) - 1, -1, -1):
             slot, _ = self._idle[place]
             if slot.network is network or not slot.usable:
                 del self._idle[place]
                 if slot.usable:
                     return slot
+        if self._supervisor is None or not self._supervisor.usable:
+            raise unavailable("no process runs actions")
         return self._supervisor.fork(network=network)
 
     def _put(self, slot: Slot) -> None:

@@ -5,7 +5,8 @@ processes. It is init of its own pid namespace, so its end is the end of everyth
 What an action could leave behind is made anew, or proven clean, for each action:
 
 - processes: all others of the pid namespace are killed;
-- System V and POSIX message queues, semaphores, shared memory: a new ipc namespace;
+- System V and POSIX message queues, semaphores, shared memory: a new ipc namespace, and a new
+  `/dev/shm` if something was left in it;
 - connections and ports in use: the network namespace is kept only if no socket is left in it, not
   even one in TIME_WAIT;
 - mounts and host name: an action cannot change them, for it has no capabilities, as root neither;
@@ -15,7 +16,7 @@ Having no capabilities means too that an action that runs as root respects the m
 """
 
 # pathlib would be a good part of these small processes' memory.
-# ruff: noqa: PTH102, PTH106, PTH123
+# ruff: noqa: PTH102, PTH106, PTH112, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -59,6 +60,8 @@ _IFF_UP = 1
 #: struct ifreq: a name of 16 bytes and, among others, flags; 40 bytes in all.
 _IFREQ = struct.Struct("16sH22x")
 _READ_ONLY = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+#: Where POSIX shared memory and semaphores are (shm_overview(7)).
+_SHARED = b"/dev/shm"
 _COVER = b"mode=0755,size=1m"
 
 
@@ -136,6 +139,8 @@ class Sandbox:
             if self._protected:
                 step = f"protecting {os.fsdecode(self._protected)} from actions"
                 self._protect()
+            step = "mounting /dev/shm in namespaces"
+            _mount_shared()
             step = "setting up namespaces"
             sethostname(_HOSTNAME)
             if not self._network:
@@ -201,6 +206,9 @@ class Sandbox:
             self._bound = b""
         while self._made:
             os.rmdir(self._made.pop())
+        if os.path.isdir(_SHARED) and os.listdir(_SHARED):
+            unmount(_SHARED)
+            _mount_shared()
 
 
 def _mount_proc() -> None:
@@ -211,6 +219,12 @@ def _mount_proc() -> None:
     # The kernel's settings ask for no capability if root writes to them.
     mount(b"/proc/sys", b"/proc/sys", b"", MS_BIND | MS_REC)
     mount(b"none", b"/proc/sys", b"", _READ_ONLY | MS_NOEXEC)
+
+
+def _mount_shared() -> None:
+    """Have shared memory of one's own, where there is any."""
+    if os.path.isdir(_SHARED):
+        mount(b"tmpfs", _SHARED, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777")
 
 
 def _raise_loopback() -> None:

@@ -245,20 +245,23 @@ class Supervisor:
 
         Args:
             network: whether what it runs may use the network.
+
+        Raises:
+            NativeLinkError: UNAVAILABLE if the nursery is gone; then so will be all slots.
         """
         self._numbers += 1
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        slot = self._slots[self._numbers] = Slot(ours, network=network)
         packed = array.array("i", [theirs.fileno()])
         order = frames.Fork(self._numbers, network).pack()
         with theirs:
             try:
                 self._socket.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-            except OSError:
-                # The nursery is dead, or does not get on at all.
-                del self._slots[self._numbers]
-                slot.ended(_DEAD)
+            except OSError as error:
+                ours.close()
+                self.usable = False
+                raise unavailable(f"cannot ask for a process: {error.strerror}") from error
+        slot = self._slots[self._numbers] = Slot(ours, network=network)
         return slot
 
     async def close(self) -> None:

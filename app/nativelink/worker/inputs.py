@@ -14,19 +14,22 @@ action, run once more, changes only what is its own (docs/adr/0010-inputs-are-li
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Collection, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from nativelink.core.digest import Digest
-from nativelink.core.errors import unavailable
+from nativelink.core.errors import Code, NativeLinkError, unavailable
 from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.local_files import LeasedFile, LocalFiles
 from nativelink.stores.store import Store
+from nativelink.worker.directory_cache import DirectoryCache, KeptTree
+from nativelink.worker.hands.overlay import scratch_of, upper_of
 from nativelink.worker.hands.pool import FEW_STEPS, Hands
 from nativelink.worker.hands.remove import remove_within
 from nativelink.worker.input_files import InputFiles, LeasedInputs
-from nativelink.worker.staging import executables_of, mode_of, plan_tree
+from nativelink.worker.staging import executables_of, mode_of, plan_directories, plan_tree
 from nativelink.worker.tree import InputTree, TreeFetcher
 
 __all__ = ["InputStager", "StagedInputs"]
@@ -35,6 +38,8 @@ log: Final = logging.getLogger(__name__)
 
 #: Files that were written to, and are copied now; the oldest are tried as links again.
 _MAX_COPIED: Final = 10_000
+#: What is wrong with a tree, and not with this machine.
+_CLIENTS: Final = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
 #: How often staging begins anew because a file left the store in spite of its lease.
 _TRIES: Final = 3
 
@@ -86,8 +91,18 @@ class StagedInputs:
         self._files.release(leased)
 
 
+class _Everything:
+    """Contains every digest."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 class InputStager:
     """Puts inputs in place, and takes them away.
+
+    With a directory cache, trees are shown instead of linked, and nothing that an action could
+    write to is shared. So that it stays like this, a tree that cannot be shown is copied.
 
     Args:
         cas: the worker's CAS, a fast_slow store.
@@ -96,6 +111,7 @@ class InputStager:
         trees: fetches the directories.
         lane: threads for the disk.
         max_concurrent_fetches: files fetched at the same time for an action.
+        cache: keeps whole trees; opened, and able to show them.
     """
 
     def __init__(
@@ -107,6 +123,7 @@ class InputStager:
         trees: TreeFetcher,
         lane: DiskLane,
         max_concurrent_fetches: int = 64,
+        cache: DirectoryCache | None = None,
     ) -> None:
         self._files = files
         self._hands = hands
@@ -114,13 +131,17 @@ class InputStager:
         self._inputs = InputFiles(
             cas, files, lane=lane, max_concurrent_fetches=max_concurrent_fetches
         )
+        self._cache = cache
         #: In the order in which they were noticed.
         self._copied: dict[Digest, None] = {}
+        #: What is shown, by the directory that holds it.
+        self._shown: dict[Path, tuple[Path, KeptTree]] = {}
 
     async def stage(self, root: Digest, into: Path, *, directories: Iterable[str]) -> StagedInputs:
         """Make the input tree in the new directory `into`, and `directories` in it.
 
-        Cancelled or failed: nothing is leased; `into` may be there in part.
+        With a directory cache `{into}.upper` and `{into}.scratch` are made, too. Cancelled or
+        failed: nothing is leased; `into` may be there in part.
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION with a `MissingBlob` for each blob that is absent;
@@ -128,36 +149,54 @@ class InputStager:
                 RESOURCE_EXHAUSTED if the disk is full.
         """
         tree = await self._trees.fetch(root)
-        digests = tree.file_digests()
         needed = list(directories)
+        if self._cache is None:
+            return await self._link(tree, into, needed, copied=self._copied)
+        if await self._show(self._cache, tree, into, needed):
+            # Nothing is shared, so nothing is leased. The tree is in use until `remove`.
+            return StagedInputs(tree, (), self._files, self._copied)
+        return await self._link(tree, into, needed, copied=_Everything())
+
+    async def _link(
+        self, tree: InputTree, into: Path, directories: list[str], *, copied: Container[Digest]
+    ) -> StagedInputs:
+        digests = tree.file_digests()
         for _ in range(_TRIES):
             leased = await self._inputs.lease(digests)
+            files = list(leased.files.values())
             try:
-                await self._place(tree, leased, into, needed)
+                await self._place(tree, leased, into, directories, copied)
             except FileNotFoundError:
                 # The store finds out which one is gone, and gives it up.
-                await self._files.changed(list(leased.files.values()))
-                self._files.release(list(leased.files.values()))
+                await self._files.changed(files)
+                self._files.release(files)
                 await self.remove(into)
             except OSError as error:
-                self._files.release(list(leased.files.values()))
-                raise disk_error(error, f"putting the input tree {root} in place") from error
+                self._files.release(files)
+                raise disk_error(error, f"putting the input tree {tree.root} in place") from error
             except BaseException:
-                self._files.release(list(leased.files.values()))
+                self._files.release(files)
                 raise
             else:
-                return StagedInputs(tree, leased.files.values(), self._files, self._copied)
-        raise unavailable(f"files of the input tree {root} left the store again and again")
+                return StagedInputs(tree, files, self._files, self._copied)
+        raise unavailable(f"files of the input tree {tree.root} left the store again and again")
 
     async def _place(
-        self, tree: InputTree, leased: LeasedInputs, into: Path, directories: list[str]
+        self,
+        tree: InputTree,
+        leased: LeasedInputs,
+        into: Path,
+        directories: list[str],
+        copied: Container[Digest],
     ) -> None:
-        programs = executables_of(tree) & leased.files.keys()
+        programs = [
+            leased.files[key]
+            for key in executables_of(tree)
+            if key in leased.files and key not in copied
+        ]
         if programs:
-            await self._files.executables([leased.files[key] for key in programs])
-        plan = plan_tree(
-            tree, directories=directories, elsewhere=leased.elsewhere, copied=self._copied
-        )
+            await self._files.executables(programs)
+        plan = plan_tree(tree, directories=directories, elsewhere=leased.elsewhere, copied=copied)
         await self._hands.run(
             "place",
             plan,
@@ -174,13 +213,59 @@ class InputStager:
                             file.digest, into / path / file.name, mode_of(file), file.mtime_ns
                         )
 
+    async def _show(
+        self, cache: DirectoryCache, tree: InputTree, into: Path, directories: list[str]
+    ) -> bool:
+        """Show the kept tree; False if that does not work now."""
+        additions, behind_links = plan_directories(tree, directories)
+
+        async def build(path: Path) -> None:
+            await (await self._link(tree, path, [], copied=())).release()
+
+        try:
+            kept = await cache.lease(tree, build)
+        except NativeLinkError as error:
+            if error.code in _CLIENTS:
+                raise
+            log.warning("the input tree %s is not kept: %s", tree.root, error)
+            return False
+        except OSError as error:
+            log.warning("the input tree %s is not kept: %s", tree.root, error)
+            return False
+        try:
+            await self._hands.run("show", str(kept.path), str(into), additions, behind_links)
+        except OSError as error:
+            log.warning("the input tree %s cannot be shown: %s", tree.root, error)
+            for path in (into, upper_of(into), scratch_of(into)):
+                await self.remove(path)
+            await cache.release(kept)
+            return False
+        except BaseException:
+            await self.remove(into)
+            await cache.release(kept)
+            raise
+        self._shown[into.parent] = (into, kept)
+        return True
+
+    def backing(self, path: Path) -> Path:
+        """Where a file below a staged directory really is, for who wants to move it away."""
+        for into, _ in (self._shown[each] for each in path.parents if each in self._shown):
+            real = upper_of(into) / path.relative_to(into)
+            if os.path.lexists(real):
+                return real
+        return path
+
     async def remove(self, directory: Path) -> None:
         """Remove an action's directory, whatever the action left in it.
 
         What cannot be removed is reported and left; the worker's next start tries again.
         """
+        shown = self._shown.pop(directory, None)
         try:
-            if not remove_within(str(directory), FEW_STEPS):
+            if shown is not None or not remove_within(str(directory), FEW_STEPS):
                 await self._hands.run("remove", str(directory))
         except OSError as error:
             log.warning("cannot remove all of %s: %s", directory, error)
+        finally:
+            if shown is not None and self._cache is not None:
+                await self._cache.release(shown[1])

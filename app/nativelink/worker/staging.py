@@ -10,7 +10,7 @@ is a copy. Directories are 0755.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Final
 
 from nativelink.core.digest import EMPTY_DIGESTS, Digest
@@ -18,7 +18,7 @@ from nativelink.core.errors import invalid_argument
 from nativelink.worker.hands.place import Place, Plan
 from nativelink.worker.tree import Directory, FileNode, InputTree
 
-__all__ = ["executables_of", "plan_tree"]
+__all__ = ["executables_of", "mode_of", "plan_directories", "plan_tree"]
 
 _FILE_MODE: Final = 0o444
 _EXECUTABLE_MODE: Final = 0o555
@@ -34,7 +34,7 @@ def plan_tree(
     *,
     directories: Iterable[str] = (),
     elsewhere: Collection[Digest] = (),
-    copied: Collection[Digest] = (),
+    copied: Container[Digest] = (),
 ) -> Plan:
     """Decide how a tree comes onto the disk.
 
@@ -59,10 +59,23 @@ def plan_tree(
         place = _place(path, directory, elsewhere, copied)
         places.append(place)
         steps += 3 + directory.weight + 5 * len(place.copies)
+    additions, behind_links = plan_directories(tree, directories)
+    steps += 2 * len(additions) + 8 * len(behind_links)
+    return Plan(places, additions, behind_links, steps)
+
+
+def plan_directories(tree: InputTree, directories: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Decide which directories are made besides a tree's.
+
+    Returns:
+        `additions` and `behind_links` of `Plan`.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for one that is a file in the tree.
+    """
     additions = _Additions(tree)
     behind_links = [path for path in sorted(set(directories)) if not additions.add(path)]
-    steps += 2 * len(additions.added) + 8 * len(behind_links)
-    return Plan(places, list(additions.added), behind_links, steps)
+    return list(additions.added), behind_links
 
 
 def executables_of(tree: InputTree) -> set[Digest]:
@@ -76,7 +89,7 @@ def executables_of(tree: InputTree) -> set[Digest]:
 
 
 def _place(
-    path: str, directory: Directory, elsewhere: Collection[Digest], copied: Collection[Digest]
+    path: str, directory: Directory, elsewhere: Collection[Digest], copied: Container[Digest]
 ) -> Place:
     links: list[tuple[str, str]] = []
     executables: list[tuple[str, str]] = []

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from nativelink.core.errors import NativeLinkError
 from nativelink.worker.confine import make_directories_beneath
 
-__all__ = ["Place", "Plan", "carry_out"]
+__all__ = ["Place", "Plan", "add_directories", "carry_out"]
 
 _DIRECTORY_MODE: Final = 0o755
 _FICLONE: Final = 0x40049409
@@ -93,19 +93,28 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
         )
         for place in plan.places:
             _fill(place, root_fd, *sources, must_chmod=must_chmod)
-        for path in plan.additions:
-            os.mkdir(path, _DIRECTORY_MODE, dir_fd=root_fd)
-            if must_chmod:
-                os.chmod(path, _DIRECTORY_MODE, dir_fd=root_fd)
-        for path in plan.behind_links:
-            with suppress(NativeLinkError, OSError):
-                make_directories_beneath(root_fd, path, _DIRECTORY_MODE)
+        add_directories(root_fd, plan.additions, plan.behind_links)
         # Children first, and last of all: whatever is made in a directory changes its times.
         for place in reversed(plan.places):
             _set_directory(place, root_fd)
     finally:
         for fd in (root_fd, *sources):
             os.close(fd)
+
+
+def add_directories(root_fd: int, additions: list[str], behind_links: list[str]) -> None:
+    """Make further directories; see `Plan`.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
+    for path in additions:
+        os.mkdir(path, _DIRECTORY_MODE, dir_fd=root_fd)
+        # The umask of this process may take permissions away.
+        os.chmod(path, _DIRECTORY_MODE, dir_fd=root_fd)
+    for path in behind_links:
+        with suppress(NativeLinkError, OSError):
+            make_directories_beneath(root_fd, path, _DIRECTORY_MODE)
 
 
 def _fill(place: Place, root_fd: int, files: int, executables: int, *, must_chmod: bool) -> None:

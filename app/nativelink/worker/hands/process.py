@@ -11,6 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
+from nativelink.worker.hands.overlay import show
 from nativelink.worker.hands.place import carry_out
 from nativelink.worker.hands.remove import remove_tree
 
@@ -20,6 +21,7 @@ __all__ = ["HEAD", "JOBS", "serve"]
 JOBS: Final[dict[str, Callable[..., Any]]] = {
     "place": carry_out,
     "remove": remove_tree,
+    "show": show,
 }
 
 #: A message is the length of what follows, and a pickle: `(job, arguments)` one way, an OSError's

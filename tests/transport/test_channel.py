@@ -227,7 +227,7 @@ async def test_a_peer_may_answer_before_it_has_seen_all_messages(size: int) -> N
             await asyncio.sleep(0)
 
     async with live() as running, _to(running.port) as channel:
-        for _ in range(20):
+        for _ in range(8):
             assert await channel.client_stream(PATH + "Early", endless()) == b"early"
 
 

@@ -91,10 +91,17 @@ class Hands:
         self.announce: dict[str, Callable[[], None]] = {}
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.killed: list[str] = []
+        #: Whether directories are removed.
+        self.tidy = asyncio.Event()
+        self.tidy.set()
 
     async def execute(
-        self, order: pb.StartExecute, process_ended: Callable[[], None]
-    ) -> pb.ExecuteResult:
+        self,
+        order: pb.StartExecute,
+        *,
+        process_ended: Callable[[], None],
+        finished: Callable[[pb.ExecuteResult], None],
+    ) -> None:
         name = order.operation_id
         self.doing[name] = asyncio.get_running_loop().create_future()
         self.announce[name] = process_ended
@@ -104,7 +111,8 @@ class Hands:
         except asyncio.CancelledError:
             self.killed.append(name)
             raise
-        return pb.ExecuteResult(operation_id=name)
+        finished(pb.ExecuteResult(operation_id=name))
+        await self.tidy.wait()
 
     def finish(self, name: str) -> None:
         self.doing[name].set_result(None)
@@ -181,13 +189,12 @@ async def test_a_worker_introduces_itself_with_all_values_of_its_properties() ->
         assert call.headers["nativelink-worker-can-resume"] == "1"
 
 
-async def test_a_result_is_sent_and_an_early_one_needs_no_announcement() -> None:
+async def test_a_result_is_sent() -> None:
     async with working() as world:
         call = await world.next_call()
         await call.accept("w1-id")
         call.start("op")
         await world.hands.started.get()
-        world.hands.announce["op"]()
         world.hands.finish("op")
 
         update = await call.heard("execute_result")
@@ -208,6 +215,22 @@ async def test_a_process_that_ended_is_announced_while_its_outputs_are_still_upl
         assert update.execute_complete.operation_id == "op"
         world.hands.finish("op")
         await call.heard("execute_result")
+
+
+async def test_an_action_is_over_before_its_directory_is_gone() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        world.hands.tidy.clear()
+        call.start("op")
+        await world.hands.started.get()
+        world.hands.finish("op")
+
+        await call.heard("execute_result")
+
+        assert world.agent.statistics().running == 0
+        assert await world.agent.leave(1)
+        world.hands.tidy.set()
 
 
 async def test_a_worker_shows_signs_of_life_every_half_of_its_timeout() -> None:

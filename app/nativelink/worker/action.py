@@ -72,6 +72,9 @@ _DETERMINISTIC: Final = frozenset(
 )
 
 
+#: Actions whose process has ended and whose outputs are being stored, or whose directory is being
+#: removed. Their slots are free; with more of them, a slow disk would fill up.
+_FINISHING: Final = 64
 #: How often an action is run whose inputs were written to.
 _RUNS: Final = 3
 # What is in an action's directory.
@@ -203,10 +206,15 @@ class ActionExecutor:
         self._settings = settings
         self._lane = lane
         self._clock = clock
+        self._finishing = asyncio.Semaphore(_FINISHING)
 
     async def execute(
-        self, order: worker_pb.StartExecute, process_ended: Callable[[], None]
-    ) -> worker_pb.ExecuteResult:
+        self,
+        order: worker_pb.StartExecute,
+        *,
+        process_ended: Callable[[], None],
+        finished: Callable[[worker_pb.ExecuteResult], None],
+    ) -> None:
         """See `agent.Executor`."""
         result = worker_pb.ExecuteResult(
             instance_name=order.execute_request.instance_name, operation_id=order.operation_id
@@ -216,30 +224,38 @@ class ActionExecutor:
         except (NativeLinkError, ValueError) as error:
             result.internal_error.code = Code.INVALID_ARGUMENT
             result.internal_error.message = str(error)
-            return result
+            finished(result)
+            return
+
+        def completed() -> None:
+            result.execute_response.CopyFrom(attempt.complete())
+            usage = result.resource_usage
+            usage.operation_id, usage.worker_id = order.operation_id, order.worker_id
+            if attempt.exit is not None:
+                usage.cpu_time_ms = attempt.exit.cpu_time_ms
+                usage.peak_memory_kb = attempt.exit.peak_memory_kb
+                usage.sampled = attempt.exit.sampled
+            finished(result)
+
         try:
-            await self._run(attempt, process_ended)
+            await self._run(attempt, process_ended, completed)
         except NativeLinkError as error:
             if error.code in _DETERMINISTIC:
                 attempt.fail(error)
+                completed()
             else:
                 set_status(result.internal_error, error)
-                return result
+                finished(result)
         except Exception as error:  # noqa: BLE001 - the scheduler is told, whatever it is
             _log.exception("operation %s failed in a way that nobody expected", order.operation_id)
             result.internal_error.code = Code.INTERNAL
             result.internal_error.message = f"{type(error).__name__}: {error}"
-            return result
-        result.execute_response.CopyFrom(attempt.complete())
-        usage = result.resource_usage
-        usage.operation_id, usage.worker_id = order.operation_id, order.worker_id
-        if attempt.exit is not None:
-            usage.cpu_time_ms = attempt.exit.cpu_time_ms
-            usage.peak_memory_kb = attempt.exit.peak_memory_kb
-            usage.sampled = attempt.exit.sampled
-        return result
+            finished(result)
 
-    async def _run(self, attempt: Attempt, process_ended: Callable[[], None]) -> None:
+    async def _run(
+        self, attempt: Attempt, process_ended: Callable[[], None], completed: Callable[[], None]
+    ) -> None:
+        """Run the action, and call `completed` unless this raises."""
         await self._check_precondition(attempt)
         digest_function.set(attempt.function)
         job = await self._job(attempt)
@@ -247,14 +263,23 @@ class ActionExecutor:
         modified: Sequence[str] = ()
         for _ in range(_RUNS):
             _make(directory)
+            finishing = False
             try:
                 modified = await self._run_in(directory, attempt, job)
                 if not modified:
+                    # The next action starts now, unless so many are behind already.
+                    finishing = await self._finishing.acquire()
                     process_ended()
                     await self._finish(directory, attempt, job)
+                    # The directory goes when nobody waits for anything any more.
+                    completed()
                     return
             finally:
-                await self._stager.remove(directory)
+                try:
+                    await self._remove(directory)
+                finally:
+                    if finishing:
+                        self._finishing.release()
             # Somebody, it or another action, wrote to a file that several share. The files are
             # copies from now on, so the next run is alone with them.
             _log.warning(
@@ -267,6 +292,13 @@ class ActionExecutor:
             f"inputs of the action were written to in each of {_RUNS} runs: "
             f"{', '.join(modified[:10])}"
         )
+
+    async def _remove(self, directory: Path) -> None:
+        try:
+            await self._stager.remove(directory)
+        except NativeLinkError as error:
+            # The result counts nevertheless; the worker's next start removes what is left.
+            _log.warning("cannot remove %s: %s", directory, error)
 
     async def _job(self, attempt: Attempt) -> _Job:
         """Read what is to be done, and refuse what cannot be."""

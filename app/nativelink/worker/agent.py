@@ -37,8 +37,6 @@ _log: Final = logging.getLogger(__name__)
 _PATH: Final = "/com.github.trace_machina.nativelink.remote_execution.WorkerApi/ConnectWorker"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
-#: A process that ended is announced on its own only if its result takes longer than this.
-_RESULT_SOON_S: Final = 0.005
 #: So long, and of so many bytes, results that were sent may still be on their way.
 _RESEND_WITHIN_S: Final = 10.0
 _RESEND_BYTES: Final = 16 << 20
@@ -52,13 +50,19 @@ class Executor(Protocol):
     """Runs one action."""
 
     async def execute(
-        self, order: pb.StartExecute, process_ended: Callable[[], None]
-    ) -> pb.ExecuteResult:
+        self,
+        order: pb.StartExecute,
+        *,
+        process_ended: Callable[[], None],
+        finished: Callable[[pb.ExecuteResult], None],
+    ) -> None:
         """Run the action to its end; never raises but for a cancellation, which kills it.
 
         Args:
             order: what to run.
-            process_ended: to be called when the process has ended and outputs remain.
+            process_ended: to be called when the process has ended and outputs remain: another
+                action may run.
+            finished: to be called once, with the result; what remains then is to tidy up.
         """
         ...
 
@@ -380,33 +384,33 @@ class Agent:
 
     async def _execute(self, order: pb.StartExecute) -> None:
         name = order.operation_id
-        announcement: asyncio.TimerHandle | None = None
 
-        def announce() -> None:
+        def process_ended() -> None:
+            # At once: while the disk makes this one's result durable, the next one runs.
             self._send(
                 pb.UpdateForScheduler(execute_complete=pb.ExecuteComplete(operation_id=name))
             )
 
-        def process_ended() -> None:
-            nonlocal announcement
-            announcement = asyncio.get_running_loop().call_later(_RESULT_SOON_S, announce)
-
-        try:
-            result = await self._executor.execute(order, process_ended)
-        except asyncio.CancelledError:
-            _log.info("operation %s was stopped", name)
-        else:
+        def finished(result: pb.ExecuteResult) -> None:
             message = pb.UpdateForScheduler(execute_result=result).SerializeToString()
             self._outbox.append(message)
             self._sent.append((self._clock.monotonic(), name, message))
             self._sent_bytes += len(message)
             self._forget_old_results()
             self._wake.set()
-        finally:
-            if announcement is not None:
-                announcement.cancel()
+            self._end(name)
+
+        try:
+            await self._executor.execute(order, process_ended=process_ended, finished=finished)
+        except asyncio.CancelledError:
+            if name in self._running:
+                _log.info("operation %s was stopped", name)
+                self._end(name)
+
+    def _end(self, name: str) -> None:
+        """An operation runs no more; its directory may be there still."""
+        if self._running.pop(name, None) is not None:
             self._executed += 1
-            del self._running[name]
             if not self._running:
                 self._idle.set()
 

@@ -9,7 +9,7 @@ A link is another name of the store's own inode, and an action that runs as root
 can write through it whatever the mode says. So a record remembers how its inode looked when it was
 leased first, and `changed` looks again. The time of the last status change would say most, but
 every link changes it; the time of modification, which every write sets, is compared instead, and
-size, mode and owner (docs/adr/0010-inputs-are-links.md).
+size, mode and owner (docs/adr/0011-inputs-are-links.md).
 
 An executable needs the mode 0555, which is the inode's and not the name's: its second file,
 `{content_path}.exec/d/{hash}-{size}` as in NativeLink v1.6.6, is made when it is wanted first and

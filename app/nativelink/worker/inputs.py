@@ -8,7 +8,7 @@ wrote to a shared file. `InputStager.remove` removes the action's directory.
 An action that writes to an input writes to the store's own inode if it may, as root or as the
 owner. That is noticed by `modified`, the store gives the file up, and whoever used it is told: no
 result that was made with it may be cached. From then on this worker copies that input, so the same
-action, run once more, changes only what is its own (docs/adr/0010-inputs-are-links.md).
+action, run once more, changes only what is its own (docs/adr/0011-inputs-are-links.md).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nativelink.cli.cas import entry_json, name_text, totals_json, totals_text
-from nativelink.cli.output import count, printable, size, span
+from nativelink.cli.output import count, printable, size
 from nativelink.cli.remote import Session, asks_server
 from nativelink.client.digests import digest_text, parse_digest
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 
 _FORMS = "HASH-SIZE, HASH/SIZE or …/blobs/HASH/SIZE."
 _EQUAL, _DIFFERENT = 0, 1
+#: What a person scrolls through.
+_INPUTS = 200
 
 
 @asks_server(app, "show")
@@ -35,13 +37,20 @@ async def show(
     session: Session,
     digest: Annotated[str, typer.Argument(help=_FORMS, metavar="DIGEST")],
     limit: Annotated[
-        int, typer.Option(help="Show so many inputs at most; 0: all.", min=0, metavar="N")
-    ] = 200,
+        int | None,
+        typer.Option(
+            help="Show so many inputs at most; 0: all. By default 200, in JSON all.",
+            min=0,
+            metavar="N",
+        ),
+    ] = None,
 ) -> None:
     """Show an action: the command line to reproduce it, its settings, its inputs."""
     from nativelink.client.actions import fetch_action
     from nativelink.client.trees import fetch_tree
 
+    if limit is None:
+        limit = 0 if session.screen.json else _INPUTS
     description = await fetch_action(session.remote, parse_digest(digest))
     root = description.input_root
     tree = await fetch_tree(session.remote.cas, root, session.remote.function)
@@ -54,7 +63,7 @@ async def show(
     session.screen.console.print(_rich_tree(tree, title, limit), soft_wrap=True, markup=False)
     entries = tree.totals.files + tree.totals.directories + tree.totals.symlinks
     if 0 < limit < entries:
-        session.screen.line(f"… and {entries - limit:,} more; --limit 0 shows all", style="dim")
+        session.screen.left_out(f"{entries - limit:,} more")
 
 
 @asks_server(app, "diff")
@@ -78,6 +87,8 @@ async def diff(
     else:
         for line in _diff_lines(comparison, limit):
             session.screen.line(line)
+        if 0 < limit < len(comparison.differences):
+            session.screen.left_out(f"{len(comparison.differences) - limit:,} more")
     return _DIFFERENT if comparison.differences else _EQUAL
 
 
@@ -125,7 +136,7 @@ def _show_lines(description: Description) -> Iterator[Text]:
     pairs = [f"{name}={value}" for name, values in platform.items() for value in values]
     yield line("platform", ", ".join(pairs) or "any")
     timeout_s = description.timeout_s
-    yield line("timeout", "none" if timeout_s is None else span(timeout_s))
+    yield line("timeout", "none" if timeout_s is None else f"{timeout_s:g} s")
     if action.do_not_cache:
         yield line("caching", "do_not_cache: every request runs it again")
     if action.salt:
@@ -212,9 +223,6 @@ def _diff_lines(comparison: Comparison, limit: int) -> Iterator[Text]:
                 heading = count(number, f"differing {heading}")
             yield Text(heading, style="bold")
         yield from _difference_lines(difference)
-    if len(shown) < len(comparison.differences):
-        more = len(comparison.differences) - len(shown)
-        yield Text(f"… and {more:,} more; --limit 0 shows all", style="dim")
 
 
 def _difference_lines(difference: Difference) -> Iterator[Text]:

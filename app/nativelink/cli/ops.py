@@ -27,6 +27,8 @@ app = typer.Typer(
 _Name = Annotated[str, typer.Argument(help="As `ops list` shows it.", metavar="OPERATION")]
 _Names = Annotated[list[str], typer.Argument(help="As `ops list` shows it.", metavar="OPERATION…")]
 _STYLES = {"CACHE_CHECK": "cyan", "QUEUED": "yellow", "EXECUTING": "green", "COMPLETED": "dim"}
+#: What a person reads at a time.
+_IN_A_LIST = 100
 #: Of `wait`: the action's own failure, or that it has not ended, is no error of this command.
 _SUCCEEDED, _NOT_SUCCEEDED = 0, 1
 
@@ -45,14 +47,23 @@ async def list_(
         ),
     ] = "",
     limit: Annotated[
-        int, typer.Option(help="Show so many at most, the oldest first; 0: all.", min=0)
-    ] = 100,
+        int | None,
+        typer.Option(
+            help="Show so many at most, the oldest first; 0: all. By default 100, in JSON all.",
+            min=0,
+            metavar="N",
+        ),
+    ] = None,
 ) -> None:
     """List the operations of an instance; finished ones as long as the scheduler keeps them."""
     from nativelink.client.operations import document_of, list_operations
     from nativelink.core.clock import SystemClock
 
+    if limit is None:
+        limit = 0 if session.screen.json else _IN_A_LIST
     views, more = await list_operations(session.remote, filter_=filter_, limit=limit)
+    if more:
+        session.screen.left_out("more")
     if session.screen.json:
         session.screen.show_json([document_of(view) for view in views])
         return
@@ -84,8 +95,6 @@ async def list_(
             for view in views
         ],
     )
-    if more:
-        session.screen.line("… and more; --limit 0 shows all", style="dim")
 
 
 @asks_server(app, "show")

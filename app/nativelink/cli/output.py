@@ -67,6 +67,10 @@ class Screen:
         """Print one line; it is neither wrapped nor cut, so that it can be copied."""
         self.console.print(text, style=style or None, soft_wrap=True, markup=False)
 
+    def left_out(self, what: str) -> None:
+        """Say that not everything is shown, where nobody takes it for a part of the answer."""
+        print(f"… and {what}; --limit 0 shows all", file=sys.stderr)
+
     def facts(self, facts: Sequence[tuple[str, Text | str]]) -> None:
         """Print names and what they stand for, a line each."""
         from rich.text import Text
@@ -76,28 +80,37 @@ class Screen:
             told = printable(fact) if isinstance(fact, str) else fact
             self.line(Text.assemble((f"{name:{width}}", "bold"), told))
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[RenderableType]]) -> None:
-        """Print a table; only flexible columns are cut where a terminal is too narrow."""
-        from rich import box
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Text | str]]) -> None:
+        """Print a table. An empty cell is a dash, so that programs can count columns.
+
+        On a terminal that is too narrow, flexible columns are cut; in a file nothing is.
+        """
+        cells = [[str(cell) or "-" for cell in row] for row in rows]
+        widths = [
+            max(len(column.heading), *(len(row[number]) for row in cells))
+            for number, column in enumerate(columns)
+        ]
+        if not self.console.is_terminal:
+            for row in [[column.heading for column in columns], *cells]:
+                aligned = [
+                    f"{cell:>{width}}" if column.right else f"{cell:{width}}"
+                    for cell, column, width in zip(row, columns, widths, strict=True)
+                ]
+                print("  ".join(aligned).rstrip())
+            return
         from rich.table import Table
 
-        terminal = self.console.is_terminal
-        table = Table(
-            box=box.SIMPLE_HEAD if terminal else None,
-            pad_edge=False,
-            header_style="bold" if terminal else "",
-        )
-        for number, column in enumerate(columns):
-            width = max([len(column.heading), *(len(str(row[number])) for row in rows)])
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column, width in zip(columns, widths, strict=True):
             table.add_column(
                 column.heading,
                 justify="right" if column.right else "left",
                 no_wrap=True,
                 overflow="ellipsis",
-                min_width=None if column.flexible and terminal else width,
+                min_width=None if column.flexible else width,
             )
-        for row in rows:
-            table.add_row(*row)
+        for styled in rows:
+            table.add_row(*(cell or "-" for cell in styled))
         self.console.print(table, soft_wrap=True)
 
 
@@ -123,7 +136,7 @@ def printable(text: str) -> str:
 
 def size(size_bytes: int) -> str:
     """A number of bytes in words."""
-    number, unit = float(size_bytes), "bytes"
+    number, unit = float(size_bytes), "byte" if size_bytes == 1 else "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if number < 1000:
             break

@@ -113,7 +113,7 @@ def shell_quoted(text: str, *, assignment: bool = False) -> str:
         if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             return f"{name}={shell_quoted(value) if value else ''}"
     if _UNPRINTABLE.search(text) is None:
-        return shlex.quote(text)
+        return shlex.quote(text).replace("'\"'\"'", "'\\''")
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{_UNPRINTABLE.sub(_escaped, quoted)}'"
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from nativelink.client.actions import Description, fetch_action, output_paths, platform_of
+from nativelink.client.digests import digest_text
 from nativelink.client.remote import Remote
 from nativelink.client.trees import (
     Directories,
@@ -296,7 +297,7 @@ def _told(entry: Entry | None, other: Entry | None) -> str:
     if entry.target != other.target:
         words.append(f"link to {entry.target}")
     if entry.digest != other.digest:
-        words.append(str(entry.digest))
+        words.append("" if entry.digest is None else digest_text(entry.digest))
     if entry.is_executable is not other.is_executable:
         words.append("executable" if entry.is_executable else "not executable")
     if entry.mode != other.mode:

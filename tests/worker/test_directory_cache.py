@@ -18,6 +18,7 @@ from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.join.fast_slow import FastSlowStore
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
+from nativelink.worker import directory_cache
 from nativelink.worker.directory_cache import DirectoryCache
 from nativelink.worker.hands import process
 from nativelink.worker.hands.pool import Hands
@@ -219,6 +220,7 @@ async def test_a_tree_is_shown_as_it_would_be_linked(tmp_path: Path, hands: Hand
             action / "work.upper" / "out" / "deep" / "er"
         )
         assert stager.backing(work / "program") == work / "program"
+        assert stager.backing(action / "stdout") == action / "stdout"
         assert stager.backing(tmp_path / "elsewhere") == tmp_path / "elsewhere"
         assert await staged.modified() == ()
         await staged.release()
@@ -227,6 +229,44 @@ async def test_a_tree_is_shown_as_it_would_be_linked(tmp_path: Path, hands: Hand
         assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()  # noqa: ASYNC240
         kept_tree = tmp_path / "cache" / str(root)
         assert sorted(names(kept_tree)) == ["input", "link", "program", "sub"]
+
+
+async def test_an_output_beside_a_shown_tree_is_moved_into_the_store(
+    tmp_path: Path, hands: Hands
+) -> None:
+    async with opened(tmp_path, hands) as (backend, stager):
+        root = await put_tree(backend, TREE)
+        (tmp_path / "action").mkdir()
+        work = tmp_path / "action" / "work"
+        await stager.stage(root, work, directories=["out"])
+        run("printf made > out/file", work)
+        files = stager._files
+        assert not await files.adopt(blob(b"made"), work / "out" / "file")
+        assert await files.adopt(blob(b"made"), stager.backing(work / "out" / "file"))
+        assert (tmp_path / "content" / "d" / str(blob(b"made"))).read_bytes() == b"made"
+        await stager.remove(tmp_path / "action")
+        assert not there(tmp_path / "action")
+
+
+async def test_trees_are_not_shown_to_namespaces_that_would_not_see_them(
+    tmp_path: Path, hands: Hands, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = {
+        False: b"1 0 8:1 / / rw,relatime - ext4 /dev/vda rw",
+        True: b"1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw",
+    }
+    inner = b"2 1 8:1 / /with\\040space rw,relatime master:3 - ext4 /dev/vda rw"
+    info = tmp_path / "mountinfo"
+    for is_shared, line in lines.items():
+        info.write_bytes(line + b"\n" + inner + b"\n")
+        assert directory_cache.is_shared(Path("/work"), info) == is_shared
+        assert not directory_cache.is_shared(Path("/with space/work"), info)
+    info.write_bytes(lines[False])
+    cache = DirectoryCache(tmp_path / "cache", hands)
+    assert not directory_cache.is_shared(tmp_path, info)
+    if not directory_cache.is_shared(tmp_path):
+        assert not await cache.open(to_namespaces_from=tmp_path)
+        assert "not mounted shared" in caplog.text
 
 
 @pytest.mark.parametrize("script", [*ATTACKS.values(), *HARMLESS.values()])

@@ -34,6 +34,7 @@ from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.loopback import LoopbackChannel
 from nativelink.worker.action import ActionExecutor, ActionSettings
 from nativelink.worker.agent import Agent, AgentSettings
+from nativelink.worker.directory_cache import DirectoryCache
 from nativelink.worker.environment import AdditionalVariable, Fact, FromProperty, FromValue
 from nativelink.worker.hands.pool import Hands
 from nativelink.worker.inputs import InputStager
@@ -157,7 +158,16 @@ async def _executor(
 ) -> ActionExecutor:
     hands = await env.lifetimes.enter_async_context(Hands())
     await lane.run(lambda: _prepare(work_directory, tiers.files.device))
-    stager = InputStager(cas, tiers.files, hands, trees=TreeFetcher(cas), lane=lane)
+    cache = spec.directory_cache
+    stager = InputStager(
+        cas,
+        tiers.files,
+        hands,
+        trees=TreeFetcher(cas),
+        lane=lane,
+        max_concurrent_fetches=64 if cache is None else cache.max_concurrent_fetches,
+        cache=await _directory_cache(spec, hands, work_directory),
+    )
     for left in await lane.run(lambda: list(work_directory.iterdir())):
         await stager.remove(left)
     namespaces = _namespaces(spec, tiers, work_directory, stores.leaves)
@@ -193,6 +203,22 @@ async def _executor(
         lane=lane,
         clock=env.clock,
     )
+
+
+async def _directory_cache(
+    spec: LocalWorkerSpec, hands: Hands, work_directory: Path
+) -> DirectoryCache | None:
+    """The directory cache, if it is wanted and this machine lets it work."""
+    if spec.directory_cache is None:
+        return None
+    cache = DirectoryCache(
+        Path(spec.directory_cache.cache_root),
+        hands,
+        max_entries=spec.directory_cache.max_entries,
+        max_size_bytes=spec.directory_cache.max_size_bytes,
+    )
+    works = await cache.open(to_namespaces_from=work_directory if spec.use_namespaces else None)
+    return cache if works else None
 
 
 def _namespaces(

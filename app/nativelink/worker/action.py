@@ -127,6 +127,10 @@ class Stager(Protocol):
         """
         ...
 
+    def backing(self, path: Path) -> Path:
+        """Where a file below a staged directory really is, for who wants to move it away."""
+        ...
+
     async def remove(self, directory: Path) -> None:
         """Remove an action's directory, whatever the action left in it."""
         ...
@@ -469,7 +473,8 @@ class ActionExecutor:
                 attempt.result.MergeFrom(found.result)
                 set_digest(attempt.result.stdout_digest, stdout)
                 set_digest(attempt.result.stderr_digest, stderr)
-                await self._uploads.upload(found.files, found.messages)
+                files = {key: self._stager.backing(path) for key, path in found.files.items()}
+                await self._uploads.upload(files, found.messages)
         except TimeoutError:
             raise NativeLinkError(
                 Code.DEADLINE_EXCEEDED,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,7 @@ from nativelink.stores.disk import disk_error
 from nativelink.worker.hands.pool import Hands
 from nativelink.worker.tree import InputTree
 
-__all__ = ["DirectoryCache", "DirectoryCacheStatistics", "KeptTree"]
+__all__ = ["DirectoryCache", "DirectoryCacheStatistics", "KeptTree", "is_shared"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -93,8 +94,13 @@ class DirectoryCache:
         self._numbers = count(1)
         self.statistics = DirectoryCacheStatistics()
 
-    async def open(self) -> bool:
+    async def open(self, *, to_namespaces_from: Path | None = None) -> bool:
         """Empty the directory, and find out whether trees can be shown.
+
+        Args:
+            to_namespaces_from: the work directory, if actions run in mount namespaces of their
+                own: what is mounted below it later is seen in them only if its file system is
+                mounted shared (mount_namespaces(7)).
 
         Returns:
             False if they cannot; the cache is of no use then.
@@ -108,8 +114,15 @@ class DirectoryCache:
                 await self._hands.run("remove", str(left))
         except OSError as error:
             raise disk_error(error, f"cannot use cache_root {self._root}") from error
-        reason = "its path has a comma, a colon or a backslash"
-        if not _UNMOUNTABLE & set(str(self._root)):
+        reason = ""
+        if _UNMOUNTABLE & set(str(self._root)):
+            reason = "the path has a comma, a colon or a backslash"
+        elif to_namespaces_from is not None and not is_shared(to_namespaces_from):
+            reason = (
+                f"actions run in namespaces, and the file system of {to_namespaces_from} is not "
+                "mounted shared"
+            )
+        else:
             try:
                 await self._probe()
             except OSError as error:
@@ -216,3 +229,17 @@ class DirectoryCache:
                 raise OSError(0, "what was mounted cannot be seen")
         finally:
             await self._hands.run("remove", str(place))
+
+
+def is_shared(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether mounts below `path` are seen in the mount namespaces that this one has made."""
+    real = os.fsencode(path.resolve()) + b"/"
+    nearest, is_shared = b"", False
+    # Fields of a line: proc_pid_mountinfo(5). A later mount of a place covers an earlier one.
+    for line in mountinfo.read_bytes().splitlines():
+        fields = line.split(b" ")
+        point = fields[4].decode("unicode_escape").encode("latin-1").rstrip(b"/") + b"/"
+        if real.startswith(point) and len(point) >= len(nearest):
+            options = fields[6 : fields.index(b"-")]
+            nearest, is_shared = point, any(each.startswith(b"shared:") for each in options)
+    return is_shared

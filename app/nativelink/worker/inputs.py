@@ -249,10 +249,11 @@ class InputStager:
 
     def backing(self, path: Path) -> Path:
         """Where a file below a staged directory really is, for who wants to move it away."""
-        for into, _ in (self._shown[each] for each in path.parents if each in self._shown):
-            real = upper_of(into) / path.relative_to(into)
-            if os.path.lexists(real):
-                return real
+        if self._shown:
+            for into, _ in (self._shown[each] for each in path.parents if each in self._shown):
+                if path.is_relative_to(into):
+                    real = upper_of(into) / path.relative_to(into)
+                    return real if os.path.lexists(real) else path
         return path
 
     async def remove(self, directory: Path) -> None:

@@ -141,7 +141,9 @@ class Fleet:
             self._serve_reservation(worker)
         while self._matching.has_room(worker):
             operation = self._matching.operation_for(worker)
-            if self._reserve(worker, operation) or operation is None:
+            if self._journal.now >= self.reservations_at and self._reserve(worker, operation):
+                break
+            if operation is None:
                 break
             self._lifecycle.start(operation, worker)
         self._matching.publish(worker)
@@ -164,7 +166,7 @@ class Fleet:
         looked at, so this costs nothing that counts.
         """
         now = self._journal.now
-        if not worker.totals or now < self.reservations_at or not worker.leases:
+        if not worker.totals or not worker.leases:
             return False
         self.reservations_at = now + _RESERVATION_INTERVAL_S
         lane = self._matching.starving_for(worker, now - self._policy.reservation_after_s)

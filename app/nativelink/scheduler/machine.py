@@ -133,7 +133,7 @@ class Machine:
     def story(self, operation_id: str) -> Sequence[StoryEntry]:
         """What happened to an operation and why; empty if there is none of this id."""
         operation = self.lifecycle.operations.get(operation_id)
-        return () if operation is None else tuple(operation.story)
+        return () if operation is None else [StoryEntry(*entry) for entry in operation.story]
 
     def check_invariants(self) -> None:
         """Look whether everything is as it must be between two events; for tests.

@@ -32,6 +32,9 @@ __all__ = ["Matching"]
 
 #: Lanes without operations that are kept, as the next operation probably wants one of them.
 _IDLE_LANES: Final = 1024
+#: Lanes of a platform up to which they are kept in order whenever there is a new one; beyond that
+#: they are put in order when their number has doubled.
+_FEW_LANES: Final = 64
 #: Different lists of properties whose lanes are remembered: about 1 KiB each.
 _REMEMBERED: Final = 8192
 
@@ -109,6 +112,9 @@ class Matching:
             lane = Lane(platform, amounts, avoided, blocked)
             platform.lanes[amounts, avoided, blocked] = lane
             platform.picky += lane.is_picky
+            count = len(platform.lanes)
+            if count <= _FEW_LANES or not count & (count - 1):
+                platform.entries.arrange(lambda each: each.amounts)
             if avoided:
                 self._avoiding[lane] = None
             self._idle[lane] = None
@@ -271,7 +277,7 @@ class Matching:
             self._retell()
         kind.workers[worker.worker_id] = worker
         worker.kind = kind
-        worker.place = kind.entries.add(worker, [-amount for amount in worker.free])
+        worker.place = kind.entries.add(worker)
         self._count_totals(worker, 1)
         self._assess_avoiding()
 

@@ -71,7 +71,7 @@ def from_plain(kind: type[T], plain: Plain) -> T:
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
@@ -87,16 +87,15 @@ def _read(kind: Any, plain: Any) -> Any:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple([_read(arguments[0], each) for each in plain])
         return tuple([_read(each, found) for each, found in zip(arguments, plain, strict=True)])
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if dataclasses.is_dataclass(kind):
         hints = _hints(kind)
-        return kind(**{name: _read(hints[name], found) for name, found in plain.items()})
+        make: Any = kind
+        return make(**{name: _read(hints[name], found) for name, found in plain.items()})
     if kind is bytes:
         return base64.b85decode(plain)
-    if hasattr(kind, "_fields"):
+    if isinstance(kind, type) and issubclass(kind, tuple):
         hints = _hints(kind)
-        return kind(
-            *[_read(hints[name], each) for name, each in zip(kind._fields, plain, strict=True)]
-        )
+        return kind(*[_read(hint, each) for hint, each in zip(hints.values(), plain, strict=True)])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(plain)
     if kind in (str, int, float, bool):

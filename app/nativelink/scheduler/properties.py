@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import gt
 from typing import Final, NamedTuple, TypeAlias
 
 from nativelink.core.errors import invalid_argument
@@ -35,7 +36,7 @@ _MAX_DIGITS: Final = 20
 
 def within(asked: Amounts, offered: Amounts) -> bool:
     """Whether no amount that is asked for is more than what is offered."""
-    return all(want <= have for want, have in zip(asked, offered, strict=True))
+    return not any(map(gt, asked, offered))
 
 
 class Terms(NamedTuple):

@@ -80,7 +80,7 @@ class Lane:
         self.told = ""
         self.reserved: Worker | None = None
         self._heap: list[tuple[Key, int, Operation]] = []
-        self.place = platform.entries.add(self, amounts)
+        self.place = platform.entries.add(self)
 
     @property
     def is_picky(self) -> bool:

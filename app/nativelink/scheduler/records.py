@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from nativelink.scheduler.queue import Lane
 
 __all__ = ["Name", "Operation", "StoryEntry"]
-
-#: Entries of a story: those of the beginning, and the last ones. An operation that is handed from
-#: one worker to the next all day must not fill the memory with it.
-_STORY_HEAD: Final = 8
-_STORY_LIMIT: Final = 64
 
 
 class StoryEntry(NamedTuple):
@@ -79,7 +74,7 @@ class Operation:
         deaths: workers that died while they ran it.
         response: an encoded ExecuteResponse, once there is one.
         failure: why there is none, once that is certain.
-        story: what happened to it.
+        story: what happened to it; the fields of `StoryEntry`.
     """
 
     operation_id: str
@@ -104,13 +99,7 @@ class Operation:
     deaths: tuple[str, ...] = ()
     response: bytes | None = None
     failure: Failure | None = None
-    story: list[StoryEntry] = field(default_factory=list)
-
-    def tell(self, entry: StoryEntry) -> None:
-        """Add to its story."""
-        if len(self.story) >= _STORY_LIMIT:
-            del self.story[_STORY_HEAD]
-        self.story.append(entry)
+    story: list[tuple[float, str, str]] = field(default_factory=list)
 
     def all_names(self) -> tuple[str, ...]:
         """Every name that means it."""

@@ -149,7 +149,7 @@ def _operation_state(operation: Operation) -> OperationState:
         deaths=operation.deaths,
         response=operation.response,
         failure=operation.failure,
-        story=tuple(operation.story),
+        story=tuple([StoryEntry(*entry) for entry in operation.story]),
         told=operation.lane.told if waits else "",
         stranded_since=operation.lane.stranded_since if waits else 0.0,
     )
@@ -278,7 +278,7 @@ def _restore_operation(machine: Machine, state: OperationState) -> None:
         deaths=state.deaths,
         response=state.response,
         failure=state.failure,
-        story=list(state.story),
+        story=[(at, cause, text) for at, cause, text in state.story],
     )
     for saved in state.names:
         name = Name(saved.name, operation, saved.clients, saved.accessed_at, saved.cancelled_at)

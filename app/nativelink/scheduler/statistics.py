@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from nativelink.scheduler.fleet import Fleet
 from nativelink.scheduler.matching import Matching
@@ -13,9 +13,7 @@ from nativelink.scheduler.recorder import PlatformStatistics, SchedulerStatistic
 __all__ = ["statistics"]
 
 
-def statistics(
-    matching: Matching, fleet: Fleet, counts: Mapping[ExecutionStage, int]
-) -> SchedulerStatistics:
+def statistics(matching: Matching, fleet: Fleet, counts: Sequence[int]) -> SchedulerStatistics:
     """How much waits, runs and is there to run it."""
     queues: dict[tuple[Terms, Amounts], PlatformStatistics] = {}
     for lane in matching.lanes():

@@ -13,6 +13,9 @@ __all__ = ["Due", "Timer", "TimerKind"]
 class TimerKind(IntEnum):
     """What may become due, in the order in which it is done at the same moment."""
 
+    # Timers are keys of a dictionary; the hash of an enumeration runs Python code.
+    __hash__ = int.__hash__
+
     WORKER = 1
     KILL = 2
     PAUSE = 3

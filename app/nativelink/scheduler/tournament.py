@@ -32,31 +32,33 @@ class Tournament(Generic[T]):
             2n + 1, entries start at the capacity. Others may read the root's.
     """
 
-    __slots__ = ("_capacity", "_columns", "_free", "_hints", "_items", "_leaves", "keys")
+    __slots__ = (
+        "_capacity",
+        "_columns",
+        "_free",
+        "_hints",
+        "_items",
+        "_leaves",
+        "_nothing",
+        "keys",
+    )
 
     def __init__(self, dimensions: int) -> None:
         self._capacity = 1
         self.keys: list[Key] = [ABSENT, ABSENT]
         self._columns: list[list[float]] = [[float("inf")] * 2 for _ in range(dimensions)]
+        self._nothing = (float("inf"),) * dimensions
         self._items: list[T | None] = [None]
-        #: Of each place, its leaf, counted from the left; leaves are sorted when there are more.
+        #: Of each place, its leaf, counted from the left.
         self._leaves = [0]
-        self._hints: list[Sequence[float]] = [()]
         self._free = [0]
 
-    def add(self, item: T, hint: Sequence[float]) -> int:
-        """A place for an entry, which cannot be chosen for now.
-
-        Args:
-            item: what is found.
-            hint: the vector that it will have, more or less: entries with like vectors come to
-                lie beside each other, so that a search leaves out more at once.
-        """
+    def add(self, item: T) -> int:
+        """A place for an entry, which cannot be chosen for now."""
         if not self._free:
             self._grow()
         place = self._free.pop()
         self._items[self._leaves[place]] = item
-        self._hints[place] = hint
         return place
 
     def remove(self, place: int) -> None:
@@ -68,7 +70,7 @@ class Tournament(Generic[T]):
     def clear(self, place: int) -> None:
         """An entry cannot be chosen."""
         # Its vector must not make others believe that there is something small here.
-        self.set(place, ABSENT, (float("inf"),) * len(self._columns))
+        self.set(place, ABSENT, self._nothing)
 
     def set(self, place: int, key: Key, vector: Sequence[float]) -> None:
         """Give an entry another key and vector."""
@@ -144,21 +146,38 @@ class Tournament(Generic[T]):
                         chosen = item
         return None if chosen is None else (best, chosen)
 
+    def arrange(self, order: Callable[[T], Sequence[float]]) -> None:
+        """Have entries lie in this order, so that a search leaves out more of them at once.
+
+        Pays if entries with like vectors come to lie beside each other, and keep them. Costs as
+        much as changing all of them.
+        """
+        places = [place for place, leaf in enumerate(self._leaves) if self._items[leaf] is not None]
+        places.sort(key=lambda place: tuple(order(self._item(place))))
+        self._lay_out([*places, *self._free], self._capacity)
+
+    def _item(self, place: int) -> T:
+        item = self._items[self._leaves[place]]
+        assert item is not None
+        return item
+
     def _grow(self) -> None:
-        """Twice as many places; entries keep theirs, but lie elsewhere."""
+        """Twice as many places; entries keep theirs."""
         old = self._capacity
-        before = [old + leaf for leaf in self._leaves]
+        in_order = sorted(range(old), key=self._leaves.__getitem__)
+        self._free = list(range(2 * old - 1, old - 1, -1))
+        self._lay_out(in_order, 2 * old)
+
+    def _lay_out(self, places: Sequence[int], capacity: int) -> None:
+        """Make the tree anew, with the entries at these places from left to right."""
+        nodes = [self._capacity + self._leaves[place] for place in places]
         keys, columns, items = self.keys, self._columns, self._items
-        self._capacity = 2 * old
-        self.keys = [ABSENT] * (2 * self._capacity)
-        self._columns = [[float("inf")] * (2 * self._capacity) for _ in columns]
-        self._items = [None] * self._capacity
-        self._free = list(range(self._capacity - 1, old - 1, -1))
-        order = sorted(range(old), key=lambda place: tuple(self._hints[place]))
-        self._leaves = [0] * old + list(range(old, self._capacity))
-        self._hints += [()] * old
-        for leaf, place in enumerate(order):
+        self._items = [items[node - self._capacity] for node in nodes]
+        self._items += [None] * (capacity - len(nodes))
+        self._leaves += range(len(self._leaves), capacity)
+        self.keys = [ABSENT] * (2 * capacity)
+        self._columns = [[float("inf")] * (2 * capacity) for _ in columns]
+        self._capacity = capacity
+        for leaf, (place, node) in enumerate(zip(places, nodes, strict=True)):
             self._leaves[place] = leaf
-            node = before[place]
-            self._items[leaf] = items[node - old]
             self.set(place, keys[node], [column[node] for column in columns])

@@ -17,6 +17,10 @@ async def _upper(request: bytes, context: CallContext) -> bytes:
     return request.upper() + (context.header(b"suffix") or b"")
 
 
+async def _binary(request: bytes, context: CallContext) -> bytes:
+    return context.header(b"token-bin") or b""
+
+
 async def _fail(request: bytes, context: CallContext) -> bytes:
     raise not_found(f"{request!r} of {context.peer.address}")
 
@@ -63,6 +67,7 @@ ENDED: list[bytes] = []
 
 METHODS = [
     Method("/t.T/Upper", _upper),
+    Method("/t.T/Binary", _binary),
     Method("/t.T/Fail", _fail),
     Method("/t.T/Break", _break),
     Method("/t.T/Hang", _hang),
@@ -84,6 +89,11 @@ async def test_a_unary_call_is_answered_and_keeps_its_context_to_itself(
 ) -> None:
     assert await channel.unary("/t.T/Upper", b"abc", metadata=[("suffix", "!")]) == b"ABC!"
     assert digest_function.get() is None
+
+
+async def test_binary_headers_arrive_as_they_do_over_a_socket(channel: LoopbackChannel) -> None:
+    metadata = [("token-bin", b"\x00\xff")]
+    assert await channel.unary("/t.T/Binary", b"", metadata=metadata) == b"AP8="
 
 
 async def test_an_error_keeps_its_code_and_knows_who_called(channel: LoopbackChannel) -> None:

@@ -7,6 +7,7 @@ its messages are handed over instead of being sent.
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any, Final
@@ -94,7 +95,8 @@ class LoopbackChannel:
         if method is None:
             raise unimplemented(f"no method {path} is served in this process")
         headers = [
-            (name.encode(), value if isinstance(value, bytes) else value.encode())
+            # As on the wire, where the values of `-bin` names are in base64.
+            (name.encode(), b64encode(value) if isinstance(value, bytes) else value.encode())
             for name, value in metadata
         ]
         return method, CallContext(path, headers, self._peer)

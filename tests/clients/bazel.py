@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,17 +116,26 @@ class Bazel:
         )
 
     def build(
-        self, *flags: str, targets: Sequence[str] = ("//...",), log: bool = False, ok: bool = True
+        self,
+        *flags: str,
+        targets: Sequence[str] = ("//...",),
+        log: bool = False,
+        ok: bool = True,
+        command: str = "build",
     ) -> Build:
         """Build; fails the test if the build fails, unless `ok` is False.
 
         Args:
+            flags: after the command.
+            targets: what to build.
             log: whether to read the execution log too.
+            ok: whether a failure is one of the test.
+            command: `build`, or `test`.
         """
         logging = [f"--execution_log_json_file={self._log}"] if log else []
-        done = self.run("build", *self._flags, *logging, *flags, "--", *targets)
+        done = self.run(command, *self._flags, *logging, *flags, "--", *targets)
         if ok and done.returncode:
-            pytest.fail(f"bazel build {' '.join(flags)}: code {done.returncode}\n{done.stdout}")
+            pytest.fail(f"bazel {command} {' '.join(flags)}: code {done.returncode}\n{done.stdout}")
         summary = _SUMMARY.search(done.stdout)
         runners = {}
         for part in summary[2].split(", ") if summary else ():
@@ -133,6 +143,26 @@ class Bazel:
             runners[runner] = int(count)
         spawns = list(_objects(self._log.read_text())) if log else []
         return Build(done.returncode, done.stdout, runners, spawns)
+
+    @contextmanager
+    def start(
+        self, *flags: str, targets: Sequence[str], log: Path
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A build that runs beside the test, its output in `log`; it is ended with the context."""
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [str(self.program), *self._startup, "build", *self._flags, *flags, "--", *targets],
+                cwd=self.workspace,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                process.terminate()
 
     def clean(self) -> None:
         """Forget every output."""

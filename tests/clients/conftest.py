@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,9 @@ def user_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def debian_bazel(workspace: Path, user_root: Path, base: str) -> Bazel:
+def debian_bazel(
+    workspace: Path, user_root: Path, base: str, *, flags: Sequence[str] = ()
+) -> Bazel:
     """Debian's Bazel. Its system rc file names its install base, so that must be read."""
     jni = program("jni/libnetty_tcnative_linux_x86_64.so", tool="bazel-tls").parent
     # Its netty speaks TLS with ALPN through OpenSSL only, and Debian packs that apart.
@@ -60,7 +62,7 @@ def debian_bazel(workspace: Path, user_root: Path, base: str) -> Bazel:
         "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
         f"--host_jvm_args=-Djava.library.path={jni}",
     ]
-    return Bazel(program("bazel"), workspace, user_root, base, startup=startup)
+    return Bazel(program("bazel"), workspace, user_root, base, startup=startup, flags=flags)
 
 
 @pytest.fixture(scope="session")

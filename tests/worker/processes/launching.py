@@ -80,7 +80,7 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def wait_until_gone(pid: int) -> None:
+def wait_until_ended(pid: int) -> None:
     """Wait until a process has ended, whoever has to reap it."""
     try:
         handle = os.pidfd_open(pid)
@@ -89,7 +89,7 @@ def wait_until_gone(pid: int) -> None:
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        assert poll.poll(30_000), f"process {pid} does not end"
+        assert poll.poll(10_000), f"process {pid} does not end"
     finally:
         os.close(handle)
 

@@ -13,9 +13,9 @@ import pytest
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.testing.fakes import wait_until
 from nativelink.worker.launch import Exit
-from nativelink.worker.processes.launcher import ProcessLauncher
+from nativelink.worker.processes.launcher import Namespaces, ProcessLauncher
 from nativelink.worker.processes.tree import children
-from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, parent, wait_until_gone
+from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, parent, wait_until_ended
 
 #: Each tells its pid, or those of all that it makes, and would go on for ever.
 SURVIVORS = {
@@ -78,14 +78,55 @@ async def test_nothing_outlives_the_time_limit(launcher: ProcessLauncher, yard: 
 async def test_a_cancelled_cancellation_still_waits_until_all_is_gone(
     launcher: ProcessLauncher, yard: Yard
 ) -> None:
-    async with running(launcher, yard, "echo $$ > told; exec sleep 1000") as action:
-        (pid,) = await yard.pids(1)
+    action = asyncio.ensure_future(launcher.run(yard.shell(FAMILY), timeout_s=FOREVER_S))
+    pids = await yard.pids(2)
+    slot = next(filter(is_slot, pids))
+    # So that nothing can be gone yet.
+    os.kill(slot, signal.SIGSTOP)
+    for _ in range(3):
         action.cancel()
         await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not action.done()
+    os.kill(slot, signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await action
+    assert all(is_gone(pid) for pid in pids if pid != slot)
+
+
+@pytest.mark.slow
+async def test_orphans_that_ended_do_not_stay_as_zombies(
+    launcher: ProcessLauncher, yard: Yard
+) -> None:
+    """A long action may leave thousands."""
+    async with running(launcher, yard, "(sh -c 'echo $$ > told' &); exec sleep 1000") as action:
+        (pid,) = await yard.pids(1)
+        await wait_until(lambda: is_gone(pid))
         action.cancel()
-        with pytest.raises(asyncio.CancelledError):
+
+
+@pytest.mark.parametrize("namespaces", [None, Namespaces()], ids=["plain", "namespaces"])
+async def test_slots_end_when_there_is_nobody_left_to_end_them(
+    yard: Yard, namespaces: Namespaces | None
+) -> None:
+    """A guard that does not get on is as good as one that was killed with its nursery."""
+    async with ProcessLauncher(namespaces=namespaces) as launcher:
+        launch = yard.shell("(setsid sleep 1000 &); echo > told; exec sleep 1000")
+        action = asyncio.ensure_future(launcher.run(launch, timeout_s=FOREVER_S))
+        await yard.lines(1)
+        (guard,) = [pid for pid in children(os.getpid()) if is_slot(pid)]
+        (nursery,) = children(guard)
+        (slot,) = children(nursery)
+        processes = [slot, *children(slot)]
+        os.kill(guard, signal.SIGSTOP)
+        try:
+            os.kill(nursery, signal.SIGKILL)
+            for pid in processes:
+                wait_until_ended(pid)
+        finally:
+            os.kill(guard, signal.SIGCONT)
+        with pytest.raises(NativeLinkError, match="supervisor"):
             await action
-        assert is_gone(pid)
 
 
 async def test_a_slot_is_used_again_after_a_cancellation(
@@ -202,7 +243,7 @@ async def test_a_supervisor_that_died_unnoticed_is_replaced_before_anything_is_r
         launcher._idle.clear()
         os.kill(nursery, signal.SIGKILL)
         # The loop does not turn meanwhile, so nobody has heard of it.
-        wait_until_gone(guard)
+        wait_until_ended(guard)
         assert (await launcher.run(yard.launch("/bin/true"), timeout_s=FOREVER_S)).exit_code == 0
         assert launcher.statistics().supervisors == 2
 
@@ -227,7 +268,7 @@ async def test_actions_and_supervisor_end_with_a_server_that_is_killed(yard: Yar
     finally:
         kill(server)
     for pid in pids:
-        wait_until_gone(pid)
+        wait_until_ended(pid)
 
 
 def start_server(directory: Path, script: str) -> int:

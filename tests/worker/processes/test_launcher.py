@@ -49,6 +49,10 @@ def oom_score() -> int:
     return int(Path("/proc/self/oom_score_adj").read_text())
 
 
+def current_directory(pid: int) -> Path:
+    return Path(f"/proc/{pid}/cwd").readlink()
+
+
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE")
@@ -132,6 +136,28 @@ async def test_a_slot_that_is_used_again_remembers_nothing(
     assert found["umask"] == 0o022
     assert found["cwd"] == str(yard.directory)
     assert found["environment"] == PATH
+
+
+async def test_an_idle_slot_is_in_nobodys_directory(launcher: ProcessLauncher, yard: Yard) -> None:
+    """Else its file system could not be unmounted."""
+    await launcher.run(yard.shell("echo $PPID"), timeout_s=FOREVER_S)
+    assert current_directory(int(yard.stdout.read_text())) == Path("/")
+
+
+async def test_a_process_can_be_talked_to_and_has_nothing_else_either(
+    launcher: ProcessLauncher, yard: Yard
+) -> None:
+    theirs, ours = os.pipe()
+    answer, said = os.pipe()
+    script = "import os; print(input(), sorted(os.listdir('/proc/self/fd')))"
+    launch = yard.launch(sys.executable, "-I", "-S", "-c", script)
+    running = asyncio.ensure_future(launcher.run_piped(launch, stdin=theirs, stdout=said))
+    os.write(ours, b"hello\n")
+    assert (await running).exit_code == 0
+    # The fourth is the directory while it is listed.
+    assert os.read(answer, 1000) == b"hello ['0', '1', '2', '3']\n"
+    for descriptor in (theirs, ours, answer, said):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])

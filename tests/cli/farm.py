@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -40,7 +40,7 @@ CONFIG = """{
 
 
 class Farm:
-    """A running system; `call` runs a function on its loop."""
+    """A running system; `call` and `wait_for` run something on its loop."""
 
     def __init__(self, system: System, loop: asyncio.AbstractEventLoop) -> None:
         self.system = system
@@ -52,7 +52,10 @@ class Farm:
         async def run() -> T:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return self.wait_for(run())
+
+    def wait_for(self, coroutine: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     def client(self) -> ReapiClient:
         return ReapiClient(self.address, instance="main")

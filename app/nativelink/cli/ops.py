@@ -122,10 +122,14 @@ async def wait(
 
     The exit code is 0 if it succeeded, 1 if it failed or has not ended in time.
     """
-    from nativelink.client.operations import document_of, follow_operation, outcome_of
-    from nativelink.core.errors import not_found
+    from nativelink.client.operations import (
+        document_of,
+        follow_operation,
+        get_operation,
+        outcome_of,
+    )
 
-    latest: OperationView | None = None
+    latest = await get_operation(session.remote, name)
     said = ""
     try:
         async with (
@@ -139,8 +143,6 @@ async def wait(
                 said = line
     except TimeoutError:
         pass
-    if latest is None:
-        raise not_found(f"nothing was said of {name!r} within {timeout_s:g} s")
     if session.screen.json:
         session.screen.show_json(document_of(latest))
     elif latest.done:

@@ -28,6 +28,10 @@ __all__ = [
 
 #: Columns where the output goes to a file or a pipe.
 _WIDTH_OF_A_FILE: Final = 160
+#: Between columns of a table.
+_GAP: Final = 2
+#: A flexible column keeps so many characters, or it says nothing at all.
+_MIN_WIDTH: Final = 8
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
@@ -85,33 +89,35 @@ class Screen:
 
         On a terminal that is too narrow, flexible columns are cut; in a file nothing is.
         """
-        cells = [[str(cell) or "-" for cell in row] for row in rows]
-        widths = [
-            max(len(column.heading), *(len(row[number]) for row in cells))
-            for number, column in enumerate(columns)
-        ]
-        if not self.console.is_terminal:
-            for row in [[column.heading for column in columns], *cells]:
-                aligned = [
-                    f"{cell:>{width}}" if column.right else f"{cell:{width}}"
-                    for cell, column, width in zip(row, columns, widths, strict=True)
-                ]
-                print("  ".join(aligned).rstrip())
-            return
-        from rich.table import Table
+        from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for column, width in zip(columns, widths, strict=True):
-            table.add_column(
-                column.heading,
-                justify="right" if column.right else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=None if column.flexible else width,
-            )
-        for styled in rows:
-            table.add_row(*(cell or "-" for cell in styled))
-        self.console.print(table, soft_wrap=True)
+        heading = [Text(column.heading, style="bold") for column in columns]
+        cells = [
+            [each if isinstance(each, Text) else Text(each or "-") for each in row] for row in rows
+        ]
+        widths = [
+            max(cell.cell_len for cell in column) for column in zip(heading, *cells, strict=True)
+        ]
+        if self.console.is_terminal:
+            room = self.console.width - _GAP * (len(columns) - 1)
+            _shrink(widths, [number for number, each in enumerate(columns) if each.flexible], room)
+        for row in (heading, *cells):
+            line = Text()
+            for number, (cell, column, width) in enumerate(zip(row, columns, widths, strict=True)):
+                cell.truncate(width, overflow="ellipsis")
+                cell.align("right" if column.right else "left", width)
+                line.append(" " * _GAP if number else "").append_text(cell)
+            line.rstrip()
+            self.line(line)
+
+
+def _shrink(widths: list[int], flexible: Sequence[int], room: int) -> None:
+    """Take from the widest flexible columns until all fit, or nothing is left to take."""
+    while sum(widths) > room:
+        widest = max(flexible, key=widths.__getitem__, default=None)
+        if widest is None or widths[widest] <= _MIN_WIDTH:
+            return
+        widths[widest] -= 1
 
 
 def console_of(stream: TextIO) -> Console:

@@ -1,0 +1,128 @@
+"""What all commands that ask a server have in common."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.farm import CONFIG, Blobs, CommandLine, Farm, farm, text_of
+from tests.cli.servers import NATIVELINK
+from tests.transport.authority import Authority
+
+DIGEST = f"{'0' * 64}/1"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_one_line(nativelink: CommandLine):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"grpc://127.0.0.1:{closed.getsockname()[1]}"
+        for command in (["cas", "cat", DIGEST], ["ops", "list"], ["workers", "list"]):
+            answer = nativelink(*command, "--server", url)
+            assert answer.code == 2
+            assert answer.err.startswith(f"nativelink: {url} cannot be reached (")
+            assert answer.err.endswith("); is the server running?\n")
+            assert len(answer.err.splitlines()) == 1
+
+
+def test_a_service_that_is_not_served_is_one_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+):
+    lines = [line for line in CONFIG.splitlines() if "execution: [" not in line]
+    with farm(tmp_path, "\n".join(lines)) as cache_only:
+        answer = CommandLine(capfd, cache_only.url)("ops", "list")
+    assert answer.code == 2
+    assert answer.err.startswith(f"nativelink: {cache_only.url} does not serve that: ")
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--server", "localhost"], "grpc://host:port is expected"),
+        (["--tls-ca", "ca.crt"], "is no TLS address"),
+        (["--tls-cert", "client.crt"], "--tls-cert needs its private key, --tls-key"),
+        (["--tls-key", "client.key"], "--tls-key needs the certificate"),
+        (["--server", "grpcs://127.0.0.1:1", "--tls-ca", "no.crt"], "no.crt cannot be read"),
+        (["--instance", "other"], "no instance 'other'"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_are_said_to_be_wrong(
+    nativelink: CommandLine, arguments: list[str], why: str
+):
+    answer = nativelink("cas", "cat", DIGEST, *arguments)
+    assert answer.code == 2
+    assert why in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_environment_says_which_server(
+    asked: Farm, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, blobs: Blobs
+):
+    monkeypatch.setenv("NATIVELINK_SERVER", asked.url)
+    monkeypatch.setenv("NATIVELINK_INSTANCE", "main")
+    digest = text_of(blobs.put(b"hello"))
+    ran = subprocess.run(
+        [NATIVELINK, "cas", "cat", digest], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "hello", "")
+
+
+@pytest.mark.slow
+def test_who_reads_no_further_ends_the_command_quietly(asked: Farm, blobs: Blobs):
+    digest = text_of(blobs.put(b"x" * 3_000_000))
+    command = [NATIVELINK, "cas", "cat", "--server", asked.url, "--instance", "main", digest]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        assert reading.stdout.read(10) == b"x" * 10
+        reading.stdout.close()
+        assert reading.wait(30) == 141
+        assert reading.stderr.read() == b""
+
+
+def test_a_server_with_tls_and_client_certificates_is_asked(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+):
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("server")
+    client = authority.issue("client")
+    config = CONFIG.replace(
+        'socket_address: "127.0.0.1:0"',
+        f'socket_address: "127.0.0.1:0", tls: {{ cert_file: "{cert}", key_file: "{key}", '
+        f'client_ca_file: "{authority.file}" }}',
+    )
+    with farm(tmp_path, config) as secured:
+        url = f"grpcs://{secured.address}"
+        nativelink = CommandLine(capfd, url)
+        shown = ["--tls-ca", authority.file, "--tls-cert", client[0], "--tls-key", client[1]]
+        (tmp_path / "file").write_text("secret")
+        put = nativelink("cas", "put", tmp_path / "file", *shown)
+        assert put.code == 0, put.err
+        assert nativelink("cas", "cat", put.out.split()[0], *shown).out == "secret"
+        assert nativelink("workers", "list", *shown) == (0, "no workers\n", "")
+        refused = nativelink("workers", "list", "--tls-ca", authority.file)
+        assert refused.code == 2
+        assert len(refused.err.splitlines()) == 1
+
+
+def test_the_help_groups_the_commands(nativelink: CommandLine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ran = subprocess.run([NATIVELINK, "--help"], capture_output=True, text=True, check=True)
+    run, inside = (ran.stdout.index(title) for title in (" Run ", " Look inside a running system "))
+    order = [ran.stdout.index(f" {name} ") for name in ("serve", "config")]
+    order += [ran.stdout.index(f"│ {name} ") for name in ("ops", "workers", "action", "ac", "cas")]
+    assert run < order[0] < order[1] < inside < order[2]
+    assert order == sorted(order)
+
+
+@pytest.mark.slow
+def test_a_server_starts_without_what_asks_servers():
+    program = (
+        "import sys; from nativelink.cli.main import app; import nativelink.cli.serve; "
+        "sys.exit([name for name in sys.modules if name.startswith('nativelink.client')] != [])"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

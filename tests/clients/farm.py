@@ -16,32 +16,29 @@ from nativelink.testing.execution import ExecutionClient
 from tests.clients.programs import running, wait_until_ready
 from tests.execution.farm import Json, Ports, farm_config, worker_config
 
-__all__ = ["FarmProcesses", "WorkerProcess", "open_processes"]
+__all__ = ["FarmProcesses", "Program", "open_processes"]
 
 _NATIVELINK = Path(sys.executable).with_name("nativelink")
 
 
-class WorkerProcess:
-    """One worker; it may be killed and started again.
+class Program:
+    """Our program with a configuration; it may be killed and started again.
 
     Args:
-        folder: its own.
-        ports: of the farm.
-        name: what its id begins with.
-        worker: fields of its configuration.
+        folder: takes the configuration and the log.
+        config: what it runs.
         lifetimes: whoever leaves them ends it.
+
+    Attributes:
+        process: the one that runs now.
+        log: what all of them say.
     """
 
-    def __init__(
-        self, folder: Path, ports: Ports, name: str, worker: Json, lifetimes: ExitStack
-    ) -> None:
-        folder.mkdir(parents=True)
-        self.name = name
+    def __init__(self, folder: Path, config: Json, lifetimes: ExitStack) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
-        self._file = folder / "worker.json5"
-        self._file.write_text(
-            json.dumps(worker_config(folder, ports, name=name, worker=worker), indent=2)
-        )
+        self._file = folder / "config.json5"
+        self._file.write_text(json.dumps(config, indent=2))
         self._lifetimes = lifetimes
         self.start()
 
@@ -67,22 +64,30 @@ class FarmProcesses:
 
     Attributes:
         ports: where clients and workers connect.
-        log: what the scheduler's process says.
+        server: cache and scheduler.
     """
 
-    def __init__(self, folder: Path, ports: Ports, log: Path, lifetimes: ExitStack) -> None:
+    def __init__(self, folder: Path, ports: Ports, server: Program, lifetimes: ExitStack) -> None:
         self.ports = ports
-        self.log = log
+        self.server = server
         self._folder = folder
         self._lifetimes = lifetimes
 
-    def add_worker(self, name: str, **worker: Any) -> WorkerProcess:
+    def add_worker(self, name: str, **worker: Any) -> Program:
         """Start a worker."""
-        return WorkerProcess(self._folder / name, self.ports, name, worker, self._lifetimes)
+        folder = self._folder / name
+        config = worker_config(folder, self.ports, name=name, worker=worker)
+        return Program(folder, config, self._lifetimes)
 
     def client(self) -> ExecutionClient:
         """A client; use it as a context manager."""
         return ExecutionClient(f"127.0.0.1:{self.ports.public}", instance="main")
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server answers."""
+        wait_until_ready(
+            f"127.0.0.1:{self.ports.public}", self.server.log, process=self.server.process
+        )
 
 
 @contextmanager
@@ -90,15 +95,9 @@ def open_processes(
     folder: Path, *, worker: Json | None = None, scheduler: Json | None = None
 ) -> Iterator[FarmProcesses]:
     """Start cache and scheduler, with a worker in the same process if `worker` is given."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ports, file, log = Ports.free(), folder / "farm.json5", folder / "log"
-    file.write_text(
-        json.dumps(farm_config(folder, ports, worker=worker, scheduler=scheduler), indent=2)
-    )
-    environment = {"HOME": os.environ.get("HOME", "/")}
-    with (
-        running([_NATIVELINK, file], log, environment=environment) as process,
-        ExitStack() as lifetimes,
-    ):
-        wait_until_ready(f"127.0.0.1:{ports.public}", log, process=process)
-        yield FarmProcesses(folder, ports, log, lifetimes)
+    ports = Ports.free()
+    config = farm_config(folder, ports, worker=worker, scheduler=scheduler)
+    with ExitStack() as lifetimes:
+        farm = FarmProcesses(folder, ports, Program(folder, config, lifetimes), lifetimes)
+        farm.wait_until_ready()
+        yield farm

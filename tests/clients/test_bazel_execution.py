@@ -12,7 +12,7 @@ import pytest
 from tests.clients.bazel import Bazel, Build
 from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
 from tests.clients.conftest import debian_bazel
-from tests.clients.farm import FarmProcesses, WorkerProcess, open_processes
+from tests.clients.farm import FarmProcesses, Program, open_processes
 from tests.clients.programs import CLIENT_TESTS
 from tests.clients.workspace import make_workspace
 from tests.execution.gate import Gate, wait_for
@@ -220,8 +220,8 @@ def test_an_interrupted_build_goes_on_where_it_was(
 
 def kill_now_and_then(
     farm: FarmProcesses,
-    victims: list[WorkerProcess],
-    leaver: WorkerProcess,
+    victims: list[Program],
+    leaver: Program,
     build: subprocess.Popen[bytes],
 ) -> int:
     """While the build goes on, kill one worker after the other; how often that was.

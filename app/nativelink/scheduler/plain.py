@@ -88,9 +88,9 @@ def _read(kind: Any, plain: Any) -> Any:
             return tuple([_read(arguments[0], each) for each in plain])
         return tuple([_read(each, found) for each, found in zip(arguments, plain, strict=True)])
     if dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
-        make: Any = kind
-        return make(**{name: _read(hints[name], found) for name, found in plain.items()})
+        record: Any = kind
+        hints = _hints(record)
+        return record(**{name: _read(hints[name], found) for name, found in plain.items()})
     if kind is bytes:
         return base64.b85decode(plain)
     if isinstance(kind, type) and issubclass(kind, tuple):

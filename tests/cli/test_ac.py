@@ -81,5 +81,7 @@ def test_programs_get_all_of_it(nativelink: CommandLine, result: pb.ActionResult
 def test_a_result_that_is_not_there_is_said_to_be_none(nativelink: CommandLine):
     digest = digest_of(b"another action")
     assert nativelink("ac", "get", text_of(digest)) == (
-        2, "", f"nativelink: the action cache has no result of {digest.hash}-14\n",
-    )  # fmt: skip
+        2,
+        "",
+        f"nativelink: the action cache has no result of {digest.hash}-14 (instance 'main')\n",
+    )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,7 @@ outputs    out/main.o
 
 # from the root of the inputs
 cd src &&
+mkdir -p out &&
 env -i \\
   PATH=/bin:/usr/bin \\
   EMPTY= \\
@@ -77,7 +79,9 @@ inputs  4 files, 2 directories, 1 symlink, 52 bytes
     )
 
 
-def test_the_script_runs_the_command_whatever_is_in_it(nativelink: CommandLine, blobs: Blobs):
+def test_the_script_runs_the_command_whatever_is_in_it(
+    nativelink: CommandLine, blobs: Blobs, tmp_path: Path
+):
     arguments = [
         "a b",
         "'",
@@ -102,7 +106,8 @@ def test_the_script_runs_the_command_whatever_is_in_it(nativelink: CommandLine, 
     )
     script = json.loads(nativelink("action", "show", "--json", action).out)["script"]
     assert "\x1b" not in script
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "out").is_dir()
     assert ran.stdout.decode().split("\0") == [*arguments, "$V", "end", ""]
 
 

@@ -106,7 +106,9 @@ def test_a_long_list_is_cut_for_people_and_fetched_in_pages(scheduled: Scheduled
 
 
 def test_no_operations_are_said_to_be_none(scheduled: Scheduled):
-    assert scheduled.nativelink("ops", "list") == (0, "no operations\n", "")
+    assert scheduled.nativelink("ops", "list") == (
+        0, "no operations of instance 'main'; --instance asks for another\n", "",
+    )  # fmt: skip
     assert scheduled.nativelink("ops", "list", "--json") == (0, "[]\n", "")
 
 

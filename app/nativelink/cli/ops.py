@@ -68,7 +68,9 @@ async def list_(
         session.screen.show_json([document_of(view) for view in views])
         return
     if not views:
-        session.screen.line("no operations")
+        session.screen.line(
+            f"no operations of instance {session.options.instance!r}; --instance asks for another"
+        )
         return
     now = SystemClock().time()
     columns = [

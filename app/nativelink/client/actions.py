@@ -63,6 +63,10 @@ class Description:
         lines: list[str] = []
         if self.command.working_directory:
             lines.append(f"cd {shell_quoted(self.command.working_directory)} &&")
+        # Who runs actions makes these before (REAPI v2.1, Command.output_paths).
+        parents = {path.rpartition("/")[0] for path in output_paths(self.command)} - {""}
+        if parents:
+            lines.append(f"mkdir -p {' '.join(map(shell_quoted, sorted(parents)))} &&")
         # The environment is exactly the one that the action names.
         lines.append("env -i \\")
         lines += [

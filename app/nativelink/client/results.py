@@ -32,7 +32,8 @@ async def get_result(remote: Remote, action: Digest) -> pb.ActionResult:
     except NativeLinkError as error:
         if error.code is Code.NOT_FOUND:
             raise NativeLinkError(
-                Code.NOT_FOUND, f"the action cache has no result of {action}"
+                Code.NOT_FOUND,
+                f"the action cache has no result of {action} (instance {remote.instance_name!r})",
             ) from error
         raise
 

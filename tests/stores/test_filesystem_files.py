@@ -9,16 +9,16 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nativelink.core.digest import EMPTY_DIGESTS, Digest
+from nativelink.core.digest import EMPTY_DIGESTS, Digest, DigestFunction
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
-from nativelink.stores import filesystem_files, filesystem_scan
+from nativelink.stores import filesystem_executables, filesystem_files, filesystem_scan
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.local_files import LeasedFile
@@ -192,14 +192,14 @@ async def test_an_executable_wanted_by_many_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = 0
-    copy_bytes = filesystem_files._copy_bytes
+    copy_bytes = filesystem_executables._copy_bytes
 
     def counted(source: int, target: int) -> None:
         nonlocal copies
         copies += 1
         copy_bytes(source, target)
 
-    monkeypatch.setattr(filesystem_files, "_copy_bytes", counted)
+    monkeypatch.setattr(filesystem_executables, "_copy_bytes", counted)
     async with opened(tmp_path) as store:
         await write_bytes(store, PROGRAM, PROGRAM_DATA)
         file = await lease(store, PROGRAM)
@@ -255,7 +255,7 @@ async def test_a_failed_copy_leaves_nothing_and_can_be_tried_again(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(filesystem_files, "_copy_bytes", full)
+            patch.setattr(filesystem_executables, "_copy_bytes", full)
             with pytest.raises(NativeLinkError) as caught:
                 await store.files.executables([file])
         assert caught.value.code is Code.RESOURCE_EXHAUSTED
@@ -264,12 +264,42 @@ async def test_a_failed_copy_leaves_nothing_and_can_be_tried_again(
         assert executable(store, file).read_bytes() == PROGRAM_DATA
 
 
+async def test_a_cancelled_copy_leaves_nothing_and_another_one_makes_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await write_bytes(store, PROGRAM, PROGRAM_DATA)
+        file = await lease(store, PROGRAM)
+
+        async def impatient() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await store.files.executables([file])
+
+        await run_all([impatient(), store.files.executables([file])])
+        assert executable(store, file).read_bytes() == PROGRAM_DATA
+        names = [path.name for path in store.files.executable_directory.iterdir()]
+        assert names == [str(PROGRAM)]
+
+
+async def test_files_that_are_not_what_their_digest_says_are_given_up(tmp_path: Path) -> None:
+    blake = DigestFunction.BLAKE3.digest_of(ONE_DATA)
+    async with opened(tmp_path) as store:
+        for key, data in ((ONE, ONE_DATA), (TWO, TWO_DATA), (blake, ONE_DATA)):
+            await write_bytes(store, key, data)
+        paths = [store.files.directory / str(key) for key in (ONE, TWO, blake)]
+        inodes = [path.stat().st_ino for path in paths]
+        assert await store.files.recheck(inodes) == []
+        overwrite_as_it_was(paths[1])
+        assert await store.files.recheck(inodes[:1]) == []
+        assert await store.files.recheck(inodes) == [TWO]
+        assert await store.has([ONE, TWO, blake]) == [3, None, 3]
+
+
 async def test_an_executable_is_not_given_while_a_forked_process_has_it_open_for_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process about to execute its program has a copy of every descriptor until it does."""
     copies: list[int] = []
-    copy_bytes = filesystem_files._copy_bytes
+    copy_bytes = filesystem_executables._copy_bytes
 
     def copy_and_fork(source: int, target: int) -> None:
         copy_bytes(source, target)
@@ -283,8 +313,8 @@ async def test_an_executable_is_not_given_while_a_forked_process_has_it_open_for
         if looks == 3:
             os.close(copies.pop())
 
-    monkeypatch.setattr(filesystem_files, "_copy_bytes", copy_and_fork)
-    monkeypatch.setattr(filesystem_files, "_pause", look)
+    monkeypatch.setattr(filesystem_executables, "_copy_bytes", copy_and_fork)
+    monkeypatch.setattr(filesystem_executables, "_pause", look)
     async with opened(tmp_path) as store:
         await write_bytes(store, PROGRAM, PROGRAM_DATA)
         file = await lease(store, PROGRAM)

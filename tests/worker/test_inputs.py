@@ -414,6 +414,37 @@ async def test_an_action_may_replace_its_input(farm: Farm, script: str) -> None:
     assert await has_one(farm.fast, blob(b"input")) == 5
 
 
+@pytest.mark.parametrize("script", ATTACKS.values(), ids=ATTACKS.keys())
+async def test_what_an_action_did_before_the_worker_was_killed_is_found_at_the_next_start(
+    tmp_path: Path, script: str
+) -> None:
+    tree: Tree = {"sub": {"input": b"input", "intact": b"other"}}
+    (tmp_path / "work").mkdir()
+    async with opened(tmp_path) as farm:
+        await farm.stage(tree, "work/killed")
+        await farm.stage(tree, "work/killed too")
+    run(script, tmp_path / "work" / "killed" / "sub")
+    async with opened(tmp_path) as farm:
+        await farm.stager.recover(tmp_path / "work")
+        assert names(tmp_path / "work") == []
+        assert await farm.fast.has([blob(b"input"), blob(b"other")]) == [None, 5]
+        farm.backend.blobs[blob(b"input")] = b"input"
+        assert await read_bytes(farm.cas, blob(b"input")) == b"input"
+
+
+async def test_nothing_is_given_up_after_a_worker_was_killed_if_nothing_was_changed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "work").mkdir()
+    async with opened(tmp_path) as farm:
+        await farm.stage(TREE, "work/killed")
+        kept = set(names(tmp_path / "content" / "d"))
+    async with opened(tmp_path) as farm:
+        await farm.stager.recover(tmp_path / "work")
+        assert set(names(tmp_path / "content" / "d")) == kept
+        assert names(tmp_path / "work") == []
+
+
 async def test_whatever_an_action_leaves_is_removed(farm: Farm) -> None:
     staged = await farm.stage(TREE)
     root = farm.root / "action"

@@ -168,8 +168,7 @@ async def _executor(
         max_concurrent_fetches=64 if cache is None else cache.max_concurrent_fetches,
         cache=await _directory_cache(spec, hands, work_directory),
     )
-    for left in await lane.run(lambda: list(work_directory.iterdir())):
-        await stager.remove(left)
+    await stager.recover(work_directory)
     namespaces = _namespaces(spec, tiers, work_directory, stores.leaves)
     for hidden in () if namespaces is None else namespaces.hidden:
         # What is made later would be in sight.

@@ -11,32 +11,26 @@ leased first, and `changed` looks again. The time of the last status change woul
 every link changes it; the time of modification, which every write sets, is compared instead, and
 size, mode and owner (docs/adr/0011-inputs-are-links.md).
 
-An executable needs the mode 0555, which is the inode's and not the name's: its second file,
-`{content_path}.exec/d/{hash}-{size}` as in NativeLink v1.6.6, is made when it is wanted first and
-removed with the blob. They are not what the store keeps, so the directory is emptied at the start.
+An executable needs the mode 0555, which is the inode's and not the name's: it is a second file
+(`filesystem_executables`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import logging
 import os
 import stat
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-from nativelink.core.digest import Digest, StoreKey, is_empty
-from nativelink.core.eager import run_all
-from nativelink.core.errors import failed_precondition, unavailable
+from nativelink.core.digest import Digest, DigestFunction, StoreKey, is_empty
 from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.eviction import EvictingMap
-from nativelink.stores.filesystem_layout import CONTENT_MODE, Layout
+from nativelink.stores.filesystem_executables import Executables, stamp_of
+from nativelink.stores.filesystem_layout import CONTENT_MODE, Layout, parse_digest_name
 from nativelink.stores.group_commit import WrittenFile
 from nativelink.stores.local_files import LeasedFile
 
@@ -44,22 +38,11 @@ __all__ = ["FilesystemFiles", "Keeper"]
 
 log = logging.getLogger(__name__)
 
-EXECUTABLE_MODE: Final = 0o555
-
 #: Records of files that nobody leases now, kept so that they need not be looked at again: 10 MiB.
 _MAX_RECORDS: Final = 1 << 15
 #: Files looked at, 1.5 us each, before others get their turn.
 _SLICE: Final = 256
-_COPY_BYTES: Final = 1 << 30
-_FICLONE: Final = 0x40049409
-#: How often, and how long apart, it is looked whether a file is still open for writing.
-_WRITER_LOOKS: Final = 1000
-_WRITER_PAUSE_S: Final = 0.001
-_pause = time.sleep
-#: What the filesystem says of a directory that cannot be used at all.
-_UNUSABLE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
-)
+_PIECE_BYTES: Final = 1 << 20
 
 
 class Keeper(Protocol):
@@ -136,14 +119,9 @@ class FilesystemFiles:
         self._lane = lane
         #: The attached records by blob, leased or not.
         self.records: dict[StoreKey, _Record] = {}
-        #: How the executable files looked when they were made, and what they are made by.
-        self._made: dict[StoreKey, int] = {}
-        self._making: dict[StoreKey, asyncio.Future[None]] = {}
-        self._numbers = count()
         self.directory = layout.content_path / "d"
-        root = layout.content_path
-        self.executable_directory = root.with_name(f"{root.name}.exec") / "d"
-        self._executables = -1
+        self._executables = Executables(layout, lane=lane, is_wanted=self._is_leased)
+        self.executable_directory = self._executables.directory
         self._device = -1
 
     @property
@@ -155,20 +133,11 @@ class FilesystemFiles:
     def open(self) -> None:
         """Remove the executables of an earlier process."""
         self._device = os.fstat(self._layout.digests).st_dev
-        try:
-            for entry in os.scandir(self.executable_directory):
-                Path(entry.path).unlink()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            # Most stores have no executables; those that need them will be told.
-            log.warning("cannot empty %s: %s", self.executable_directory, error)
+        self._executables.empty()
 
     def close(self) -> None:
-        """Close the directory."""
-        if self._executables >= 0:
-            os.close(self._executables)
-            self._executables = -1
+        """Close what is open."""
+        self._executables.close()
 
     def removed(self, key: StoreKey) -> None:
         """The blob left the map, and all leases of it with that; its file goes next."""
@@ -177,7 +146,7 @@ class FilesystemFiles:
             if record.leases:
                 self._inspect(record)
             record.is_attached = False
-        self._remove_executable(key)
+        self._executables.remove(key)
 
     def replacing(self, key: StoreKey) -> None:
         """Another inode is about to get the blob's name."""
@@ -187,7 +156,7 @@ class FilesystemFiles:
                 self._inspect(record)
                 self._map.release(key, self._now())
             record.is_attached = False
-            self._remove_executable(key)
+            self._executables.remove(key)
 
     def is_sound(self, key: StoreKey) -> bool:
         """Whether a blob is not one that somebody wrote to; if it is, it leaves the store."""
@@ -225,9 +194,7 @@ class FilesystemFiles:
                 del self.records[key]
 
     async def executables(self, files: Sequence[LeasedFile]) -> None:
-        wanted = dict.fromkeys(file.key for file in files if file.key not in self._made)
-        if wanted:
-            await run_all(map(self._make_executable, wanted))
+        await self._executables.make(file.key for file in files)
 
     async def changed(self, files: Sequence[LeasedFile]) -> list[LeasedFile]:
         found: list[LeasedFile] = []
@@ -240,6 +207,22 @@ class FilesystemFiles:
             if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
         return found
+
+    async def recheck(self, inodes: Collection[int]) -> list[Digest]:
+        try:
+            wrong = await self._lane.run(partial(_wrong_files, self.directory, frozenset(inodes)))
+        except OSError as error:
+            raise disk_error(error, f"checking files in {self.directory}") from error
+        # The start-up scan may not have come to them.
+        await self._keeper.look_up(wrong)
+        for key in wrong:
+            log.warning(
+                "%s was an input of an action when this machine's worker died, and is not what "
+                "its digest says: it is removed from the store",
+                key,
+            )
+            self._keeper.lose(key)
+        return wrong
 
     async def adopt(self, key: Digest, path: Path) -> bool:
         if is_empty(key) or self._keeper.is_too_large(key.size_bytes):
@@ -267,7 +250,7 @@ class FilesystemFiles:
             if is_empty(key) or self._map.peek(key, self._now()) is None:
                 return None
             name = f"{key.hash}-{key.size_bytes}"
-            stamp = _stamp(name, self._layout.digests)
+            stamp = stamp_of(name, self._layout.digests)
             if stamp is None:
                 self._keeper.lose(key)
                 return None
@@ -277,15 +260,18 @@ class FilesystemFiles:
         record.leases += 1
         return record
 
+    def _is_leased(self, key: StoreKey) -> bool:
+        record = self.records.get(key)
+        return record is not None and record.leases > 0
+
     # What somebody wrote to.
 
     def _inspect(self, record: _Record) -> bool:
         """Whether a leased inode is as it was; of a detached one, whether it was when it left."""
         if record.is_attached and not record.is_damaged:
-            made = self._made.get(record.key)
-            record.is_damaged = _stamp(record.name, self._layout.digests) != record.stamp or (
-                made is not None and _stamp(record.name, self._executables) != made
-            )
+            record.is_damaged = stamp_of(
+                record.name, self._layout.digests
+            ) != record.stamp or not self._executables.is_sound(record.key)
         return not record.is_damaged
 
     def _quarantine(self, record: _Record) -> None:
@@ -295,83 +281,6 @@ class FilesystemFiles:
             record.key,
         )
         self._keeper.lose(record.key)
-
-    # Executables.
-
-    async def _make_executable(self, key: Digest) -> None:
-        while key not in self._made:
-            making = self._making.get(key)
-            if making is not None:
-                await asyncio.shield(making)
-                continue
-            making = self._making[key] = asyncio.get_running_loop().create_future()
-            try:
-                await self._copy_executable(key)
-            finally:
-                del self._making[key]
-                making.set_result(None)
-
-    async def _copy_executable(self, key: Digest) -> None:
-        name = f"{key.hash}-{key.size_bytes}"
-        temp = f"{name}.{next(self._numbers)}.tmp"
-        try:
-            if self._executables < 0:
-                self._open_executables()
-            stamp = await self._lane.run(partial(self._copy, name, temp))
-            record = self.records.get(key)
-            if record is None or not record.leases:
-                _unlink(temp, self._executables)
-                raise FileNotFoundError(name)
-            os.rename(temp, name, src_dir_fd=self._executables, dst_dir_fd=self._executables)
-        except FileNotFoundError as error:
-            raise unavailable(f"{key} left the store while it was copied") from error
-        except OSError as error:
-            what = f"making {key} executable in {self.executable_directory}"
-            if error.errno in _UNUSABLE:
-                raise failed_precondition(
-                    f"{what}: {error.strerror}; the worker needs this directory, beside the "
-                    "content_path of its CAS, to be writable"
-                ) from error
-            raise disk_error(error, what) from error
-        self._made[key] = stamp
-
-    def _open_executables(self) -> None:
-        self.executable_directory.mkdir(parents=True, exist_ok=True)
-        self._executables = os.open(self.executable_directory, os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def _copy(self, name: str, temp: str) -> int:
-        """Copy a file so that it can be executed, in the lane; returns its stamp."""
-        source = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._layout.digests)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            target = os.open(temp, flags, 0o700, dir_fd=self._executables)
-            try:
-                _copy_bytes(source, target)
-                os.fchmod(target, EXECUTABLE_MODE)
-            finally:
-                os.close(target)
-            _wait_for_writers(temp, self._executables)
-            stamp = _stamp(temp, self._executables)
-        except BaseException:
-            _unlink(temp, self._executables)
-            raise
-        finally:
-            os.close(source)
-        if stamp is None:
-            raise FileNotFoundError(temp)
-        return stamp
-
-    def _remove_executable(self, key: StoreKey) -> None:
-        """Remove a blob's executable file, if there is one; its name is free at once."""
-        if self._made.pop(key, None) is None:
-            return
-        temp = f"{key}.{next(self._numbers)}.tmp"
-        try:
-            os.rename(str(key), temp, src_dir_fd=self._executables, dst_dir_fd=self._executables)
-        except OSError as error:
-            log.warning("cannot remove the executable %s: %s", key, error)
-        else:
-            self._lane.submit(partial(_unlink, temp, self._executables))
 
     # Adoption.
 
@@ -410,60 +319,24 @@ class FilesystemFiles:
         return name
 
 
-def _stamp(name: str, directory: int) -> int | None:
-    """What a write to a file changes, in one number; None if the file is gone."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return hash(
-        (
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
-        )
-    )
+def _wrong_files(directory: Path, inodes: frozenset[int]) -> list[Digest]:
+    """Those of a directory's files with these inode numbers that have not the digest they claim."""
+    wrong: list[Digest] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.inode() not in inodes:
+                continue
+            key = parse_digest_name(entry.name)
+            if key is not None and not _has_digest(entry.path, key):
+                wrong.append(key)
+    return wrong
 
 
-def _copy_bytes(source: int, target: int) -> None:
-    """Copy a file into an empty one; on filesystems that share blocks without writing them."""
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        pass
-    else:
-        return
-    while os.sendfile(target, source, None, _COPY_BYTES):
-        pass
-
-
-def _wait_for_writers(name: str, directory: int) -> None:
-    """Wait until nobody has a file open for writing; executing it would fail with ETXTBSY.
-
-    We have closed it, but a process that another thread was about to start at that moment has a
-    copy of every descriptor until it executes its program.
-    """
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        for _ in range(_WRITER_LOOKS):
-            try:
-                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            except BlockingIOError:
-                _pause(_WRITER_PAUSE_S)
-            except OSError:
-                return  # No leases on this filesystem.
-            else:
-                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-                return
-    finally:
-        os.close(fd)
-
-
-def _unlink(name: str, directory: int) -> None:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
+def _has_digest(path: str, key: Digest) -> bool:
+    """Whether a file has a digest by any function: nothing says by which one it was stored."""
+    hashers = [function.new() for function in DigestFunction]
+    with Path(path).open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE_BYTES):
+            for hasher in hashers:
+                hasher.update(piece)
+    return any(hasher.hexdigest() == key.hash for hasher in hashers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -77,6 +77,19 @@ class LocalFiles(Protocol):
         They leave the store, so that nobody reads them again, and everybody who has leased one
         gets it in this list, whenever he asks. Bytes are not compared, but what a write changes:
         inode, size, time of modification, mode and owner.
+        """
+        ...
+
+    async def recheck(self, inodes: Collection[int]) -> list[Digest]:
+        """Read files, by inode number, and give up those that are not what their digest says.
+
+        For files that actions of an earlier process had, which nobody looked at when it died.
+
+        Returns:
+            The blobs that were given up.
+
+        Raises:
+            NativeLinkError: the disk failed.
         """
         ...
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Container, Iterable, Sequence
+import stat
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -132,6 +133,7 @@ class InputStager:
             cas, files, lane=lane, max_concurrent_fetches=max_concurrent_fetches
         )
         self._cache = cache
+        self._lane = lane
         #: In the order in which they were noticed.
         self._copied: dict[Digest, None] = {}
         #: What is shown, by the directory that holds it.
@@ -150,7 +152,8 @@ class InputStager:
         """
         tree = await self._trees.fetch(root)
         needed = list(directories)
-        if self._cache is None:
+        if self._cache is None or not tree.file_digests():
+            # Where there are no files none are shared.
             return await self._link(tree, into, needed, copied=self._copied)
         if await self._show(self._cache, tree, into, needed):
             # Nothing is shared, so nothing is leased. The tree is in use until `remove`.
@@ -247,6 +250,26 @@ class InputStager:
         self._shown[into.parent] = (into, kept)
         return True
 
+    async def recover(self, work_directory: Path) -> None:
+        """Clean up after an earlier process, which may have died while actions ran.
+
+        Nobody has looked at what those actions did to their inputs, so the files are read again.
+
+        Raises:
+            NativeLinkError: the disk failed.
+        """
+        try:
+            left = await self._lane.run(lambda: list(work_directory.iterdir()))
+            inodes = await self._lane.run(
+                lambda: {inode for each in left for inode in _linked_inodes(each)}
+            )
+        except OSError as error:
+            raise disk_error(error, f"cannot look into {work_directory}") from error
+        if inodes:
+            await self._files.recheck(inodes)
+        for each in left:
+            await self.remove(each)
+
     def backing(self, path: Path) -> Path:
         """Where a file below a staged directory really is, for who wants to move it away."""
         if self._shown:
@@ -270,3 +293,20 @@ class InputStager:
         finally:
             if shown is not None and self._cache is not None:
                 await self._cache.release(shown[1])
+
+
+def _linked_inodes(path: Path) -> Iterator[int]:
+    """Inode numbers of the files below a directory that have other names; mounts are passed by."""
+    try:
+        device = path.lstat().st_dev
+        entries = list(os.scandir(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        status = entry.stat(follow_symlinks=False)
+        if status.st_dev != device:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _linked_inodes(Path(entry.path))
+        elif stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            yield status.st_ino

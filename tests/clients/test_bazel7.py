@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,15 @@ import pytest
 
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
+from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
+from tests.clients.farm import FarmProcesses, open_processes
 from tests.clients.programs import CLIENT_TESTS, ROOT
 from tests.clients.server import RunningServer
 from tests.clients.test_bazel import assert_all_hits, flags, secure_flags
+from tests.clients.test_bazel_execution import flags as execution_flags
+from tests.clients.test_bazel_execution import where
 from tests.clients.workspace import MINIMUM_ACTIONS, make_workspace
+from tests.execution.gate import Gate
 
 pytestmark = [
     *CLIENT_TESTS,
@@ -23,16 +29,22 @@ pytestmark = [
 #: Without modules, so that nothing is to be fetched.
 OFFLINE = ["--noenable_bzlmod", "--enable_workspace"]
 #: Debian's build of it does not find a local output with an accent in its name.
-EVERYTHING = ["//...", "-//:odd"]
+EVERYTHING = ["//...", "-//:odd", "-//checks/..."]
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate7") / "files")
 
 
 @pytest.fixture(scope="module")
 def bazel7(
-    tmp_path_factory: pytest.TempPathFactory, sources: Path, certificates: Certificates
+    tmp_path_factory: pytest.TempPathFactory, sources: Path, certificates: Certificates, gate: Gate
 ) -> Iterator[Bazel]:
     """A Bazel that sees one folder of this machine, under the same path."""
     shared = tmp_path_factory.mktemp("bazel7")
     workspace = make_workspace(shared / "program", sources, salt="7")
+    add_checks(workspace, gate)
     for file in certificates.authority.parent.iterdir():
         (shared / file.name).write_bytes(file.read_bytes())
     wrapper = shared / "bazel7"
@@ -42,7 +54,14 @@ def bazel7(
         "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
         "--host_jvm_args=-Djava.library.path=/opt/jni",
     ]
-    seven = Bazel(wrapper, workspace, shared / "root", "seven", startup=startup, flags=OFFLINE)
+    seven = Bazel(
+        wrapper,
+        workspace,
+        shared / "root",
+        "seven",
+        startup=startup,
+        flags=[*OFFLINE, coverage_flag(workspace)],
+    )
     yield seven
     seven.stop()
 
@@ -113,3 +132,76 @@ def test_bazel_7_over_mutual_tls(
     )
 
     assert_all_hits(warm, cold)
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcesses]:
+    worker = {"max_inflight_tasks": 4}
+    with open_processes(tmp_path_factory.mktemp("farm7"), worker=worker) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def executed(farm: FarmProcesses, bazel7: Bazel) -> Build:
+    """Everything built and tested on workers, accents included."""
+    bazel7.clean()
+    return bazel7.build(*execution_flags(farm), targets=["//..."], command="test", log=True)
+
+
+def test_bazel_7_executes_on_workers(farm: FarmProcesses, bazel7: Bazel, executed: Build) -> None:
+    assert set(where(executed)) == {"remote"}, where(executed)
+    assert f"Executed {TESTS} out of {TESTS} tests: {TESTS} tests pass" in executed.output
+    assert bazel7.file("tree/d/link.sh").is_symlink()
+
+
+def test_bazel_7_gets_from_the_cache_what_workers_made(
+    farm: FarmProcesses, bazel7: Bazel, executed: Build
+) -> None:
+    bazel7.clean()
+
+    warm = bazel7.build(*execution_flags(farm), targets=["//..."], command="test", log=True)
+
+    assert set(where(warm)) == {"remote cache hit"}, where(warm)
+    assert warm.outputs() == executed.outputs()
+
+
+def test_bazel_7_hears_why_an_action_failed(
+    farm: FarmProcesses, bazel7: Bazel, executed: Build
+) -> None:
+    build = bazel7.build(*execution_flags(farm), targets=["//checks:broken"], ok=False)
+
+    assert build.code == 1
+    assert "what went wrong" in build.output
+
+
+def test_bazel_7_reports_a_test_that_hangs_as_timeout_with_its_log(
+    farm: FarmProcesses, bazel7: Bazel, executed: Build
+) -> None:
+    build = bazel7.build(
+        *execution_flags(farm),
+        "--test_timeout=2",
+        "--test_output=errors",
+        targets=["//checks:hangs"],
+        command="test",
+        ok=False,
+    )
+
+    assert build.code == 3
+    assert "TIMEOUT" in build.output
+    assert "before the hang" in build.output
+
+
+def test_bazel_7_resumes_an_interrupted_build(
+    farm: FarmProcesses, bazel7: Bazel, executed: Build, gate: Gate, tmp_path: Path
+) -> None:
+    targets = [f"//checks:gated{number}" for number in range(GATED)]
+    with bazel7.start(*execution_flags(farm), targets=targets, log=tmp_path / "log") as build:
+        gate.wait(GATED)
+        build.send_signal(signal.SIGINT)
+        assert build.wait(60) == 8, (tmp_path / "log").read_text()
+    gate.open()
+
+    resumed = bazel7.build(*execution_flags(farm), targets=targets, log=True)
+
+    assert set(where(resumed)) <= {"remote", "remote cache hit"}
+    assert len(gate.arrived) == GATED

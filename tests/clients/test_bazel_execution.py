@@ -13,7 +13,7 @@ from tests.clients.bazel import Bazel, Build
 from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
 from tests.clients.conftest import debian_bazel
 from tests.clients.farm import FarmProcesses, Program, open_processes
-from tests.clients.programs import CLIENT_TESTS
+from tests.clients.programs import CLIENT_TESTS, program
 from tests.clients.workspace import make_workspace
 from tests.execution.gate import Gate, wait_for
 
@@ -216,6 +216,31 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert len(resumed.spawns) == GATED
     # The executions that were under way were joined, not begun again.
     assert len(gate.arrived) == GATED
+
+
+@pytest.fixture(scope="module")
+def old_remote_bazel(program_sources: Path, user_root: Path) -> Iterator[Bazel]:
+    path = program("bazel2/bazel", tool="bazel2")
+    old = Bazel(path, program_sources, user_root, "old-remote", startup=["--nosystem_rc"])
+    yield old
+    old.stop()
+
+
+def test_bazel_2_builds_on_workers_and_then_from_the_cache(
+    tmp_path: Path, cold: Build, old_remote_bazel: Bazel
+) -> None:
+    # A farm of its own: what the newer Bazel left would be hits.
+    with open_processes(tmp_path / "farm", worker={"max_inflight_tasks": 4}) as farm:
+        first = old_remote_bazel.build(*flags(farm), targets=["//:all"], log=True)
+        broken = old_remote_bazel.build(*flags(farm), targets=["//checks:broken"], ok=False)
+        old_remote_bazel.clean()
+        second = old_remote_bazel.build(*flags(farm), targets=["//:all"], log=True)
+
+    assert set(where(first)) == {"remote"}, where(first)
+    assert {path: cold.outputs()[path] for path in first.outputs()} == first.outputs()
+    assert broken.code == 1
+    assert "what went wrong" in broken.output
+    assert set(where(second)) == {"remote cache hit"}, where(second)
 
 
 def kill_now_and_then(

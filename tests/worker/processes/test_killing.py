@@ -67,6 +67,7 @@ async def test_nothing_outlives_an_action_that_is_cancelled(
         assert is_gone(pid)
 
 
+@pytest.mark.slow
 async def test_nothing_outlives_the_time_limit(launcher: ProcessLauncher, yard: Yard) -> None:
     script = "; ".join(f"({survivor})" for survivor in SURVIVORS.values())
     async with running(launcher, yard, f"{script}; exec sleep 1000", timeout_s=1) as action:

@@ -19,7 +19,7 @@ from nativelink.worker.processes import frames
 from nativelink.worker.processes.sandbox import Sandbox
 from nativelink.worker.processes.slot import Slot
 from nativelink.worker.processes.system import become_subreaper, die_with_parent
-from nativelink.worker.processes.tree import Tree, children, wait_for
+from nativelink.worker.processes.tree import Tree, children, end, wait_for
 
 __all__ = ["Settings", "main"]
 
@@ -232,7 +232,7 @@ class _Nursery:
         until = monotonic() + _STRAYS_S
         while strays := [pid for pid in children(os.getpid()) if pid not in self._slots]:
             for pid in strays:
-                os.kill(pid, signal.SIGKILL)
+                end(pid)
             for pid in strays:
                 wait_for(pid, _STRAYS_S)
                 os.waitpid(pid, os.WNOHANG)

@@ -11,7 +11,7 @@ import signal
 from resource import struct_rusage
 from time import monotonic
 
-__all__ = ["Tree", "children", "wait_for"]
+__all__ = ["Tree", "children", "end", "wait_for"]
 
 _PAGE_KB = os.sysconf("SC_PAGESIZE") // 1024
 #: Seconds between two looks at processes that were killed and are not gone yet.
@@ -34,16 +34,6 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _parent(pid: int) -> int:
-    """The parent of a process; -1 if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The name is in parentheses and may contain anything, parentheses too.
-            return int(file.readall().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return -1
-
-
 def _resident_kb(pid: int) -> int:
     """Resident memory of a process, in KiB; 0 if it is gone."""
     try:
@@ -51,6 +41,15 @@ def _resident_kb(pid: int) -> int:
             return int(file.readall().split()[1]) * _PAGE_KB
     except (OSError, IndexError):
         return 0
+
+
+def end(pid: int) -> None:
+    """Kill a child of this process."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        # A program that became another user's; it ends by itself, or stays and is told.
+        pass
 
 
 def wait_for(pid: int, within_s: float) -> None:
@@ -134,42 +133,28 @@ class Tree:
         while self.reap():
             if monotonic() > until:
                 return self.members()
-            if self._alone:
-                try:
-                    os.kill(-1, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            else:
-                self._kill_members()
+            self._kill_once()
             if not self.reap():
                 break
             self._wait_for_one()
         return []
 
-    def _kill_members(self) -> None:
-        """Kill everyone that is seen in one pass.
+    def _kill_once(self) -> None:
+        """Kill all that can be killed now.
 
-        The pid of a child of ours cannot be used again before we wait for it. That of somebody
-        further down can, between reading and killing: so it is killed through a pidfd, if it still
-        has the parent it was found under.
+        Only children: the pid of one of ours cannot be used again before we wait for it, and those
+        further down become our children when their parents end. Forking takes a process much
+        longer than killing takes us, so there is an end to it.
         """
-        mine = children(os.getpid())
-        for pid in mine:
-            os.kill(pid, signal.SIGKILL)
-        below = [(child, pid) for pid in mine for child in children(pid)]
-        for pid, parent in below:
+        if self._alone:
             try:
-                handle = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if _parent(pid) == parent:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.kill(-1, signal.SIGKILL)
             except ProcessLookupError:
+                # Those that are left are zombies already.
                 pass
-            finally:
-                os.close(handle)
-            below += [(child, pid) for child in children(pid)]
+            return
+        for pid in children(os.getpid()):
+            end(pid)
 
     @staticmethod
     def _wait_for_one() -> None:

@@ -306,10 +306,11 @@ async def test_a_process_that_died_while_idle_is_replaced(bench: Bench) -> None:
     assert bench.workers.processes == 1
 
 
+@pytest.mark.slow
 async def test_the_time_limit_ends_the_process_and_what_it_started(bench: Bench) -> None:
     told = bench.yard.told
     launch = bench.action(f"spawn={told}", f"tell={told}", "write=so=far", "sleep=1000")
-    running = asyncio.ensure_future(bench.run(launch, timeout_s=0.5))
+    running = asyncio.ensure_future(bench.run(launch, timeout_s=3))
     pids = await bench.yard.pids(2)
     ended = await running
     assert (ended.timed_out, ended.exit_code, ended.signal) == (True, 137, 9)

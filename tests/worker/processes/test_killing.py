@@ -70,7 +70,7 @@ async def test_nothing_outlives_an_action_that_is_cancelled(
 @pytest.mark.slow
 async def test_nothing_outlives_the_time_limit(launcher: ProcessLauncher, yard: Yard) -> None:
     script = "; ".join(f"({survivor})" for survivor in SURVIVORS.values())
-    async with running(launcher, yard, f"{script}; exec sleep 1000", timeout_s=1) as action:
+    async with running(launcher, yard, f"{script}; exec sleep 1000", timeout_s=3) as action:
         pids = await yard.pids(len(SURVIVORS))
         assert (await action).timed_out
     assert all(map(is_gone, pids))

@@ -84,6 +84,23 @@ def test_who_reads_no_further_ends_the_command_quietly(asked: Farm, blobs: Blobs
         assert reading.stderr.read() == b""
 
 
+@pytest.mark.slow
+def test_an_answer_that_cannot_be_written_is_one_line(asked: Farm, blobs: Blobs):
+    digest = text_of(blobs.directory({"f": b"x"}))
+    where = ["--server", asked.url, "--instance", "main"]
+    for command in (["cas", "ls", digest], ["cas", "cat", digest], ["ops", "list", "--json"]):
+        with Path("/dev/full").open("wb") as full:
+            ran = subprocess.run(
+                [NATIVELINK, *command, *where],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert ran.returncode == 2
+        assert ran.stderr == "nativelink: standard output: No space left on device\n"
+
+
 def test_a_server_with_tls_and_client_certificates_is_asked(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ):

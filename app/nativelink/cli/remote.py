@@ -162,10 +162,13 @@ def _run(command: RemoteCommand, options: Options, values: dict[str, Any]) -> in
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
         # Python would complain about it once more when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
+        print(f"nativelink: standard output: {error.strerror}", file=sys.stderr)
+        return _FAILED
     return code or 0
 
 

@@ -23,7 +23,7 @@ from nativelink.stores.disk import disk_error
 __all__ = ["Uploaded", "upload"]
 
 #: Sent at the same time: each has an open file.
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 256
 _PIECE_BYTES: Final = 1 << 20
 
 

@@ -41,7 +41,7 @@ from nativelink.core.errors import (
 from nativelink.services.status import remote_check, store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.local_files import LocalFiles
-from nativelink.stores.store import RemovalFeed, Store
+from nativelink.stores.store import RemovalFeed, Store, TreeSource
 from nativelink.telemetry.meter import Observation
 from nativelink.telemetry.metrics import (
     STORE_DISK_AVAILABLE,
@@ -68,10 +68,12 @@ class LocalTiers:
     Attributes:
         files: the fast side's files.
         upstream: the slow side, if it takes uploads: where everybody finds what is stored.
+        trees: gives whole trees, if the slow side can.
     """
 
     files: LocalFiles
     upstream: Store | None
+    trees: TreeSource | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Node:
         removals: says which keys left it, where that can be known.
         keeps: False if it keeps nothing (noop), so that nobody need bring it anything.
         files: its blobs as files of this machine, if they are.
+        trees: gives whole trees in one call, if it can.
         tiers: its two sides, if it is a fast_slow store whose fast side's blobs are files.
     """
 
@@ -90,6 +93,7 @@ class Node:
     removals: RemovalFeed | None = None
     keeps: bool = True
     files: LocalFiles | None = None
+    trees: TreeSource | None = None
     tiers: LocalTiers | None = None
 
 
@@ -275,6 +279,7 @@ class StoreBuilder:
         metadata = CallMetadata(spec.headers, forward_headers=spec.forward_headers, trace=trace)
         timeout_s = spec.rpc_timeout_s or None
         store: Store
+        trees: TreeSource | None = None
         if spec.store_type is StoreType.AC:
             from nativelink.stores.remote.grpc_ac import GrpcAcStore
 
@@ -289,7 +294,7 @@ class StoreBuilder:
         else:
             from nativelink.stores.remote.grpc_cas import GrpcCasStore
 
-            store = await env.lifetimes.enter_async_context(
+            store = trees = await env.lifetimes.enter_async_context(
                 GrpcCasStore(
                     channel,
                     instance_name=spec.instance_name,
@@ -308,7 +313,7 @@ class StoreBuilder:
             type_name,
             remote_check(store, function=env.digest_function),
         )
-        return Node(store)
+        return Node(store, trees=trees)
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""
@@ -391,7 +396,7 @@ class StoreBuilder:
         )
         self._tiers.append(store)
         upstream = slow.store if slow_direction.keeps_puts else None
-        tiers = None if fast.files is None else LocalTiers(fast.files, upstream)
+        tiers = None if fast.files is None else LocalTiers(fast.files, upstream, slow.trees)
         # What a slow side that takes uploads lost is lost, whatever the fast side still has.
         removals = _feeds(fast, slow) if upstream is None else slow.removals
         return Node(store, removals, tiers=tiers)

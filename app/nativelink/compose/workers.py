@@ -163,7 +163,10 @@ async def _executor(
         cas,
         tiers.files,
         hands,
-        trees=TreeFetcher(cas),
+        trees=TreeFetcher(
+            cas,
+            source=tiers.trees if cache and cache.experimental_get_tree_prefetch else None,
+        ),
         lane=lane,
         max_concurrent_fetches=64 if cache is None else cache.max_concurrent_fetches,
         cache=await _directory_cache(spec, hands, work_directory),

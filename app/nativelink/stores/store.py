@@ -13,6 +13,7 @@ __all__ = [
     "DelegatingStore",
     "RemovalFeed",
     "Store",
+    "TreeSource",
     "absent",
     "has_one",
     "read_bytes",
@@ -74,6 +75,21 @@ class RemovalFeed(Protocol):
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         """Call `callback`, on the event loop's thread, for every key that is evicted or lost."""
+        ...
+
+
+class TreeSource(Protocol):
+    """An optional power of a store: it gives a whole tree of Directories in one call.
+
+    Passed by itself to who fetches input trees.
+    """
+
+    async def get_tree(self, root: Digest) -> Sequence[bytes]:
+        """The encoded directories below and including `root`, as many as are there, in any order.
+
+        Raises:
+            NativeLinkError: NOT_FOUND if the root is absent; UNIMPLEMENTED.
+        """
         ...
 
 

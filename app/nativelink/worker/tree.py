@@ -9,10 +9,10 @@ bound: most actions of a build share most of their directories.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -33,7 +33,7 @@ from nativelink.core.errors import (
 )
 from nativelink.core.names import check_name
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import Store, TreeSource, read_bytes
 
 __all__ = [
     "Directory",
@@ -43,7 +43,6 @@ __all__ = [
     "LinkNode",
     "TreeFetcher",
     "TreeLimits",
-    "TreeSource",
     "inputs_missing",
     "parse_directory",
 ]
@@ -161,14 +160,6 @@ class InputTree:
         """The content of all files, each once, without the empty one."""
         found = {file.digest for each in self.directories.values() for file in each.files}
         return found - EMPTY_DIGESTS
-
-
-class TreeSource(Protocol):
-    """An optional power of a store: it gives a whole tree of Directories in one call (GetTree)."""
-
-    async def get_tree(self, root: Digest) -> Sequence[bytes]:
-        """The encoded directories below and including `root`, as many as are there."""
-        ...
 
 
 class TreeFetcher:

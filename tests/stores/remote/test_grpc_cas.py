@@ -560,3 +560,29 @@ async def test_an_upstream_that_does_not_offer_it_gets_no_compressed_blobs() -> 
     ):
         await write_bytes(store, LARGE, LARGE_DATA)
     assert "compressed" not in names.names[0]
+
+
+async def test_a_whole_tree_comes_in_one_call() -> None:
+    upstream_cas = DictStore()
+
+    async def put(directory: pb.Directory) -> Digest:
+        data = directory.SerializeToString(deterministic=True)
+        await write_bytes(upstream_cas, SHA.digest_of(data), data)
+        return SHA.digest_of(data)
+
+    leaf = pb.Directory()
+    leaf.symlinks.add(name="link", target="target")
+    leaf_digest = await put(leaf)
+    top = pb.Directory()
+    for name in ("a", "b"):
+        top.directories.add(
+            name=name,
+            digest=pb.Digest(hash=leaf_digest.hash, size_bytes=leaf_digest.size_bytes),
+        )
+    root = await put(top)
+    async with serving(upstream_cas) as upstream, cas_of(upstream.address) as store:
+        tree = await store.get_tree(root)
+        assert {SHA.digest_of(data) for data in tree} == {root, leaf_digest}
+        assert upstream.calls == ["GetTree"]
+        error = await error_of(store.get_tree(SMALL))
+        assert error.code is Code.NOT_FOUND

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Hashable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
@@ -222,6 +222,27 @@ class GrpcCasStore:
                 return size
         compressed = self._compression and abilities.zstd and size >= _MIN_COMPRESSED_BYTES
         return await self._streams.write(key, source, asked, compressed=compressed)
+
+    async def get_tree(self, root: Digest) -> Sequence[bytes]:
+        """`TreeSource`: one GetTree."""
+        asked = self._asked()
+        request = pb.GetTreeRequest(
+            instance_name=self._instance, digest_function=asked.function.name
+        )
+        request.root_digest.hash, request.root_digest.size_bytes = root
+        data = request.SerializeToString()
+        return await self._retry.run(lambda: self._pages(data, asked))
+
+    async def _pages(self, request: bytes, asked: Asked) -> list[bytes]:
+        directories: list[bytes] = []
+        stream = self._channel.server_stream(
+            _CAS + "GetTree", request, metadata=asked.headers, timeout_s=self._timeout_s
+        )
+        async with aclosing(stream) as pages:
+            async for page in pages:
+                for directory in _parsed(pb.GetTreeResponse, page).directories:
+                    directories.append(directory.SerializeToString(deterministic=True))
+        return directories
 
     def _unless_unbatched(self, error: NativeLinkError) -> None:
         """Go on without batches if the upstream has none.

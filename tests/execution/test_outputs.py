@@ -51,6 +51,27 @@ def test_parents_of_outputs_are_there_before_the_command_runs(client: ExecutionC
     assert client.outputs(result) == {"a/b/c": b"x\n"}
 
 
+def test_an_output_may_stand_beside_the_working_directory(client: ExecutionClient) -> None:
+    # BuildStream's commands leave their result so.
+    path = "../../made/out"
+
+    result = made(client, f"echo x > {path}", path, working_directory="w/d")
+
+    assert client.outputs(result) == {path: b"x\n"}
+
+
+def test_an_output_beside_a_directory_that_became_a_link_is_the_one_in_the_inputs(
+    client: ExecutionClient, farm: Farm
+) -> None:
+    # By its text the path is `stdout`; by the link it would be the worker's own file of that name.
+    response = client.run(
+        "sh", "-c", "echo x; rmdir d; ln -s . d", outputs=["d/keep", "d/../stdout"]
+    )
+
+    assert response.status.code in (Code.OK, Code.INVALID_ARGUMENT)
+    assert list(response.result.output_files) == []
+
+
 def test_older_clients_name_files_and_directories_apart(client: ExecutionClient) -> None:
     response = client.run(
         "sh",

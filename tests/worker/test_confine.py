@@ -18,6 +18,7 @@ from nativelink.worker.confine import (
     make_directories_beneath,
     open_beneath,
     open_child,
+    output_place,
 )
 
 
@@ -90,6 +91,35 @@ def test_other_paths_are_refused_naming_what_is_wrong(path: str, problem: str) -
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert caught.value.message.startswith(f"output path {path[:200]!r}")
     assert problem in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("working_directory", "path", "place"),
+    [
+        ("", "a/b", "a/b"),
+        ("w/d", "a", "w/d/a"),
+        ("w/d", "../../a/b", "a/b"),
+        ("w/d", "../a", "w/a"),
+        ("w/./d/", "./x/../a/", "w/d/a"),
+        ("w", "..", ""),
+        ("", "", ""),
+    ],
+)
+def test_an_output_may_stand_anywhere_in_the_input_root(
+    working_directory: str, path: str, place: str
+) -> None:
+    check_path("output path", path.rstrip("/"), may_climb=True)
+    assert output_place(working_directory, path) == place
+
+
+@pytest.mark.parametrize(
+    ("working_directory", "path"), [("", ".."), ("w", "../.."), ("w", "a/../../../w/a")]
+)
+def test_an_output_outside_of_the_input_root_is_refused(working_directory: str, path: str) -> None:
+    with pytest.raises(NativeLinkError) as caught:
+        output_place(working_directory, path)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert repr(path) in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a\0", "a" * 256])

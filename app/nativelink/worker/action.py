@@ -39,7 +39,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.store import Store, read_bytes
 from nativelink.worker.attempt import Attempt, set_digest, set_status
-from nativelink.worker.confine import check_path
+from nativelink.worker.confine import check_path, output_place
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
 from nativelink.worker.outputs import FoundOutputs, OutputFinder, hash_file
@@ -498,7 +498,8 @@ def _check(command: pb.Command) -> None:
         raise invalid_argument("the command has no arguments; the first one names the program")
     check_path("working_directory", command.working_directory)
     for path in (*command.output_paths, *command.output_files, *command.output_directories):
-        check_path("output path", path)
+        check_path("output path", path, may_climb=True)
+        output_place(command.working_directory, path)
 
 
 def _needed_directories(command: pb.Command) -> set[str]:
@@ -509,7 +510,7 @@ def _needed_directories(command: pb.Command) -> set[str]:
     needed.update(
         parent
         for path in outputs
-        if (parent := (f"{base}/{path}" if base else path).rstrip("/").rpartition("/")[0])
+        if (parent := output_place(base, path).rpartition("/")[0])
     )
     return needed
 

@@ -27,6 +27,7 @@ __all__ = [
     "make_directories_beneath",
     "open_beneath",
     "open_child",
+    "output_place",
 ]
 
 _MAX_PATH_BYTES: Final = 4095  # PATH_MAX of Linux without its NUL
@@ -56,7 +57,7 @@ class _OpenHow(ctypes.Structure):
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def check_path(what: str, path: str) -> None:
+def check_path(what: str, path: str, *, may_climb: bool = False) -> None:
     """Refuse a path that is not plainly below the directory that it is relative to.
 
     The empty path is that directory itself.
@@ -64,6 +65,7 @@ def check_path(what: str, path: str) -> None:
     Args:
         what: the path's role, for the message.
         path: as the client gave it.
+        may_climb: whether `..` is allowed; where it leads is checked by `output_place`.
 
     Raises:
         NativeLinkError: INVALID_ARGUMENT for an absolute path, one with `..`, with an empty
@@ -78,7 +80,9 @@ def check_path(what: str, path: str) -> None:
         problem = f"is longer than {_MAX_PATH_BYTES} bytes"
     else:
         for component in path.split("/"):
-            if component != "." and (problem := check_name(component)):
+            if component == "." or (may_climb and component == ".."):
+                continue
+            if problem := check_name(component):
                 problem = f"has a component that {problem}"
                 break
     if problem:
@@ -86,6 +90,34 @@ def check_path(what: str, path: str) -> None:
             f"{what} {path[:200]!r} {problem}; a path below the action's working directory is "
             "allowed, with single slashes between its components"
         )
+
+
+def output_place(working_directory: str, path: str) -> str:
+    """Where an output is, relative to the input root; empty for the input root itself.
+
+    An output may stand beside the working directory, as BuildStream has it, whose commands run in
+    `buildstream/project/element` and leave their result in `../../../buildstream-install`. The
+    `..` are taken out of the text, so no link on the way decides where they lead.
+
+    Args:
+        working_directory: of the command.
+        path: relative to it.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT if the path leads out of the input root.
+    """
+    place: list[str] = []
+    for component in f"{working_directory}/{path}".split("/"):
+        if component == "..":
+            if not place:
+                raise invalid_argument(
+                    f"output path {path[:200]!r} leads out of the input root; one in it is "
+                    "allowed, relative to the action's working directory"
+                )
+            place.pop()
+        elif component not in ("", "."):
+            place.append(component)
+    return "/".join(place)
 
 
 def open_beneath(root_fd: int, path: str, flags: int) -> int:

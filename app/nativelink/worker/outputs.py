@@ -16,7 +16,7 @@ from typing import Final
 from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.worker.confine import open_beneath
+from nativelink.worker.confine import open_beneath, output_place
 
 __all__ = ["FoundOutputs", "OutputFinder", "hash_file"]
 
@@ -72,7 +72,6 @@ class OutputFinder:
         self._function = function
         self._properties = frozenset(command.output_node_properties)
         self._found = FoundOutputs()
-        self._base = os.path.normpath(f"/{command.working_directory}").lstrip("/")
 
     def find(self) -> FoundOutputs:
         """Look for all outputs; those that the action did not make are left out.
@@ -94,8 +93,8 @@ class OutputFinder:
         return self._found
 
     def _look(self, root_fd: int, path: str) -> None:
-        place = f"{self._base}/{path}" if self._base else path
-        parent, _, name = place.rstrip("/").rpartition("/")
+        place = output_place(self._command.working_directory, path)
+        parent, _, name = place.rpartition("/")
         try:
             if not name:
                 # The output is the working directory itself.

@@ -10,7 +10,7 @@ import pytest
 from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.worker.outputs import FoundOutputs, OutputFinder
+from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError
 
 SHA = DigestFunction.SHA256
 
@@ -282,3 +282,30 @@ def test_a_file_in_place_of_a_parent_directory_means_that_the_output_is_not_ther
 ) -> None:
     (tmp_path / "dir").write_bytes(b"a file")
     assert find(tmp_path, output_paths=["dir/out"]).files == {}
+
+
+def test_more_than_was_to_be_looked_at_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"x" * 1000)
+    (tmp_path / "large").write_bytes(b"x" * 100_000)
+    (tmp_path / "directory").mkdir()
+
+    def finder(*paths: str) -> OutputFinder:
+        command = pb.Command(output_paths=paths)
+        return OutputFinder(tmp_path, command, SHA, max_bytes=50_000)
+
+    assert len(finder("small").find().files) == 1
+    for path in ("large", "directory"):
+        with pytest.raises(TooMuchError):
+            finder(path).find()
+    with pytest.raises(TooMuchError):
+        finder().stream(tmp_path / "large")
+
+
+def test_a_stream_that_is_no_file_any_more_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    finder = OutputFinder(tmp_path, pb.Command(), SHA)
+
+    for name in ("link", "directory", "pipe", "absent"):
+        assert finder.stream(tmp_path / name) == SHA.digest_of(b"")

@@ -9,10 +9,7 @@ machine becomes an internal error, and the scheduler tries elsewhere.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,9 +37,10 @@ from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.store import Store, read_bytes
 from nativelink.worker.attempt import Attempt, set_digest, set_status
 from nativelink.worker.confine import check_path, output_place
+from nativelink.worker.directories import ROOT, SIDE_CHANNEL, STDERR, STDOUT, ActionDirectories
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
-from nativelink.worker.outputs import FoundOutputs, OutputFinder, hash_file
+from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError
 from nativelink.worker.results import Publisher
 from nativelink.worker.scripts import run_script
 from nativelink.worker.side_channel import said_timeout
@@ -77,13 +75,8 @@ _DETERMINISTIC: Final = frozenset(
 _FINISHING: Final = 64
 #: How often an action is run whose inputs were written to.
 _RUNS: Final = 3
-# What is in an action's directory.
-_ROOT: Final = "work"
-_STDOUT: Final = "stdout"
-_STDERR: Final = "stderr"
-_SIDE_CHANNEL: Final = "side_channel"
-#: Whatever the action made of the file: no link is followed, no pipe is waited for.
-_OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Outputs of up to so many bytes are read and hashed at once, some 100 us.
+_FEW_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +204,9 @@ class ActionExecutor:
         self._lane = lane
         self._clock = clock
         self._finishing = asyncio.Semaphore(_FINISHING)
+        self._directories = ActionDirectories(
+            settings.work_directory, stager.remove, max_spare=_FINISHING
+        )
 
     async def execute(
         self,
@@ -263,10 +259,9 @@ class ActionExecutor:
         await self._check_precondition(attempt)
         digest_function.set(attempt.function)
         job = await self._job(attempt)
-        directory = self._settings.work_directory / attempt.directory_name
         modified: Sequence[str] = ()
         for _ in range(_RUNS):
-            _make(directory)
+            directory = self._directories.take(attempt.directory_name)
             finishing = False
             try:
                 modified = await self._run_in(directory, attempt, job)
@@ -299,7 +294,7 @@ class ActionExecutor:
 
     async def _remove(self, directory: Path) -> None:
         try:
-            await self._stager.remove(directory)
+            await self._directories.give_back(directory)
         except NativeLinkError as error:
             # The result counts nevertheless; the worker's next start removes what is left.
             _log.warning("cannot remove %s: %s", directory, error)
@@ -328,7 +323,7 @@ class ActionExecutor:
         root = job.action.input_root_digest
         staged = await self._stager.stage(
             Digest.parse(root.hash, root.size_bytes),
-            directory / _ROOT,
+            directory / ROOT,
             directories=_needed_directories(job.command),
         )
         try:
@@ -341,7 +336,7 @@ class ActionExecutor:
     async def _finish(self, directory: Path, attempt: Attempt, job: _Job) -> None:
         """Collect the outputs of a run and publish its result."""
         await self._collect(directory, attempt, job)
-        if said_timeout(directory / _SIDE_CHANNEL):
+        if said_timeout(directory / SIDE_CHANNEL):
             attempt.status(
                 Code.DEADLINE_EXCEEDED, "the action says that it timed out (side channel file)"
             )
@@ -417,7 +412,7 @@ class ActionExecutor:
             worker_environment=self._settings.environment,
             # What was asked for, also where somebody else sees to it.
             timeout_s=_seconds(job.action) or job.timeout_s,
-            side_channel_file=directory / _SIDE_CHANNEL,
+            side_channel_file=directory / SIDE_CHANNEL,
             action_directory=directory,
         )
         arguments: Sequence[str] = job.command.arguments
@@ -426,10 +421,10 @@ class ActionExecutor:
         return Launch(
             arguments=arguments,
             environment=environment,
-            working_directory=directory / _ROOT / job.command.working_directory,
+            working_directory=directory / ROOT / job.command.working_directory,
             action_directory=directory,
-            stdout=directory / _STDOUT,
-            stderr=directory / _STDERR,
+            stdout=directory / STDOUT,
+            stderr=directory / STDERR,
             network=job.properties.get(_NETWORK, "") not in ("", "0", "false"),
             limits=self._settings.limits,
         )
@@ -467,9 +462,15 @@ class ActionExecutor:
         attempt.stamp("output_upload_start")
         try:
             async with asyncio.timeout(self._settings.max_upload_timeout_s):
-                found, stdout, stderr = await self._lane.run(
-                    partial(_find, directory, job.command, attempt.function)
-                )
+                try:
+                    # A thread has to win the interpreter back for every little file.
+                    found, stdout, stderr = _find(
+                        directory, job.command, attempt.function, max_bytes=_FEW_BYTES
+                    )
+                except TooMuchError:
+                    found, stdout, stderr = await self._lane.run(
+                        partial(_find, directory, job.command, attempt.function)
+                    )
                 attempt.result.MergeFrom(found.result)
                 set_digest(attempt.result.stdout_digest, stdout)
                 set_digest(attempt.result.stderr_digest, stderr)
@@ -515,45 +516,18 @@ def _needed_directories(command: pb.Command) -> set[str]:
     return needed
 
 
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o755)
-    except FileExistsError:
-        raise NativeLinkError(
-            Code.ALREADY_EXISTS, f"the action's directory {directory.name} exists still"
-        ) from None
-    except OSError as error:
-        raise disk_error(error, f"cannot make the action's directory {directory}") from error
-
-
 def _find(
-    directory: Path, command: pb.Command, function: DigestFunction
+    directory: Path, command: pb.Command, function: DigestFunction, *, max_bytes: int | None = None
 ) -> tuple[FoundOutputs, Digest, Digest]:
-    """The outputs, and the digests of stdout and stderr, which are among their files."""
+    """The outputs, and the digests of stdout and stderr, which are among their files.
+
+    Raises:
+        TooMuchError: they have more than `max_bytes`.
+    """
     try:
-        found = OutputFinder(directory / _ROOT, command, function).find()
-        streams: list[Digest] = []
-        for name in (_STDOUT, _STDERR):
-            path = directory / name
-            try:
-                fd = os.open(path, _OPEN_STREAM)
-            except (FileNotFoundError, IsADirectoryError):
-                fd = -1
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-                fd = -1
-            try:
-                if fd < 0 or not stat.S_ISREG(os.fstat(fd).st_mode):
-                    # The action put something else there: what it had written is gone.
-                    streams.append(function.digest_of(b""))
-                    continue
-                digest = hash_file(fd, function)
-            finally:
-                if fd >= 0:
-                    os.close(fd)
-            found.files.setdefault(digest, path)
-            streams.append(digest)
+        finder = OutputFinder(directory / ROOT, command, function, max_bytes=max_bytes)
+        found = finder.find()
+        streams = [finder.stream(directory / name) for name in (STDOUT, STDERR)]
     except OSError as error:
         raise disk_error(error, "cannot read the outputs") from error
     return found, streams[0], streams[1]

@@ -6,6 +6,7 @@ while it looks. It changes nothing but the permission to read what the action ma
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,21 @@ from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.worker.confine import open_beneath, output_place
 
-__all__ = ["FoundOutputs", "OutputFinder", "hash_file"]
+__all__ = ["FoundOutputs", "OutputFinder", "TooMuchError", "hash_file"]
 
 _PIECE_BYTES: Final = 1 << 20
 _MTIME: Final = "mtime"
 _UNIX_MODE: Final = "unix_mode"
+#: What a file costs besides its bytes, in bytes.
+_FILE_BYTES: Final = 4096
+#: Whatever the action made of a stream's file: no link is followed, no pipe is waited for.
+_OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Each level holds a descriptor and a few frames of the stack.
 _MAX_DEPTH: Final = 400
+
+
+class TooMuchError(Exception):
+    """There is more than was to be looked at."""
 
 
 @dataclass(slots=True)
@@ -64,9 +73,18 @@ class OutputFinder:
         root: the action's input root; nothing outside of it is ever opened.
         command: what was executed; its paths are relative to its working directory.
         function: hashes the outputs.
+        max_bytes: look at files of so many bytes in all, and at no directory; None is no limit.
     """
 
-    def __init__(self, root: Path, command: pb.Command, function: DigestFunction) -> None:
+    def __init__(
+        self,
+        root: Path,
+        command: pb.Command,
+        function: DigestFunction,
+        *,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._left_bytes = max_bytes
         self._root = root
         self._command = command
         self._function = function
@@ -79,6 +97,7 @@ class OutputFinder:
         Raises:
             NativeLinkError: INVALID_ARGUMENT for an output that is no file, directory or link, or
                 a path that leads out of the input root.
+            TooMuchError: there are more than `max_bytes`.
             OSError: the disk failed.
         """
         wanted: Sequence[str] = self._command.output_paths
@@ -91,6 +110,40 @@ class OutputFinder:
         finally:
             os.close(root_fd)
         return self._found
+
+    def stream(self, path: Path) -> Digest:
+        """The digest of stdout or stderr, which becomes one of the files.
+
+        Raises:
+            TooMuchError: there are more than `max_bytes`.
+            OSError: the disk failed.
+        """
+        try:
+            fd = os.open(path, _OPEN_STREAM)
+        except (FileNotFoundError, IsADirectoryError):
+            return self._function.digest_of(b"")
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return self._function.digest_of(b"")
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                # The action put something else there: what it had written is gone.
+                return self._function.digest_of(b"")
+            self._spend(status.st_size)
+            digest = hash_file(fd, self._function)
+        finally:
+            os.close(fd)
+        self._found.files.setdefault(digest, path)
+        return digest
+
+    def _spend(self, size: int) -> None:
+        """Look at a file of this size, or at none."""
+        if self._left_bytes is not None:
+            self._left_bytes -= size + _FILE_BYTES
+            if self._left_bytes < 0:
+                raise TooMuchError
 
     def _look(self, root_fd: int, path: str) -> None:
         place = output_place(self._command.working_directory, path)
@@ -195,6 +248,7 @@ class OutputFinder:
         """Hash a regular file and remember where it is; closes `fd`."""
         try:
             status = os.fstat(fd)
+            self._spend(status.st_size)
             digest = hash_file(fd, self._function)
             if digest not in self._found.files:
                 self._found.files[digest] = Path(f"/proc/self/fd/{fd}").readlink()
@@ -205,6 +259,8 @@ class OutputFinder:
     def _directory(self, fd: int, path: str, place: str) -> None:
         """Describe a directory and all below it; closes `fd`."""
         try:
+            if self._left_bytes is not None:
+                raise TooMuchError
             walk = _Walk(self._take, self._relative_target, self._node_properties, self._function)
             root, children = walk.run(fd, place)
         finally:

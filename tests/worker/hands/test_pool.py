@@ -62,8 +62,8 @@ async def test_few_steps_are_made_at_once(tmp_path: Path) -> None:
 
 async def test_a_failure_is_raised_as_it_happened_and_the_next_job_works(tmp_path: Path) -> None:
     async with Hands(1) as hands:
-        (tmp_path / "there").mkdir()
-        with pytest.raises(FileExistsError, match="there"):
+        (tmp_path / "there" / "d0").mkdir(parents=True)
+        with pytest.raises(FileExistsError, match="d0"):
             await place(hands, tmp_path / "there", plan(1))
         await place(hands, tmp_path / "new", plan(1))
         assert (tmp_path / "new").is_dir()

@@ -37,12 +37,12 @@ def scratch_of(into: Path) -> Path:
 
 
 def show(kept: str, into: str, additions: list[str], behind_links: list[str]) -> None:
-    """Mount a kept directory at `into`, a new directory, and make further directories in it.
+    """Mount a kept directory at `into` and make further directories in it.
 
     Args:
         kept: what to show; its path has no comma, colon or backslash.
-        into: where. `{into}.upper` and `{into}.scratch` are made beside it; removing the
-            directory that holds all three unmounts it.
+        into: where, an empty directory if it is there. `{into}.upper` and `{into}.scratch` are
+            made beside it; removing the directory that holds all three unmounts it.
         additions: see `place.Plan`.
         behind_links: likewise.
 
@@ -50,7 +50,8 @@ def show(kept: str, into: str, additions: list[str], behind_links: list[str]) ->
         OSError: EPERM where mounting is not allowed, for one; then nothing is mounted.
     """
     upper, scratch = upper_of(Path(into)), scratch_of(Path(into))
-    for path in (Path(into), upper, scratch):
+    Path(into).mkdir(_MODE, exist_ok=True)
+    for path in (upper, scratch):
         path.mkdir(_MODE)
     # What is mounted has the mode and the times of the upper directory.
     root = Path(kept).stat()

@@ -65,11 +65,11 @@ class Plan(NamedTuple):
 
 
 def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
-    """Make what a plan says, in a new directory.
+    """Make what a plan says, in a new directory or an empty one.
 
     Args:
         plan: what to make.
-        root: the new directory.
+        root: the directory.
         files: directory of blobs with the mode 0444.
         executables: directory of blobs with the mode 0555.
 
@@ -77,7 +77,7 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
         OSError: the disk is full, for one; FileNotFoundError if a blob is not there. What was
             made until then stays.
     """
-    Path(root).mkdir(_DIRECTORY_MODE)
+    Path(root).mkdir(_DIRECTORY_MODE, exist_ok=True)
     sources: list[int] = []
     root_fd = os.open(root, _DIRECTORY)
     try:

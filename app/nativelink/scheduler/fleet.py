@@ -139,8 +139,9 @@ class Fleet:
         """Give a worker what waits and fits, until it has no room or nothing fits."""
         if worker.reserved_for is not None:
             self._serve_reservation(worker)
-        while self._matching.has_room(worker):
-            operation = self._matching.operation_for(worker)
+        matching = self._matching
+        while matching.has_room(worker):
+            operation = matching.operation_for(worker)
             if self._journal.now >= self.reservations_at and self._reserve(worker, operation):
                 break
             if operation is None:

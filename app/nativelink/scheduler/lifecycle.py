@@ -119,8 +119,9 @@ class Lifecycle:
         self._arm_clients(name.operation)
 
     def read(self, name: Name) -> None:
-        """Somebody looked."""
-        name.accessed_at = self._journal.now
+        """Somebody looked; that keeps what is over for longer, but nothing alive."""
+        if self.retention_at(name) is not None:
+            name.accessed_at = self._journal.now
 
     def withdraw(self, name: Name) -> bool:
         """Whoever asked under this name does not want it any more.

@@ -85,12 +85,12 @@ class _LocalWatch:
     async def next(self) -> OperationView | None:
         if self.done:
             return None
-        while not self._changed and not self._scheduler.stopping:
+        while not self._changed:
             await self._signal.wait()
-        if self._scheduler.stopping:
+        view = self._scheduler.known(self.name)
+        if self._scheduler.stopping and not view.done:
             raise unavailable("the scheduler stops; ask for the action again")
         self._changed = False
-        view = self._scheduler.known(self.name)
         self.done = view.done
         return view
 
@@ -136,8 +136,7 @@ class _LocalLink:
 
     def keep_alive(self) -> None:
         if not self.ended:
-            self._scheduler.recorder.worker_seen(self._worker_id)
-            self._scheduler.dispatch(events.WorkerSeen(self._worker_id))
+            self._scheduler.seen(self._worker_id)
 
     def process_ended(self, operation_id: str) -> None:
         if not self.ended:
@@ -210,7 +209,10 @@ class LocalScheduler:
         self._links: dict[str, _LocalLink] = {}
         self._logging_interval_s = worker_match_logging_interval_s
         self._log_at: float | None = None
+        #: The reason that was logged last, while the effects of one event are carried out.
+        self._unschedulable = ""
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
 
     async def __aenter__(self) -> LocalScheduler:
         self._arm()
@@ -332,6 +334,7 @@ class LocalScheduler:
         if before is not None:
             # Its old connection may look alive for long; nothing that still comes from it counts.
             before.end()
+            self.recorder.worker_disconnected(worker_id, "disconnected")
         self.recorder.worker_connected(worker_id, resumed=resumed)
         return link
 
@@ -351,6 +354,11 @@ class LocalScheduler:
             self.recorder.worker_disconnected(link.worker_id, "disconnected")
             if not self.stopping:
                 self.dispatch(event)
+
+    def seen(self, worker_id: str) -> None:
+        """A worker sent a keep-alive. Puts things off at most, so nothing else follows."""
+        self._machine.handle(events.WorkerSeen(worker_id), self._now())
+        self.recorder.worker_seen(worker_id)
 
     def finished(
         self, event: events.ExecutionFinished, *, peak_memory_kb: int, cpu_time_ms: int
@@ -397,6 +405,7 @@ class LocalScheduler:
             found = self._machine.handle(event, self._now())
             for effect in found:
                 self._carry_out(effect)
+        self._unschedulable = ""
         self._arm()
 
     def _now(self) -> float:
@@ -421,6 +430,19 @@ class LocalScheduler:
                 if link is not None:
                     link.end()
                     self.recorder.worker_disconnected(effect.worker_id, "evicted")
+                logger.warning("worker %s is evicted: %s", effect.worker_id, effect.reason)
+            case effects.AttemptEnded():
+                logger.info(
+                    "worker %s did not execute operation %s: %s",
+                    effect.worker_id,
+                    effect.operation_id,
+                    effect.reason,
+                )
+            case effects.Unschedulable():
+                # Many operations may be told the same at once.
+                if effect.reason != self._unschedulable:
+                    self._unschedulable = effect.reason
+                    logger.warning("actions wait that no worker can run: %s", effect.reason)
             case effects.OperationForgotten():
                 for name in effect.names:
                     for watch in self._watches.pop(name, ()):
@@ -462,13 +484,14 @@ class LocalScheduler:
                 due = self._log_at if due is None else min(due, self._log_at)
         if due is None:
             return
-        loop = asyncio.get_running_loop()
-        at = loop.time() + max(0.0, due - self._now())
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_due <= due:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._tick)
+        loop = asyncio.get_running_loop()
+        # What uvloop gives back knows its time only where that is still to come.
+        self._timer_due = due
+        self._timer = loop.call_at(loop.time() + max(0.0, due - self._now()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -482,9 +505,9 @@ class LocalScheduler:
         now = self._now()
         for platform in self._machine.statistics().platforms:
             logger.info(
-                "%d actions wait for a worker with %s, the first one for %.0f s: %s",
+                "queue of %s: %d waiting, the first one for %.0f s: %s",
+                platform.properties or "actions that ask for nothing",
                 platform.queued,
-                platform.properties or "any properties",
                 now - platform.oldest_queued_at,
                 platform.unschedulable or "all that suit are busy",
             )

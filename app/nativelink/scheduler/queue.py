@@ -8,7 +8,7 @@ from typing import Final
 from nativelink.scheduler.properties import Amounts, Terms
 from nativelink.scheduler.ranking import Ranking
 from nativelink.scheduler.records import Operation
-from nativelink.scheduler.tournament import Key, Tournament
+from nativelink.scheduler.tournament import ABSENT, Key, Tournament
 from nativelink.scheduler.workers import Kind, Worker
 
 __all__ = ["Lane", "Platform"]
@@ -23,6 +23,7 @@ class Lane:
     Attributes:
         platform: the requirements that are no amounts.
         amounts: how much they ask for of each `minimum` property.
+        limit: the same, negative: as a limit for what workers have left, negative too.
         usage: how much one of them takes away from a worker.
         avoided: workers that get none of them as long as another worker could ever run them, as
             they failed there.
@@ -41,11 +42,13 @@ class Lane:
 
     __slots__ = (
         "_heap",
+        "_shown",
         "amounts",
         "avoided",
         "blocked",
         "capable",
         "choosy",
+        "limit",
         "members",
         "place",
         "platform",
@@ -67,6 +70,7 @@ class Lane:
     ) -> None:
         self.platform = platform
         self.amounts = amounts
+        self.limit: Amounts = tuple([-amount for amount in amounts])
         self.usage: Amounts = tuple([max(amount, 0) for amount in amounts])
         self.avoided = avoided
         self.blocked = blocked
@@ -80,6 +84,8 @@ class Lane:
         self.told = ""
         self.reserved: Worker | None = None
         self._heap: list[tuple[Key, int, Operation]] = []
+        #: The key that the platform knows.
+        self._shown = ABSENT
         self.place = platform.entries.add(self)
 
     @property
@@ -101,14 +107,16 @@ class Lane:
             self._heap = [each for each in self._heap if each[2].entry == each[1]]
             heapify(self._heap)
         heappush(self._heap, (operation.key, entry, operation))
-        self.publish()
+        if operation.key < self._shown:
+            self.publish()
 
     def remove(self, operation: Operation) -> None:
         """An operation does not wait any more."""
         del self.waiting[operation.operation_id]
         operation.entry = 0
         self.platform.left += 1
-        self.publish()
+        if operation.key <= self._shown:
+            self.publish()
 
     def first(self) -> Operation | None:
         """The operation to be started first."""
@@ -126,8 +134,10 @@ class Lane:
         platform = self.platform
         before = platform.entries.keys[1]
         if first is None:
+            self._shown = ABSENT
             platform.entries.clear(self.place)
             return
+        self._shown = first.key
         platform.entries.set(self.place, first.key, self.amounts)
         if platform.entries.keys[1] < before:
             for kind in platform.kinds.groups.values():

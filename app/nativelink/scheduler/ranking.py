@@ -73,9 +73,15 @@ class Ranking(Generic[G]):
         Args:
             ask: the group's best entry that will do, and its key.
         """
-        first = self._first()
-        if first is None:
+        heap = self._heap
+        if not heap:
             return None
+        bound, _, first = heap[0]
+        if first.entries.keys[1] != bound or self._bounds.get(first.number) != bound:
+            found = self._first()
+            if found is None:
+                return None
+            first = found
         best = ABSENT
         chosen: T | None = None
         answer = ask(first)

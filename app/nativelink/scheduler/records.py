@@ -103,7 +103,10 @@ class Operation:
 
     def all_names(self) -> tuple[str, ...]:
         """Every name that means it."""
-        return tuple([name.name for name in self.names])
+        names = self.names
+        if len(names) == 1:
+            return (names[0].name,)
+        return tuple([name.name for name in names])
 
     def view(self, name: Name, queue_position: int | None, note: str) -> OperationView:
         """As one of those who asked for it sees it."""

@@ -69,6 +69,8 @@ class Tournament(Generic[T]):
 
     def clear(self, place: int) -> None:
         """An entry cannot be chosen."""
+        if self.keys[self._capacity + self._leaves[place]] is ABSENT:
+            return
         # Its vector must not make others believe that there is something small here.
         self.set(place, ABSENT, self._nothing)
 

@@ -198,10 +198,9 @@ class Kind:
 
     def best_for(self, lane: Lane) -> tuple[Key, Worker] | None:
         """The worker to get an operation of this lane; it has room for it now."""
-        limit = [-amount for amount in lane.amounts]
         if lane.is_picky:
-            return self.entries.best(limit, lane.refuses)
-        return self.entries.best(limit)
+            return self.entries.best(lane.limit, lane.refuses)
+        return self.entries.best(lane.limit)
 
     def publish(self, worker: Worker, key: Key) -> None:
         """Let those who look for a worker know of this one."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nativelink.worker.launch import Launch, Limits
+from nativelink.worker.processes.tree import children
 
 #: Long enough that only a defect reaches it.
 FOREVER_S = 100.0
@@ -96,3 +97,15 @@ def wait_until_ended(pid: int) -> None:
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def is_slot(pid: int) -> bool:
+    """Whether a process is a slot, or the nursery or the guard, which look alike."""
+    return "nativelink.worker.processes" in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def supervised() -> tuple[int, int, list[int]]:
+    """The guard, the nursery and the slots of the only launcher of this process."""
+    (guard,) = filter(is_slot, children(os.getpid()))
+    (nursery,) = children(guard)
+    return guard, nursery, children(nursery)

@@ -1,5 +1,6 @@
 """Limits, on a directory that looks like the kernel's, and on the kernel's where it has them."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -134,6 +135,23 @@ def test_each_limit_becomes_what_the_kernel_reads(tmp_path: Path) -> None:
         "cgroup.procs": "0",
         "cgroup.kill": "1",
     }
+
+
+def test_a_group_that_is_busy_for_a_moment_is_removed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Group(str(tmp_path), ())
+    rmdir, answers = os.rmdir, [errno.EBUSY, errno.EBUSY, 0]
+
+    def busy(path: str) -> None:
+        if number := answers.pop(0):
+            raise OSError(number, "busy", path)
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    group.remove()
+    assert answers == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_unlimited_or_cannot_be_limited_is_not_written(tmp_path: Path) -> None:

@@ -15,7 +15,15 @@ from nativelink.testing.fakes import wait_until
 from nativelink.worker.launch import Exit
 from nativelink.worker.processes.launcher import Namespaces, ProcessLauncher
 from nativelink.worker.processes.tree import children
-from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, parent, wait_until_ended
+from tests.worker.processes.launching import (
+    FOREVER_S,
+    Yard,
+    is_gone,
+    is_slot,
+    parent,
+    supervised,
+    wait_until_ended,
+)
 
 #: Each tells its pid, or those of all that it makes, and would go on for ever.
 SURVIVORS = {
@@ -115,9 +123,7 @@ async def test_slots_end_when_there_is_nobody_left_to_end_them(
         launch = yard.shell("(setsid sleep 1000 &); echo > told; exec sleep 1000")
         action = asyncio.ensure_future(launcher.run(launch, timeout_s=FOREVER_S))
         await yard.lines(1)
-        (guard,) = [pid for pid in children(os.getpid()) if is_slot(pid)]
-        (nursery,) = children(guard)
-        (slot,) = children(nursery)
+        guard, nursery, (slot,) = supervised()
         processes = [slot, *children(slot)]
         os.kill(guard, signal.SIGSTOP)
         try:
@@ -247,10 +253,6 @@ async def test_a_supervisor_that_died_unnoticed_is_replaced_before_anything_is_r
         wait_until_ended(guard)
         assert (await launcher.run(yard.launch("/bin/true"), timeout_s=FOREVER_S)).exit_code == 0
         assert launcher.statistics().supervisors == 2
-
-
-def is_slot(pid: int) -> bool:
-    return "nativelink.worker.processes" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def kill(pid: int) -> None:

@@ -17,7 +17,7 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.worker.processes import sandbox
 from nativelink.worker.processes.launcher import Namespaces, ProcessLauncher
 from nativelink.worker.processes.tree import children
-from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, parent
+from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, supervised
 
 
 @pytest.fixture
@@ -233,29 +233,6 @@ async def test_time_limits_and_cancellations_work_in_namespaces(
     assert len((await output(launcher, yard, "echo /proc/[0-9]*")).split()) == 2
 
 
-def slots(launcher_pid: int) -> list[int]:
-    """The slots below this process, whose pids inside are all 1."""
-    found = [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and "worker.processes.nursery" in cmdline(path)
-    ]
-    return [pid for pid in found if ancestor(pid, 3) == launcher_pid]
-
-
-def cmdline(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def ancestor(pid: int, generations: int) -> int:
-    for _ in range(generations):
-        pid = parent(pid) if pid > 1 else 0
-    return pid
-
-
 @pytest.mark.parametrize("generations", [0, 1, 2], ids=["slot", "nursery", "guard"])
 async def test_a_killed_supervisor_takes_the_namespaces_along(
     launcher: ProcessLauncher, yard: Yard, generations: int
@@ -264,10 +241,10 @@ async def test_a_killed_supervisor_takes_the_namespaces_along(
         launcher.run(yard.shell("sleep 1000 & echo > told; wait"), timeout_s=FOREVER_S)
     )
     await yard.lines(1)
-    (slot,) = slots(os.getpid())
+    guard, nursery, (slot,) = supervised()
     (shell,) = children(slot)
     (sleep,) = children(shell)
-    os.kill(ancestor(slot, generations), signal.SIGKILL)
+    os.kill((slot, nursery, guard)[generations], signal.SIGKILL)
     with pytest.raises(NativeLinkError, match="supervisor") as caught:
         await action
     assert caught.value.code is Code.UNAVAILABLE

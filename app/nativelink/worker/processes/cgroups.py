@@ -10,7 +10,9 @@ processes has no limited children, and each action that has limits gets a group 
 
 from __future__ import annotations
 
+import errno
 import os
+from time import sleep
 from typing import NamedTuple
 
 __all__ = ["Group", "Limited", "divide"]
@@ -21,6 +23,9 @@ _LEAF = "nativelink-server"
 _PREFIX = "nativelink-action-"
 #: Microseconds in which a share of the processors is measured; the kernel's default.
 _PERIOD_US = 100_000
+#: Seconds between two tries to remove a group: the first pause, doubled up to the last.
+_PAUSE_S = 0.001
+_LONGEST_PAUSE_S = 1.0
 #: The smallest quota that the kernel takes, in microseconds.
 _LEAST_QUOTA_US = 1000
 
@@ -132,12 +137,14 @@ def _enable(base: str, controllers: list[str]) -> Limited:
     return Limited(base if enabled else "", tuple(enabled), reason)
 
 
-def _remove(directory: str) -> None:
+def _remove(directory: str) -> bool:
+    """Remove a group; False if it is still in use."""
     try:
         os.rmdir(directory)
-    except OSError:
+    except OSError as error:
         # Of another server, whose action runs; or of a process that the kernel does not let go.
-        pass
+        return error.errno != errno.EBUSY
+    return True
 
 
 class Group:
@@ -199,8 +206,11 @@ class Group:
         )
 
     def remove(self) -> None:
-        """It is empty."""
-        _remove(self._directory)
+        """Nobody is in it any more; to the kernel that may take a moment to be so."""
+        pause_s = _PAUSE_S
+        while not _remove(self._directory) and pause_s < _LONGEST_PAUSE_S:
+            sleep(pause_s)
+            pause_s *= 2
 
     def _write(self, name: str, text: str) -> None:
         _write(f"{self._directory}/{name}", text)

@@ -128,7 +128,8 @@ class ProcessLauncher:
                 raise unavailable("the launcher is closed")
             if self._supervisor is not None and self._supervisor.usable:
                 return
-            self._supervisor = await Supervisor.start(self._namespaces, self._groups)
+            self._supervisor, slot = await Supervisor.start(self._namespaces, self._groups)
+            self._put(slot)
             self._supervisors += 1
 
     def _take(self, *, network: bool) -> Slot:

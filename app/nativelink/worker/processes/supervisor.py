@@ -202,12 +202,15 @@ class Supervisor:
     @classmethod
     async def start(
         cls, namespaces: Namespaces | None, groups: cgroups.Limited | None = None
-    ) -> Self:
+    ) -> tuple[Self, Slot]:
         """Start a guard, wait until its nursery is there, and see that it can make a slot.
 
         Args:
             namespaces: what slots keep actions from; None is nothing.
             groups: where they can be limited; None is nowhere.
+
+        Returns:
+            It, and its first slot.
 
         Raises:
             NativeLinkError: UNAVAILABLE if that cannot be, with what the host has to allow.
@@ -224,21 +227,23 @@ class Supervisor:
         try:
             async with asyncio.timeout(_START_S):
                 await supervisor._ready
-                await supervisor._probe()
+                slot = await supervisor._probe(
+                    network=namespaces is not None and namespaces.network
+                )
         except BaseException as error:
             await supervisor.close()
             if isinstance(error, TimeoutError):
                 raise unavailable("the process that starts actions did not start") from None
             raise
-        return supervisor
+        return supervisor, slot
 
-    async def _probe(self) -> None:
-        """See that a slot can be made."""
-        slot = self.fork(network=False)
+    async def _probe(self, *, network: bool) -> Slot:
+        """Make a slot and see that it could run something."""
+        slot = self.fork(network=network)
         kind, body = await slot.ask(frames.frame(frames.PROBE))
-        slot.close()
         if kind == frames.FAILED:
             raise unavailable(frames.Failure.unpack(body).message)
+        return slot
 
     def fork(self, *, network: bool) -> Slot:
         """A new slot, which takes requests at once.

@@ -9,3 +9,4 @@ lock() {
 lock requirements/runtime.in --output-file requirements/runtime.txt
 lock requirements/dev.in --constraint requirements/runtime.txt --output-file requirements/dev.txt
 lock requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
+lock requirements/clients.in --output-file requirements/clients.txt

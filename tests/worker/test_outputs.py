@@ -105,13 +105,13 @@ def test_a_tree_has_parents_before_children_each_once_whatever_the_order_on_disk
     assert first.result.output_directories[0].is_topologically_sorted
     digests = [SHA.digest_of(each.SerializeToString()) for each in tree.children]
     assert len(set(digests)) == len(digests)
-    place = {each: number for number, each in enumerate(digests)}
+    order = {each: number for number, each in enumerate(digests)}
     for number, directory in enumerate([tree.root, *tree.children], start=-1):
         assert [each.name for each in directory.directories] == sorted(
             each.name for each in directory.directories
         )
         for child in directory.directories:
-            assert place[digest(child.digest)] > number
+            assert order[digest(child.digest)] > number
 
 
 @pytest.mark.parametrize(

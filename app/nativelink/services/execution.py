@@ -20,7 +20,6 @@ from nativelink.services.inlining import InlineWishes, inline_outputs, wishes_an
 from nativelink.services.instances import Instances
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
-from nativelink.services.operation_messages import operation_parts
 from nativelink.services.operation_stream import REPEAT_INTERVAL_S, OperationStream
 from nativelink.stores.store import Store
 
@@ -112,7 +111,7 @@ class ExecutionService:
                 while (view := await watch.next()) is not None:
                     if wishes is not None and view.response is not None:
                         view = await self._inlined(view, view.response, cas, wishes)
-                    await stream.send(operation_parts(view))
+                    await stream.send(view)
                     if view.done:
                         return
         finally:

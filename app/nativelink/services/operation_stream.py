@@ -9,17 +9,24 @@ from nativelink.core.clock import Clock
 from nativelink.core.eager import begin
 from nativelink.core.errors import NativeLinkError
 from nativelink.core.rpc import MessageSink
-from nativelink.services.operation_messages import Parts
+from nativelink.scheduler.operation import OperationView
+from nativelink.services.operation_messages import Parts, operation_parts
 
-__all__ = ["REPEAT_INTERVAL_S", "OperationStream"]
+__all__ = ["PASSING_S", "REPEAT_INTERVAL_S", "OperationStream"]
 
 #: Load balancers drop streams on which nothing moves for 60 s (AWS Application Load Balancer) or
 #: 350 s (Network Load Balancer); the last state is sent again before the first of them does.
 REPEAT_INTERVAL_S: Final = 25.0
 
+#: Most actions of a build are short: a state that lasts no longer than this is not worth a message
+#: of its own, with a write for us and a wake-up for the client.
+PASSING_S: Final = 0.01
+
 
 class OperationStream:
     """Writes the states of one operation; use it as a context manager.
+
+    The first state and the last one are written at once, others if they last for `PASSING_S`.
 
     Args:
         sink: the client.
@@ -27,7 +34,17 @@ class OperationStream:
         repeat_interval_s: seconds without a new state until the last one is sent again.
     """
 
-    __slots__ = ("_clock", "_interval_s", "_last", "_repeat", "_sent_at", "_sink", "_timer")
+    __slots__ = (
+        "_clock",
+        "_interval_s",
+        "_last",
+        "_passing",
+        "_passing_timer",
+        "_sent_at",
+        "_sink",
+        "_timer",
+        "_writing",
+    )
 
     def __init__(
         self, sink: MessageSink, clock: Clock, *, repeat_interval_s: float = REPEAT_INTERVAL_S
@@ -38,37 +55,73 @@ class OperationStream:
         self._last: Parts = ()
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._repeat: asyncio.Task[None] | None = None
+        self._passing: OperationView | None = None
+        self._passing_timer: asyncio.TimerHandle | None = None
+        #: What is written apart from `send`, while it has to wait for the client.
+        self._writing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> OperationStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._repeat is not None:
-            self._repeat.cancel()
+        for timer in (self._timer, self._passing_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
 
-    async def send(self, operation: Parts) -> None:
-        """Send a new state."""
-        self._last = operation
-        # A timer per stream, not per state: it finds out by itself how long it still has to wait.
-        self._sent_at = self._clock.monotonic()
+    async def send(self, view: OperationView) -> None:
+        """Send a new state, or have it sent if it lasts."""
         if self._timer is None:
+            # A timer per stream, not per state: it finds out by itself how long it has to wait.
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._on_time)
-        await self._sink.write(*operation)
+        elif not view.done:
+            self._passing = view
+            if self._passing_timer is None:
+                self._await_passing()
+            return
+        self._passing = None
+        if self._is_writing() and self._writing is not None:
+            await asyncio.wait((self._writing,))
+        self._note(view)
+        await self._sink.write(*self._last)
+
+    def _note(self, view: OperationView) -> None:
+        self._last = operation_parts(view)
+        self._sent_at = self._clock.monotonic()
+
+    def _await_passing(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._passing_timer = loop.call_later(PASSING_S, self._on_lasting)
+
+    def _on_lasting(self) -> None:
+        self._passing_timer = None
+        if self._passing is None:
+            return
+        if self._is_writing():
+            self._await_passing()
+            return
+        self._note(self._passing)
+        self._passing = None
+        self._write_apart()
 
     def _on_time(self) -> None:
         loop = asyncio.get_running_loop()
         left = self._sent_at + self._interval_s - self._clock.monotonic()
-        if left <= 0 and (self._repeat is None or self._repeat.done()):
+        if left <= 0 and not self._is_writing():
             self._sent_at = self._clock.monotonic()
             left = self._interval_s
-            begun = begin(self._send_again(), loop)
-            self._repeat = None if isinstance(begun, tuple) else begun
+            self._write_apart()
         self._timer = loop.call_later(max(left, 1.0), self._on_time)
 
-    async def _send_again(self) -> None:
+    def _is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
+
+    def _write_apart(self) -> None:
+        begun = begin(self._write_last(), asyncio.get_running_loop())
+        self._writing = None if isinstance(begun, tuple) else begun
+
+    async def _write_last(self) -> None:
         try:
             await self._sink.write(*self._last)
         except NativeLinkError:

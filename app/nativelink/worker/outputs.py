@@ -6,7 +6,6 @@ while it looks. It changes nothing but the permission to read what the action ma
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +25,7 @@ _MTIME: Final = "mtime"
 _UNIX_MODE: Final = "unix_mode"
 #: What a file costs besides its bytes, in bytes.
 _FILE_BYTES: Final = 4096
-#: Whatever the action made of a stream's file: no link is followed, no pipe is waited for.
-_OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Each level holds a descriptor and a few frames of the stack.
 _MAX_DEPTH: Final = 400
 
@@ -103,6 +101,8 @@ class OutputFinder:
         wanted: Sequence[str] = self._command.output_paths
         if not wanted:
             wanted = (*self._command.output_files, *self._command.output_directories)
+        if not wanted:
+            return self._found
         root_fd = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for path in sorted(set(wanted)):
@@ -119,19 +119,15 @@ class OutputFinder:
             OSError: the disk failed.
         """
         try:
-            fd = os.open(path, _OPEN_STREAM)
-        except (FileNotFoundError, IsADirectoryError):
+            status = os.lstat(path)
+        except FileNotFoundError:
+            status = None
+        if status is None or not (status.st_size and stat.S_ISREG(status.st_mode)):
+            # The action said nothing, or put something else there: what it had written is gone.
             return self._function.digest_of(b"")
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            return self._function.digest_of(b"")
+        self._spend(status.st_size)
+        fd = os.open(path, _OPEN_STREAM)
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                # The action put something else there: what it had written is gone.
-                return self._function.digest_of(b"")
-            self._spend(status.st_size)
             digest = hash_file(fd, self._function)
         finally:
             os.close(fd)

@@ -41,6 +41,8 @@ from nativelink.worker.directories import ROOT, SIDE_CHANNEL, STDERR, STDOUT, Ac
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
 from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError
+from nativelink.worker.persistent.messages import WorkInput
+from nativelink.worker.persistent.plan import wants_worker
 from nativelink.worker.results import Publisher
 from nativelink.worker.scripts import run_script
 from nativelink.worker.side_channel import said_timeout
@@ -99,6 +101,10 @@ class _Job:
 class Staged(Protocol):
     """Inputs in place."""
 
+    def files(self, seen_from: str) -> Iterable[tuple[str, Digest]]:
+        """Paths of all files, relative to a directory, with their digests."""
+        ...
+
     async def modified(self) -> Sequence[str]:
         """Inputs whose shared files somebody wrote to; the store has given them up."""
         ...
@@ -111,8 +117,12 @@ class Staged(Protocol):
 class Stager(Protocol):
     """Puts inputs in place."""
 
-    async def stage(self, root: Digest, into: Path, *, directories: Iterable[str]) -> Staged:
+    async def stage(
+        self, root: Digest, into: Path, *, directories: Iterable[str], movable: bool
+    ) -> Staged:
         """Make the input tree in the new directory `into`, and `directories` in it.
+
+        What is in a `movable` directory can be renamed into another one.
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION with all missing blobs; INVALID_ARGUMENT for a
@@ -133,7 +143,12 @@ class PersistentPool(Protocol):
     """Runs commands in processes that stay (Bazel's persistent workers)."""
 
     async def run(
-        self, launch: Launch, properties: Mapping[str, str], *, timeout_s: float
+        self,
+        launch: Launch,
+        properties: Mapping[str, str],
+        *,
+        timeout_s: float,
+        inputs: Sequence[WorkInput],
     ) -> Exit | None:
         """Run the command, or None if it is to be run in a process of its own."""
         ...
@@ -321,14 +336,30 @@ class ActionExecutor:
         """Stage the inputs and run the command; inputs that were written to meanwhile."""
         attempt.stamp("input_fetch_start")
         root = job.action.input_root_digest
+        stays = self._persistent is not None and wants_worker(job.properties)
         staged = await self._stager.stage(
             Digest.parse(root.hash, root.size_bytes),
             directory / ROOT,
             directories=_needed_directories(job.command),
+            movable=stays,
         )
         try:
             attempt.stamp("input_fetch_completed")
-            await self._execute(attempt, job, self._launch(directory, job))
+            launch = self._launch(directory, job)
+            attempt.stamp("execution_start")
+            ended: Exit | None = None
+            if self._persistent is not None and stays:
+                ended = await self._persistent.run(
+                    launch,
+                    job.properties,
+                    timeout_s=job.timeout_s,
+                    inputs=[
+                        WorkInput(path, digest.hash)
+                        for path, digest in staged.files(job.command.working_directory)
+                    ],
+                )
+                attempt.process_stays = ended is not None
+            self._note(attempt, job, ended or await self._start(launch, job.timeout_s))
             return await staged.modified()
         finally:
             await staged.release()
@@ -429,13 +460,8 @@ class ActionExecutor:
             limits=self._settings.limits,
         )
 
-    async def _execute(self, attempt: Attempt, job: _Job, launch: Launch) -> None:
-        attempt.stamp("execution_start")
-        ended: Exit | None = None
-        if self._persistent is not None:
-            ended = await self._persistent.run(launch, job.properties, timeout_s=job.timeout_s)
-        if ended is None:
-            ended = await self._start(launch, job.timeout_s)
+    def _note(self, attempt: Attempt, job: _Job, ended: Exit) -> None:
+        """Take down how the command ended."""
         attempt.stamp("execution_completed")
         attempt.exit = ended
         attempt.result.exit_code = ended.exit_code
@@ -447,6 +473,8 @@ class ActionExecutor:
                 Code.DEADLINE_EXCEEDED,
                 f"the command was stopped because it ran longer than {job.timeout_s:g} s",
             )
+        if ended.out_of_memory and (ended.exit_code or ended.timed_out):
+            attempt.response.message = _out_of_memory(self._settings.limits)
 
     async def _start(self, launch: Launch, timeout_s: float) -> Exit:
         try:
@@ -475,7 +503,12 @@ class ActionExecutor:
                 set_digest(attempt.result.stdout_digest, stdout)
                 set_digest(attempt.result.stderr_digest, stderr)
                 files = {key: self._stager.backing(path) for key, path in found.files.items()}
-                await self._uploads.upload(files, found.messages)
+                await self._uploads.upload(
+                    files,
+                    found.messages,
+                    # A process that stays may have them open, and write to them.
+                    unsettled=attempt.function if attempt.process_stays else None,
+                )
         except TimeoutError:
             raise NativeLinkError(
                 Code.DEADLINE_EXCEEDED,
@@ -483,6 +516,14 @@ class ActionExecutor:
                 f"{self._settings.max_upload_timeout_s:g} s (max_upload_timeout_s)",
             ) from None
         attempt.stamp("output_upload_completed")
+
+
+def _out_of_memory(limits: Limits) -> str:
+    allowed = "" if limits.memory_bytes is None else f" of {limits.memory_bytes} bytes"
+    return (
+        f"the kernel killed in the action because it reached its memory limit{allowed} "
+        "(action_limits.memory_bytes of the worker)"
+    )
 
 
 def _seconds(action: pb.Action) -> float:
@@ -509,9 +550,7 @@ def _needed_directories(command: pb.Command) -> set[str]:
     needed = {base} if base else set()
     outputs = (*command.output_paths, *command.output_files, *command.output_directories)
     needed.update(
-        parent
-        for path in outputs
-        if (parent := output_place(base, path).rpartition("/")[0])
+        parent for path in outputs if (parent := output_place(base, path).rpartition("/")[0])
     )
     return needed
 

@@ -22,7 +22,6 @@ def test_a_store_that_is_there_is_not_named():
 @pytest.mark.parametrize(
     ("store", "line"),
     [
-        ("redis_store: { addresses: ['redis://x'] }", "stores/A: redis_store"),
         (
             "compression: { backend: { memory: {} }, compression_algorithm: { lz4: {} } }",
             "stores/A: compression",
@@ -40,10 +39,10 @@ def test_a_store_that_cannot_be_opened_is_named_with_its_path(store: str, line: 
 
 
 def test_all_stores_that_cannot_be_opened_are_named():
-    redis = "redis_store: { addresses: ['redis://x'] }"
-    assert lines_for(f"shard: {{ stores: [{{ store: {{ {redis} }}, weight: 1 }}] }}") == [
+    s3 = "experimental_cloud_object_store: { provider: 'aws', region: 'r', bucket: 'b' }"
+    assert lines_for(f"shard: {{ stores: [{{ store: {{ {s3} }}, weight: 1 }}] }}") == [
         "stores/A: shard is not available in this version",
-        "stores/A/stores/0/store: redis_store is not available in this version",
+        "stores/A/stores/0/store: experimental_cloud_object_store is not available in this version",
     ]
 
 

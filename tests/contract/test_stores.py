@@ -24,6 +24,7 @@ from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
 from nativelink.stores.remote.grpc_ac import GrpcAcStore
 from nativelink.stores.remote.grpc_cas import GrpcCasStore
+from nativelink.stores.remote.redis import RedisStore
 from nativelink.stores.store import DelegatingStore, Store
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
 from nativelink.stores.wrap.completeness import CompletenessCheckingStore
@@ -39,6 +40,7 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from nativelink.testing.store_machine import StoreMachine
+from tests.stores.remote.redis_suite import RedisContract
 from tests.stores.remote.upstream import NO_BATCHES, ac_of, cas_of, serving
 
 
@@ -85,6 +87,12 @@ class TestNoop(StoreBasics):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
         yield NoopStore()
+
+
+class TestRedis(RedisContract):
+    """One real server; its other ways of working are in test_redis.py."""
+
+    kind = RedisStore
 
 
 class TestGrpcCas(DigestKeysOnly, StreamsBlobs):
@@ -485,6 +493,6 @@ def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
     if "grpc" in names:
         names = names - {"grpc"} | {"grpc_cas", "grpc_ac"}
     for kind in names:
-        assert kind.replace("_", "") in {
+        assert kind.removesuffix("_store").replace("_", "") in {
             name.lower().removesuffix("store") for name in _tested()
         }, kind

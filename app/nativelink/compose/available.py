@@ -22,7 +22,6 @@ _STORES: Final = frozenset(
         "experimental_cloud_object_store",
         "experimental_mongo",
         "ontap_s3_existence_cache",
-        "redis_store",
         "shard",
     }
 )

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_common import EvictionSpec
-from nativelink.config.specs_remote import GrpcStoreSpec, ReadBatchingSpec, StoreType
+from nativelink.config.specs_remote import (
+    GrpcStoreSpec,
+    ReadBatchingSpec,
+    RedisSpec,
+    StoreType,
+)
 from nativelink.config.specs_stores import (
     CacheMetricsSpec,
     CompletenessCheckingSpec,
@@ -38,7 +43,7 @@ from nativelink.core.errors import (
     invalid_argument,
     unimplemented,
 )
-from nativelink.services.status import remote_check, store_check
+from nativelink.services.status import Health, remote_check, store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import RemovalFeed, Store, TreeSource
@@ -200,6 +205,9 @@ class StoreBuilder:
             case GrpcStoreSpec():
                 with context(f"stores/{path}"):
                     return await self._grpc(spec, path)
+            case RedisSpec():
+                with context(f"stores/{path}"):
+                    return await self._redis(spec, path)
             case _:
                 raise unimplemented(f"stores/{path}: {spec.KIND} is not available in this version")
 
@@ -314,6 +322,22 @@ class StoreBuilder:
             remote_check(store, function=env.digest_function),
         )
         return Node(store, trees=trees)
+
+    async def _redis(self, spec: RedisSpec, path: str) -> Node:
+        from nativelink.compose.redis import redis_store
+        from nativelink.telemetry.pools import ConnectionRecorder
+
+        env = self._env
+        store = redis_store(spec, ConnectionRecorder(env.registry, "redis"))
+        await env.lifetimes.enter_async_context(store)
+        type_name = type(store).__name__
+
+        async def check() -> tuple[Health, str]:
+            await store.check()
+            return Health.OK, "Redis answered"
+
+        env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, check)
+        return Node(store, store.removals)
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""

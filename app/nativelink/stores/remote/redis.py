@@ -186,13 +186,13 @@ class RedisStore:
         step = self._chunk_bytes
         position = offset + len(data)
         end = MAX_VALUE_BYTES if limit is None else min(offset + limit, MAX_VALUE_BYTES)
-        size: int | None = None
+        size = -1
         while position < end:
             commands: list[Command] = [
                 ("GETRANGE", name, start, min(start + step, end) - 1)
                 for start in range(position, min(end, position + step * _READ_CHUNKS), step)
             ]
-            if size is None:
+            if size < 0:
                 size, *pieces = await self._ask([("STRLEN", name), *commands])
                 end = min(end, size)
                 if size != key.size_bytes and size <= _AT_ONCE_BYTES:

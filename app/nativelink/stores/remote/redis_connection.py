@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import hiredis
 
@@ -26,11 +26,13 @@ __all__ = ["Command", "RedisConnection", "dial", "pack"]
 Command: TypeAlias = tuple[bytes | memoryview | str | int, ...]
 
 _INCOMPLETE: Final = object()
+# Its stub knows tuples of one element only.
+_pack_command: Final[Callable[[Command], bytes]] = cast("Any", hiredis.pack_command)
 
 
 def pack(commands: Iterable[Command]) -> list[bytes]:
     """Commands as they travel (RESP)."""
-    return list(map(hiredis.pack_command, commands))
+    return list(map(_pack_command, commands))
 
 
 class _Batch:

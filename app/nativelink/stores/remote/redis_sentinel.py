@@ -1,0 +1,113 @@
+"""Redis behind sentinels: they say which server is the master."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nativelink.core.errors import Code, NativeLinkError, unavailable
+from nativelink.core.retry import Retry
+from nativelink.stores.remote.redis_address import Endpoint, Login
+from nativelink.stores.remote.redis_client import RedisClient, temporary_trouble
+from nativelink.stores.remote.redis_connection import Command, dial
+from nativelink.stores.remote.redis_node import Dialing, RedisNode
+
+__all__ = ["SentinelClient"]
+
+
+class SentinelClient(RedisClient):
+    """The master that sentinels name; they are asked again whenever it fails.
+
+    Args:
+        sentinels: asked in turn, the one that answered last first.
+        sentinel_login: for them.
+        service: the master's name among them.
+        dialing: how connections to the master are made.
+        retry: tries after the quick ones.
+        max_in_flight: requests in flight.
+    """
+
+    def __init__(
+        self,
+        sentinels: Sequence[Endpoint],
+        dialing: Dialing,
+        *,
+        sentinel_login: Login,
+        service: str,
+        retry: Retry,
+        max_in_flight: int,
+    ) -> None:
+        super().__init__(dialing, retry=retry, max_in_flight=max_in_flight)
+        self._sentinels = list(sentinels)
+        self._sentinel_login = sentinel_login
+        self._service = service
+        self._nodes: dict[Endpoint, RedisNode] = {}
+        self._master: RedisNode | None = None
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            node.close()
+
+    async def masters(self) -> Sequence[Endpoint]:
+        master = self._master or await self._find()
+        return (master.endpoint,)
+
+    def node(self, endpoint: Endpoint) -> RedisNode:
+        node = self._nodes.get(endpoint)
+        if node is None:
+            node = self._nodes[endpoint] = RedisNode(endpoint, self.dialing)
+        return node
+
+    async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
+        master = self._master or await self._find()
+        try:
+            replies = await master.run(commands)
+            trouble = temporary_trouble(replies, master.endpoint)
+            if trouble is not None:
+                raise trouble
+        except NativeLinkError as error:
+            if error.code is Code.UNAVAILABLE and self._master is master:
+                self._master = None
+            raise
+        return replies
+
+    async def _find(self) -> RedisNode:
+        """Ask the sentinels for the master, and the master whether it is one."""
+        failure: NativeLinkError | None = None
+        for sentinel in tuple(self._sentinels):
+            try:
+                endpoint = await self._ask(sentinel)
+            except NativeLinkError as error:
+                failure = error
+                continue
+            # Who answers is asked first next time.
+            self._sentinels.remove(sentinel)
+            self._sentinels.insert(0, sentinel)
+            node = self.node(endpoint)
+            # For a while after a failover, sentinels may name the old master, back as a replica.
+            (role,) = await node.run((("ROLE",),))
+            if not isinstance(role, list) or role[0] != b"master":
+                raise unavailable(f"Redis at {endpoint} is no master yet")
+            for other, old in list(self._nodes.items()):
+                if other != endpoint:
+                    del self._nodes[other]
+                    old.close()
+            self._master = node
+            return node
+        raise failure or unavailable("there are no sentinels")
+
+    async def _ask(self, sentinel: Endpoint) -> Endpoint:
+        connection = await dial(
+            sentinel,
+            self._sentinel_login,
+            connect_timeout_s=self.dialing.connect_timeout_s,
+            timeout_s=self.dialing.command_timeout_s,
+        )
+        try:
+            found = await connection.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+        finally:
+            connection.close()
+        if found is None:
+            raise unavailable(f"the sentinel at {sentinel} knows no master {self._service!r}")
+        host, port = found
+        return Endpoint(host.decode(), int(port))

@@ -48,6 +48,7 @@ bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks.md
 docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py
 	@$(BIN)/python scripts/generate_metrics_docs.py
+	@$(BIN)/python scripts/generate_scheduler_docs.py
 
 clean: ## Remove what the other targets made, but no cached builds
 	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

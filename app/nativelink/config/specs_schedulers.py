@@ -99,8 +99,9 @@ class SimpleSpec(Spec):
         description=(
             "Platform properties and how they restrict the choice of a worker. `minimum`: the "
             "worker has at least this number, and running actions use it up. `exact`: the worker "
-            "has this very value. `priority`: no restriction, the worker is told. `ignore`: "
-            "neither."
+            "has this very value. `priority`: the worker has the property, with whatever value. "
+            "`ignore`: not looked at. All of them are told to the worker. A property that is not "
+            "declared excludes workers that have it with other values only."
         ),
     )
     retain_completed_for_s: Annotated[Seconds, Zero(60)] = Field(

@@ -110,11 +110,12 @@ class Tournament(Generic[T]):
             limit: one number per dimension.
             refuses: asked about single entries, where something else may speak against one.
         """
-        dimensions = list(zip(self._columns, limit, strict=True))
-        for column, bound in dimensions:
+        columns = self._columns
+        for column, bound in zip(columns, limit, strict=True):
             # Most searches that find nothing end here.
             if column[1] > bound:
                 return None
+        dimensions = list(zip(self._columns, limit, strict=True))
         keys = self.keys
         capacity = self._capacity
         best = ABSENT

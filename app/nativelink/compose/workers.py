@@ -39,6 +39,7 @@ from nativelink.worker.environment import AdditionalVariable, Fact, FromProperty
 from nativelink.worker.hands.pool import Hands
 from nativelink.worker.inputs import InputStager
 from nativelink.worker.launch import Limits
+from nativelink.worker.persistent.pool import PersistentSettings, PersistentWorkers
 from nativelink.worker.processes.launcher import ProcessLauncher
 from nativelink.worker.processes.supervisor import Namespaces
 from nativelink.worker.results import Publication, Publisher, UploadStrategy
@@ -182,11 +183,23 @@ async def _executor(
             limited=spec.action_limits is not None,
         )
     )
+    persistent = await env.lifetimes.enter_async_context(
+        PersistentWorkers(
+            launcher,
+            lane,
+            env.clock,
+            PersistentSettings(
+                # Emptied by `recover` just now, with all that earlier actions left.
+                work_directory / "persistent",
+                max_processes=spec.max_inflight_tasks or len(os.sched_getaffinity(0)),
+            ),
+        )
+    )
     return ActionExecutor(
         cas,
         stager,
         launcher,
-        None,
+        persistent,
         Uploads(cas, tiers.upstream, tiers.files, lane=lane),
         Publisher(await _publication(spec.upload_action_result, cas, stores)),
         ActionSettings(

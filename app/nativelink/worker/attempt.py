@@ -54,6 +54,7 @@ class Attempt:
         response: what becomes of it.
         result: the response's result.
         exit: how the process ended; None before.
+        process_stays: whether a process that is there still has run it.
     """
 
     def __init__(self, order: worker_pb.StartExecute, clock: Clock) -> None:
@@ -68,6 +69,7 @@ class Attempt:
         self.response = pb.ExecuteResponse()
         self.result = self.response.result
         self.exit: Exit | None = None
+        self.process_stays = False
         self._metadata = self.result.execution_metadata
         self._metadata.worker = order.worker_id
         self._metadata.queued_timestamp.CopyFrom(order.queued_timestamp)
@@ -89,8 +91,10 @@ class Attempt:
     def forget_run(self) -> None:
         """Begin anew with the run of the command: how it ended does not count."""
         self.response.ClearField("status")
+        self.response.ClearField("message")
         self.result.exit_code = 0
         self.exit = None
+        self.process_stays = False
 
     def status(self, code: Code, message: str) -> None:
         """Say that the result is no success."""

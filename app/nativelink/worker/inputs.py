@@ -86,6 +86,19 @@ class StagedInputs:
             if file.digest in changed
         )
 
+    def files(self, seen_from: str) -> Iterator[tuple[str, Digest]]:
+        """Paths of all files, relative to a directory, with their digests.
+
+        Args:
+            seen_from: that directory, relative to the root of the tree.
+        """
+        for path, directory in self._tree.walk():
+            if directory.files:
+                place = os.path.relpath(path or ".", seen_from or ".")
+                prefix = "" if place == "." else f"{place}/"
+                for file in directory.files:
+                    yield prefix + file.name, file.digest
+
     async def release(self) -> None:
         """Let the store evict the inputs again; a second call does nothing."""
         leased, self._leased = self._leased, []
@@ -139,11 +152,16 @@ class InputStager:
         #: What is shown, by the directory that holds it.
         self._shown: dict[Path, tuple[Path, KeptTree]] = {}
 
-    async def stage(self, root: Digest, into: Path, *, directories: Iterable[str]) -> StagedInputs:
+    async def stage(
+        self, root: Digest, into: Path, *, directories: Iterable[str], movable: bool = False
+    ) -> StagedInputs:
         """Make the input tree in the new directory `into`, and `directories` in it.
 
         With a directory cache `{into}.upper` and `{into}.scratch` are made, too. Cancelled or
         failed: nothing is leased; `into` may be there in part.
+
+        What is in a `movable` directory can be renamed into another one, so it is no mount. Its
+        files are links: who compares inodes sees that they are the same ones again.
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION with a `MissingBlob` for each blob that is absent;
@@ -152,7 +170,7 @@ class InputStager:
         """
         tree = await self._trees.fetch(root)
         needed = list(directories)
-        if self._cache is None or not tree.file_digests():
+        if self._cache is None or movable or not tree.file_digests():
             # Where there are no files none are shared.
             return await self._link(tree, into, needed, copied=self._copied)
         if await self._show(self._cache, tree, into, needed):

@@ -76,12 +76,12 @@ class Publisher:
         *,
         cacheable: bool,
     ) -> None:
-        """Write the result where it belongs and set `response.message`.
+        """Write the result where it belongs and add to `response.message`.
 
         Args:
             action_digest: of the action.
             function: of the request.
-            response: complete but for its message.
+            response: complete but for what the templates say.
             cacheable: False for an action that must not be cached, or whose inputs changed while
                 it ran.
         """
@@ -111,7 +111,8 @@ class Publisher:
             )
         template = self._to.success_message if success else self._to.failure_message
         if template and (cached or historical):
-            response.message = _filled(template, action_digest, function, history_digest)
+            filled = _filled(template, action_digest, function, history_digest)
+            response.message = f"{response.message}\n{filled}" if response.message else filled
 
 
 async def _stored(store: Store, key: Digest, data: bytes, where: str) -> bool:

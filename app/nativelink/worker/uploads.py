@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from nativelink.core.digest import Digest, is_empty
+from nativelink.core.digest import Digest, DigestFunction, is_empty
 from nativelink.core.eager import run_all
+from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import BytesSource, Chunk
-from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import Store
 
 __all__ = ["Uploads"]
 
 _PIECE_BYTES: Final = 1 << 20
+#: Neither a link nor a pipe that somebody put there meanwhile.
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Small blobs that travel together go upstream in one message; large ones take a piece each.
 _AT_THE_SAME_TIME: Final = 256
 
@@ -42,11 +45,23 @@ class Uploads:
         self._lane = lane
         self._room = asyncio.Semaphore(_AT_THE_SAME_TIME)
 
-    async def upload(self, files: Mapping[Digest, Path], messages: Mapping[Digest, bytes]) -> None:
+    async def upload(
+        self,
+        files: Mapping[Digest, Path],
+        messages: Mapping[Digest, bytes],
+        *,
+        unsettled: DigestFunction | None = None,
+    ) -> None:
         """Store the blobs that are not there yet. Files may be gone afterwards.
 
+        Args:
+            files: where they are.
+            messages: their bytes.
+            unsettled: what the files were hashed by, if somebody could still write to them: then
+                they are copied, and hashed as they are.
+
         Raises:
-            NativeLinkError: what the store raised.
+            NativeLinkError: what the store raised; ABORTED for a file that changed meanwhile.
         """
         keys = [key for key in (*files, *messages) if not is_empty(key)]
         if not keys:
@@ -56,7 +71,7 @@ class Uploads:
         await run_all(
             self._put_message(key, messages[key])
             if key in messages
-            else self._put_file(key, files[key])
+            else self._put_file(key, files[key], unsettled)
             for key in absent
         )
 
@@ -64,8 +79,11 @@ class Uploads:
         async with self._room:
             await self._cas.put(key, BytesSource(data))
 
-    async def _put_file(self, key: Digest, path: Path) -> None:
+    async def _put_file(self, key: Digest, path: Path, unsettled: DigestFunction | None) -> None:
         async with self._room:
+            if unsettled is not None:
+                await self._copy(self._upstream or self._cas, key, path, unsettled)
+                return
             if self._upstream is None:
                 if not await self._files.adopt(key, path):
                     await self._copy(self._cas, key, path)
@@ -74,8 +92,10 @@ class Uploads:
             # Likely to be an input soon. If it cannot be moved it will be fetched then.
             await self._files.adopt(key, path)
 
-    async def _copy(self, store: Store, key: Digest, path: Path) -> None:
-        source = _FileSource(path, key.size_bytes, self._lane)
+    async def _copy(
+        self, store: Store, key: Digest, path: Path, function: DigestFunction | None = None
+    ) -> None:
+        source = _FileSource(path, key, self._lane, function)
         try:
             await store.put(key, source)
         finally:
@@ -83,26 +103,47 @@ class Uploads:
 
 
 class _FileSource:
-    """A file as a source; one piece of at most 1 MiB is in memory."""
+    """A file as a source; one piece of at most 1 MiB is in memory.
 
-    __slots__ = ("_fd", "_lane", "_offset", "_path", "size")
+    Args:
+        path: of the file.
+        key: its digest.
+        lane: reads it.
+        function: hashes what is read, to compare it with `key`; None if nobody writes to it.
+    """
 
-    def __init__(self, path: Path, size: int, lane: DiskLane) -> None:
+    __slots__ = ("_fd", "_hasher", "_key", "_lane", "_offset", "_path", "size")
+
+    def __init__(
+        self, path: Path, key: Digest, lane: DiskLane, function: DigestFunction | None
+    ) -> None:
         self._path = path
+        self._key = key
         self._lane = lane
+        self._hasher = None if function is None else function.new()
         self._fd = -1
         self._offset = 0
-        self.size: int | None = size
+        self.size: int | None = key.size_bytes
 
     async def read(self) -> Chunk:
-        piece = await self._lane.run(self._read)
-        self._offset += len(piece)
-        return piece
+        try:
+            return await self._lane.run(self._read)
+        except OSError as error:
+            raise disk_error(error, f"cannot read the output {self._key}") from error
 
     def _read(self) -> bytes:
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return os.pread(self._fd, _PIECE_BYTES, self._offset)
+            self._fd = os.open(self._path, _OPEN)
+        piece = os.pread(self._fd, _PIECE_BYTES, self._offset)
+        self._offset += len(piece)
+        if self._hasher is not None:
+            self._hasher.update(piece)
+            is_end = not piece or self._offset >= self._key.size_bytes
+            if is_end and self._hasher.hexdigest() != self._key.hash:
+                raise NativeLinkError(
+                    Code.ABORTED, f"the output {self._key} was written to while it was stored"
+                )
+        return piece
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -15,7 +15,7 @@ from nativelink.worker.confine import open_beneath
 from nativelink.worker.launch import Launch
 from nativelink.worker.persistent.messages import Protocol
 
-__all__ = ["LOG", "Key", "Plan", "expand", "key_of", "plan"]
+__all__ = ["LOG", "Key", "Plan", "expand", "key_of", "plan", "wants_worker"]
 
 #: An argument that names a file of arguments, as Bazel finds them.
 _FLAG_FILE: Final = re.compile(r"(?:@|--?flagfile=).+", re.DOTALL)
@@ -70,9 +70,14 @@ class Plan:
         )
 
 
+def wants_worker(properties: Mapping[str, str]) -> bool:
+    """Whether an action with these platform properties asks for a process that stays."""
+    return properties.get("supports-workers") == "1"
+
+
 def plan(launch: Launch, properties: Mapping[str, str]) -> Plan | None:
     """How to run an action by a persistent worker; None if it is not to be run so."""
-    if properties.get("supports-workers") != "1":
+    if not wants_worker(properties):
         return None
     try:
         protocol = Protocol(properties.get("requires-worker-protocol") or "proto")

@@ -23,6 +23,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._frozen: list[tuple[socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
         self._is_cut = False
 
@@ -38,6 +39,7 @@ class Proxy:
     ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._pairs += self._frozen
         self.cut()
         for thread in self._threads:
             thread.join(10)
@@ -48,6 +50,14 @@ class Proxy:
         while self._pairs:
             for end in self._pairs.pop():
                 _close(end)
+
+    def freeze(self) -> None:
+        """Pass nothing on any more over the connections that there are, and say so to nobody.
+
+        As a router does that has forgotten them. New ones work.
+        """
+        self._frozen.extend(self._pairs)
+        self._pairs.clear()
 
     def mend(self) -> None:
         """Pass connections on again."""
@@ -65,24 +75,24 @@ class Proxy:
             far = socket.create_connection(("127.0.0.1", self._target))
             self.connections += 1
             self._pairs.append((near, far))
-            self._start(_pump, near, far)
-            self._start(_pump, far, near)
+            self._start(self._pump, near, far)
+            self._start(self._pump, far, near)
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if not any(source in pair for pair in self._frozen):
+                    target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            _close(source)
+            _close(target)
 
     def _start(self, body: object, *ends: socket.socket) -> None:
         thread = threading.Thread(target=body, args=ends, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    except OSError:
-        pass
-    finally:
-        _close(source)
-        _close(target)
 
 
 def _close(end: socket.socket) -> None:

@@ -160,6 +160,27 @@ def test_an_action_outlives_a_connection_that_comes_back(
         assert len(gate.arrived) == 1
 
 
+def test_a_connection_that_died_in_silence_is_noticed_by_both_sides(
+    base: Farm, client: ExecutionClient, tmp_path: Path, gate: Gate
+) -> None:
+    with Proxy(base.ports.workers) as proxy, ExitStack() as workers:
+        through = Ports(base.ports.public, proxy.port)
+        endpoint = {"uri": f"grpc://127.0.0.1:{proxy.port}", "timeout": 1}
+        worker = workers.enter_context(
+            open_worker(tmp_path / "w", through, worker_api_endpoint=endpoint)
+        )
+        agent = worker.system.workers[0].agent
+        execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+        gate.wait()
+
+        proxy.freeze()
+        wait_for(lambda: agent.statistics().connections == 2, "another connection")
+        gate.open()
+
+        assert execution.result().status.code == Code.OK
+        assert len(gate.arrived) == 1
+
+
 def test_a_worker_that_leaves_finishes_what_it_has(
     base: Farm, client: ExecutionClient, tmp_path: Path, gate: Gate
 ) -> None:

@@ -245,6 +245,34 @@ async def test_a_worker_shows_signs_of_life_every_half_of_its_timeout() -> None:
         assert call.from_worker.empty()
 
 
+async def test_a_scheduler_that_falls_silent_is_left_for_another_connection() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        for _ in range(3):
+            call.say(keep_alive={})
+            await world.time.pass_time(2.5)
+        assert not call.cancelled
+        assert world.scheduler.calls.empty()
+        for _ in range(3):
+            await world.time.pass_time(2.5)
+
+        assert call.cancelled
+        again = await world.next_call()
+        assert again.headers["nativelink-worker-resumes"] == "w1-id"
+
+
+async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_there() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        for _ in range(20):
+            await world.time.pass_time(2.5)
+
+        assert not call.cancelled
+        assert world.agent.statistics().connected
+
+
 async def test_a_kill_order_cancels_the_action_and_an_unknown_one_is_ignored() -> None:
     async with working() as world:
         call = await world.next_call()

@@ -290,8 +290,19 @@ async def _channel(
     for listener in listeners:
         if not is_tls(endpoint.uri) and listener.address in (f"{host}:{port}", f"0.0.0.0:{port}"):
             return LoopbackChannel(listener.methods, name=name)
+    # A connection that died in silence must be gone when the scheduler gives the worker up, or the
+    # next attempts would be made on it.
+    half_s = endpoint.timeout / 2
     channel = GrpcChannel(
-        [endpoint_of(endpoint.uri, endpoint.tls_config, connect_timeout_s=endpoint.timeout)]
+        [
+            endpoint_of(
+                endpoint.uri,
+                endpoint.tls_config,
+                connect_timeout_s=endpoint.timeout,
+                http2_keepalive_interval_s=half_s,
+                http2_keepalive_timeout_s=half_s,
+            )
+        ]
     )
     return await env.lifetimes.enter_async_context(channel)
 

@@ -81,6 +81,8 @@ def channel_options(endpoint: Endpoint) -> list[tuple[str, int | str]]:
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", _milliseconds(endpoint.http2_keepalive_interval_s)),
         ("grpc.keepalive_timeout_ms", _milliseconds(endpoint.http2_keepalive_timeout_s)),
+        # Of a ping without an answer; the time-out above is only what TCP may take.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(endpoint.http2_keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         # A stream on which nothing is said for hours (a worker's) is pinged all the same.
         ("grpc.http2.max_pings_without_data", 0),

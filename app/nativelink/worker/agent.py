@@ -137,6 +137,8 @@ class Agent:
         self._sleep = sleep
         self._worker_id = ""
         self._connected = False
+        self._is_answered = False
+        self._heard_at = 0.0
         self._lost_at = 0.0
         self._complained_at = -_COMPLAIN_EVERY_S
         self._connections = 0
@@ -317,6 +319,8 @@ class Agent:
             self._sent_bytes = 0
         self._worker_id = worker_id
         self._connected = True
+        self._is_answered = False
+        self._heard_at = self._clock.monotonic()
         self._connections += 1
         self._wake.set()
         _log.info("%s as %s", "connected again" if resumed else "connected", worker_id)
@@ -325,8 +329,11 @@ class Agent:
 
     async def _read(self, call: Duplex) -> None:
         while (message := await call.read()) is not None:
+            self._heard_at = self._clock.monotonic()
             update = _parse(message)
             match update.WhichOneof("update"):
+                case "keep_alive":
+                    self._is_answered = True
                 case "start_action":
                     self._start(update.start_action)
                 case "kill_operation_request":
@@ -351,6 +358,11 @@ class Agent:
         alive = pb.UpdateForScheduler(keep_alive_request=pb.KeepAliveRequest())
         while True:
             await self._sleep(self._settings.timeout_s / 2)
+            silence_s = self._clock.monotonic() - self._heard_at
+            # NativeLink's scheduler answers no sign of life; one that does has gone, or what lies
+            # between has forgotten the connection without a word.
+            if self._is_answered and silence_s > self._settings.timeout_s:
+                raise unavailable(f"the scheduler has been silent for {silence_s:.1f} seconds")
             self._send(alive)
 
     def _send(self, update: pb.UpdateForScheduler) -> None:

@@ -172,3 +172,27 @@ async def test_a_writer_waits_for_a_reader_that_is_slow(channel: LoopbackChannel
         assert 0 < written < 200
         writing.cancel()
     call.cancel()
+
+
+async def _two_writers(source: MessageSource, context: CallContext, sink: MessageSink) -> None:
+    async def write(name: bytes) -> None:
+        for _ in range(100):
+            await sink.write(name)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write(b"a"))
+        tasks.create_task(write(b"b"))
+
+
+async def test_two_writers_of_one_call_both_get_on() -> None:
+    """A worker's orders and the answers to its keep-alives are written by two coroutines."""
+    method = Method("/t.T/Two", _two_writers, client_streaming=True, server_streaming=True)
+    call = LoopbackChannel([method], name="worker").duplex("/t.T/Two")
+    # Both writers come to where they must wait.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    found = []
+    async with asyncio.timeout(5):
+        while (message := await call.read()) is not None:
+            found.append(message)
+    assert (found.count(b"a"), found.count(b"b")) == (100, 100)

@@ -103,21 +103,22 @@ class LoopbackChannel:
 
 
 class _Messages:
-    """Messages on their way in one direction: one writer, one reader."""
+    """Messages on their way in one direction: any number of writers, one reader."""
 
-    __slots__ = ("_closed", "_error", "_reader", "_waiting", "_writer")
+    __slots__ = ("_closed", "_error", "_reader", "_waiting", "_writers")
 
     def __init__(self) -> None:
         self._waiting: deque[Chunk] = deque()
         self._closed = False
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: deque[asyncio.Future[None]] = deque()
 
     async def write(self, *parts: Chunk) -> None:
         while len(self._waiting) >= _WAITING_MESSAGES and not self._closed:
-            self._writer = asyncio.get_running_loop().create_future()
-            await self._writer
+            writer = asyncio.get_running_loop().create_future()
+            self._writers.append(writer)
+            await writer
         if self._closed:
             raise self._error or NativeLinkError(Code.CANCELLED, "the call has ended")
         self._waiting.append(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -132,7 +133,7 @@ class _Messages:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         message = self._waiting.popleft()
-        _wake(self._writer)
+        self._wake_writers()
         return message
 
     def close(self, error: BaseException | None = None) -> None:
@@ -141,7 +142,13 @@ class _Messages:
             self._closed = True
             self._error = error
             _wake(self._reader)
-            _wake(self._writer)
+            self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        """There is room, or never will be. All of them: one alone may have been cancelled."""
+        for writer in self._writers:
+            _wake(writer)
+        self._writers.clear()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import itertools
@@ -98,9 +99,13 @@ class RedisServer:
         deadline = time.monotonic() + _START_S
         with self.raw() as client:
             while True:
-                with contextlib.suppress(redis.ConnectionError):
+                try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return
+                except redis.ConnectionError:
+                    pass
                 assert self.process.poll() is None, (self.root / "log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -162,8 +167,9 @@ def dialing(
 
 
 def standard(endpoint: Endpoint, how: Dialing | None = None, *, retries: int = 0) -> RedisClient:
-    """A client of one server."""
-    return StandardClient(endpoint, how or dialing(), retry=Retry(retries, 0.1), max_in_flight=500)
+    """A client of one server that makes short pauses."""
+    retry = Retry(retries, 0.1, sleep=lambda seconds: asyncio.sleep(seconds / 10))
+    return StandardClient(endpoint, how or dialing(), retry=retry, max_in_flight=500)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from nativelink.stores.remote.redis_replies import (
     TEMPORARY,
     RefusedReplies,
     ReplyError,
+    SilentServerError,
     as_error,
 )
 
@@ -101,8 +102,8 @@ class RedisClient(ABC):
                 if error.code is not Code.UNAVAILABLE:
                     raise
                 quick += 1
-                if quick < _QUICK_TRIES and error.retryable:
-                    await asyncio.sleep(_QUICK_PAUSE_S)
+                if quick < _QUICK_TRIES and not isinstance(error, SilentServerError):
+                    await self._retry.sleep(_QUICK_PAUSE_S)
                 else:
                     quick = 0
                     tries = tries or self._retry.tries()

@@ -18,7 +18,12 @@ import hiredis
 
 from nativelink.core.errors import NativeLinkError, unavailable
 from nativelink.stores.remote.redis_address import Endpoint, Login
-from nativelink.stores.remote.redis_replies import RefusedReplies, ReplyError, as_error
+from nativelink.stores.remote.redis_replies import (
+    RefusedReplies,
+    ReplyError,
+    SilentServerError,
+    as_error,
+)
 
 __all__ = ["Command", "RedisConnection", "dial", "pack"]
 
@@ -192,7 +197,7 @@ class RedisConnection(asyncio.Protocol):
                 self._timer = self._loop.call_at(due, self._look)
             else:
                 self.close(
-                    unavailable(
+                    SilentServerError(
                         f"Redis at {self._endpoint} gave no answer for {self._timeout_s:g} s"
                     )
                 )
@@ -240,7 +245,7 @@ async def dial(
                 await connection.call("SELECT", login.database)
     except TimeoutError as error:
         connection.close()
-        raise unavailable(
+        raise SilentServerError(
             f"Redis at {endpoint} let us wait for a connection for {connect_timeout_s:g} s"
         ) from error
     except OSError as error:

@@ -6,7 +6,15 @@ from typing import Any, Final
 
 from nativelink.core.errors import Code, NativeLinkError
 
-__all__ = ["MOVING", "TEMPORARY", "RefusedReplies", "ReplyError", "as_error", "refusal"]
+__all__ = [
+    "MOVING",
+    "TEMPORARY",
+    "RefusedReplies",
+    "ReplyError",
+    "SilentServerError",
+    "as_error",
+    "refusal",
+]
 
 #: First words of answers that another node can do what this one cannot (Redis cluster
 #: specification, "Redirection and resharding").
@@ -45,6 +53,18 @@ class ReplyError(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.kind, _, self.rest = text.partition(" ")
+
+
+class SilentServerError(NativeLinkError):
+    """UNAVAILABLE: nobody answered for as long as may be waited; another try takes as long."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.UNAVAILABLE, message)
+
+    def copy(self) -> NativeLinkError:
+        other = SilentServerError(self.message)
+        other.__cause__ = self
+        return other
 
 
 class RefusedReplies(list[Any]):

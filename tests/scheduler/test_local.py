@@ -308,6 +308,24 @@ async def test_a_silent_worker_is_disconnected(
     ]
 
 
+async def test_after_a_standstill_workers_are_heard_before_any_is_lost(
+    scheduler: LocalScheduler, timers: Timers
+) -> None:
+    link, other = scheduler.connect(hello()), scheduler.connect(hello())
+    timers.clock.advance(30)
+    # All timers are late, and are called before what lies in the sockets is read.
+    timers.advance(0)
+    link.keep_alive()
+    await scheduler.execute(action(1, cpu_count="99"))
+    timers.advance(0.5)
+    assert len(scheduler.workers()) == 2
+    timers.advance(0.5)
+    assert [worker.worker_id for worker in scheduler.workers()] == [link.worker_id]
+    assert await other.next_orders() == ()
+    timers.advance(5)
+    assert scheduler.workers() == []
+
+
 async def test_a_worker_comes_back_while_its_old_connection_still_looks_alive(
     scheduler: LocalScheduler, recorder: FakeRecorder
 ) -> None:

@@ -39,6 +39,10 @@ __all__ = ["LocalScheduler"]
 
 logger = logging.getLogger(__name__)
 
+#: A timer that is called later than this means that the loop, or the machine, stood still. What
+#: workers said meanwhile is heard for as long before any of them counts as silent.
+_STALL_S: Final = 1.0
+
 
 class _Signal:
     """Wakes the one coroutine that waits for news."""
@@ -213,6 +217,9 @@ class LocalScheduler:
         self._unschedulable = ""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        #: The loop's time of the timer.
+        self._timer_at = 0.0
+        self._stalled = False
 
     async def __aenter__(self) -> LocalScheduler:
         self._arm()
@@ -332,6 +339,11 @@ class LocalScheduler:
                 self._links[worker_id] = before
             raise
         if before is not None:
+            logger.info(
+                "worker %s connects again, from %s, while its old connection looks alive",
+                worker_id,
+                hello.address,
+            )
             # Its old connection may look alive for long; nothing that still comes from it counts.
             before.end()
             self.recorder.worker_disconnected(worker_id, "disconnected")
@@ -473,7 +485,7 @@ class LocalScheduler:
     def _arm(self) -> None:
         """Have `_tick` called when something is due."""
         due = self._machine.next_deadline()
-        if self.stopping:
+        if self.stopping or self._stalled:
             return
         if self._logging_interval_s > 0:
             if not self._machine.queued:
@@ -491,10 +503,18 @@ class LocalScheduler:
         loop = asyncio.get_running_loop()
         # What uvloop gives back knows its time only where that is still to come.
         self._timer_due = due
-        self._timer = loop.call_at(loop.time() + max(0.0, due - self._now()), self._tick)
+        self._timer_at = loop.time() + max(0.0, due - self._now())
+        self._timer = loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
+        loop = asyncio.get_running_loop()
+        late_s = loop.time() - self._timer_at
+        self._stalled = not self._stalled and late_s > _STALL_S
+        if self._stalled:
+            logger.warning("the event loop stood still for %.1f s", late_s)
+            self._timer = loop.call_at(loop.time() + _STALL_S, self._tick)
+            return
         if self._log_at is not None and self._now() >= self._log_at:
             self._log_at = None
             self._log_queue()

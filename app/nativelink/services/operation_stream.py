@@ -40,6 +40,7 @@ class OperationStream:
         "_last",
         "_passing",
         "_passing_timer",
+        "_sending",
         "_sent_at",
         "_sink",
         "_timer",
@@ -54,6 +55,8 @@ class OperationStream:
         self._interval_s = repeat_interval_s
         self._last: Parts = ()
         self._sent_at = 0.0
+        #: `send` waits for the client.
+        self._sending = False
         self._timer: asyncio.TimerHandle | None = None
         self._passing: OperationView | None = None
         self._passing_timer: asyncio.TimerHandle | None = None
@@ -81,10 +84,14 @@ class OperationStream:
                 self._await_passing()
             return
         self._passing = None
-        if self._is_writing() and self._writing is not None:
+        if self._writing is not None and not self._writing.done():
             await asyncio.wait((self._writing,))
         self._note(view)
-        await self._sink.write(*self._last)
+        self._sending = True
+        try:
+            await self._sink.write(*self._last)
+        finally:
+            self._sending = False
 
     def _note(self, view: OperationView) -> None:
         self._last = operation_parts(view)
@@ -115,7 +122,7 @@ class OperationStream:
         self._timer = loop.call_later(max(left, 1.0), self._on_time)
 
     def _is_writing(self) -> bool:
-        return self._writing is not None and not self._writing.done()
+        return self._sending or (self._writing is not None and not self._writing.done())
 
     def _write_apart(self) -> None:
         begun = begin(self._write_last(), asyncio.get_running_loop())

@@ -1,0 +1,67 @@
+"""What a client is sent of an operation that does not read as fast as states come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from nativelink.core.streams import Chunk
+from nativelink.proto.google.longrunning import operations_pb2
+from nativelink.scheduler.operation import ExecutionStage, OperationView
+from nativelink.services.operation_stream import REPEAT_INTERVAL_S, OperationStream
+from nativelink.testing.fakes import FakeClock
+from tests.scheduler.farm import action
+
+QUEUED = OperationView("main/1", "1", action(1), ExecutionStage.QUEUED, 0, 0.0)
+DONE = replace(QUEUED, stage=ExecutionStage.COMPLETED, response=b"")
+
+
+class SlowSink:
+    """Takes messages, but lets the writer go on only when it is told to."""
+
+    def __init__(self) -> None:
+        self.messages: list[operations_pb2.Operation] = []
+        self.room = asyncio.Event()
+
+    async def write(self, *parts: Chunk) -> None:
+        self.messages.append(operations_pb2.Operation.FromString(b"".join(map(bytes, parts))))
+        await self.room.wait()
+
+
+class Alarm:
+    """The timers of a loop, rung by hand."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+
+    def call_later(self, _: float, callback: Callable[[], None]) -> Alarm:
+        self.callbacks.append(callback)
+        return self
+
+    def cancel(self) -> None:
+        self.callbacks.clear()
+
+    def ring(self) -> None:
+        for callback in [*self.callbacks]:
+            callback()
+
+
+@pytest.mark.parametrize("view", [QUEUED, DONE])
+async def test_a_state_that_is_still_being_written_is_not_repeated(
+    view: OperationView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm, clock, sink = Alarm(), FakeClock(), SlowSink()
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", alarm.call_later)
+    with OperationStream(sink, clock) as stream:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(stream.send(view))
+            await asyncio.sleep(0)
+            clock.advance(2 * REPEAT_INTERVAL_S)
+            alarm.ring()
+            await asyncio.sleep(0)
+            assert not sending.done()
+            sink.room.set()
+    assert [message.done for message in sink.messages] == [view.done]

@@ -129,7 +129,6 @@ def _malformed(why: str) -> NativeLinkError:
     return invalid_argument(f"malformed Redis address: {why}; {_EXPECTED}")
 
 
-@cache
 def _tls(*, insecure: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if insecure:

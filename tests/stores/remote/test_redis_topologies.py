@@ -1,0 +1,199 @@
+"""Clusters that are resharded and lose a master, and sentinels whose master dies, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from nativelink.core.digest import Digest
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.stores.remote.redis import RedisStore
+from nativelink.stores.remote.redis_cluster import slot_of
+from nativelink.stores.store import read_bytes
+from nativelink.testing.fakes import PiecesSource
+from tests.stores.remote.redis_cluster import RedisCluster, WatchedRedis
+from tests.stores.remote.redis_server import open_redis
+
+#: Seconds within which servers have found a new master.
+_TAKE_OVER_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisCluster]:
+    made = RedisCluster()
+    yield made
+    made.close()
+
+
+class Load:
+    """Puts and reads without end; knows what was acknowledged, and what went wrong."""
+
+    def __init__(self, store: RedisStore, *, seed: int = 0) -> None:
+        self._store = store
+        self._chance = random.Random(seed)
+        self.acknowledged: dict[Digest, bytes] = {}
+        self.codes: dict[Code, int] = {}
+        self.slowest_s = 0.0
+        self.calls = 0
+
+    async def run(self) -> None:
+        while True:
+            data = self._chance.randbytes(self._chance.choice((10, 5_000, 100_000)))
+            key = Digest(hashlib.sha256(data).hexdigest(), len(data))
+            if await self._try(self._store.put(key, PiecesSource.split(data, 30_000))):
+                self.acknowledged[key] = data
+            old = self._chance.choice(list(self.acknowledged) or [key])
+            await self._try(self._read(old))
+            await self._try(self._store.has(list(self.acknowledged)[-100:]))
+
+    async def _read(self, key: Digest) -> None:
+        data = await read_bytes(self._store, key)
+        assert data == self.acknowledged[key], "not the blob that was put"
+
+    async def _try(self, call: Awaitable[object]) -> bool:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.calls += 1
+        try:
+            await call
+        except NativeLinkError as error:
+            self.codes[error.code] = self.codes.get(error.code, 0) + 1
+            return False
+        finally:
+            self.slowest_s = max(self.slowest_s, loop.time() - began)
+        return True
+
+    async def succeeds_again(self) -> None:
+        """Return when many calls in a row went well."""
+        async with asyncio.timeout(_TAKE_OVER_S):
+            while not await self._goes_well(100):
+                pass
+
+    async def _goes_well(self, count: int) -> bool:
+        """Whether the next `count` calls succeed."""
+        failed, calls = sum(self.codes.values()), self.calls
+        await holds(lambda: self.calls >= calls + count or sum(self.codes.values()) > failed)
+        return sum(self.codes.values()) == failed
+
+
+@asynccontextmanager
+async def loaded(store: RedisStore) -> AsyncIterator[Load]:
+    load = Load(store)
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(load.run()) for _ in range(6)]
+        await load.succeeds_again()
+        try:
+            yield load
+        finally:
+            for task in running:
+                task.cancel()
+
+
+async def kept(load: Load, store: RedisStore) -> int:
+    """How many acknowledged blobs are there, each whole."""
+    keys = list(load.acknowledged)
+    sizes = await store.has(keys)
+    here = [key for key, size in zip(keys, sizes, strict=True) if size is not None]
+    for key in here:
+        assert await read_bytes(store, key) == load.acknowledged[key]
+    return len(here)
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    """Return when servers, or the load, have come as far."""
+    async with asyncio.timeout(_TAKE_OVER_S):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def off_loop(work: Callable[..., object], *arguments: object) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+def test_slots_are_those_of_the_specification():
+    assert slot_of(b"123456789") == 0x31C3
+    assert slot_of(b"temp-x-{cas:abc}") == slot_of(b"cas:abc")
+    assert slot_of(b"{user1000}.following") == slot_of("{user1000}.followers")
+    assert slot_of(b"foo{}{bar}") == slot_of(b"foo{}{bar}"[:]) != slot_of(b"bar")
+    assert slot_of(b"foo{{bar}}zap") == slot_of(b"{bar")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("redis cluster")
+async def test_resharding_under_load_is_not_noticed(cluster: RedisCluster):
+    async with open_redis(cluster.client(retries=3)) as store:
+        async with loaded(store) as load:
+            (_, first), (_, second), *_ = sorted(cluster.masters().items())
+            port = str(next(iter(cluster.masters())))
+            await off_loop(
+                cluster.cli,
+                *("--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"),
+                *("--cluster-from", first, "--cluster-to", second, "--cluster-slots", "400"),
+            )
+            await load.succeeds_again()
+        assert load.codes == {}
+        assert await kept(load, store) == len(load.acknowledged) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("redis cluster")
+async def test_a_failover_that_is_asked_for_loses_nothing(cluster: RedisCluster):
+    async with open_redis(cluster.client(retries=3)) as store:
+        async with loaded(store) as load:
+            replica = next(
+                int(fields[1].partition("@")[0].rpartition(":")[2])
+                for fields in cluster.nodes()
+                if "slave" in fields[2]
+            )
+            await off_loop(cluster.cli, "-p", str(replica), "cluster", "failover")
+            await holds(lambda: replica in cluster.masters())
+            await load.succeeds_again()
+        assert load.codes.keys() <= {Code.UNAVAILABLE}
+        assert await kept(load, store) == len(load.acknowledged)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("redis cluster")
+async def test_a_killed_master_costs_seconds_and_what_redis_itself_lost(cluster: RedisCluster):
+    async with open_redis(cluster.client(command_timeout_s=2)) as store:
+        async with loaded(store) as load:
+            before = set(load.acknowledged)
+            victim = next(iter(cluster.masters()))
+            await off_loop(cluster.cli, "-p", str(victim), "wait", "1", "5000")
+            cluster.servers[victim].kill()
+            await holds(lambda: len(cluster.masters()) == 3 and victim not in cluster.masters())
+            await load.succeeds_again()
+        assert load.codes.keys() <= {Code.UNAVAILABLE, Code.NOT_FOUND}
+        # Replication is asynchronous: what the dead master alone had is gone, and nothing else.
+        assert await kept(load, store) >= len(load.acknowledged) - 50
+        assert None not in await store.has(list(before))
+        assert load.slowest_s < 10
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("redis cluster")
+async def test_sentinels_name_a_new_master_when_the_old_one_is_killed():
+    watched = WatchedRedis()
+    try:
+        async with open_redis(watched.client()) as store:
+            async with loaded(store) as load:
+                with watched.master.raw() as raw:
+                    before = set(load.acknowledged)
+                    await off_loop(raw.execute_command, "WAIT 1 5000")
+                watched.master.kill()
+                await load.succeeds_again()
+                assert await store.removals._client.masters() == (watched.replica.endpoint,)
+            assert load.codes.keys() <= {Code.UNAVAILABLE, Code.NOT_FOUND}
+            assert Code.UNAVAILABLE in load.codes
+            assert await kept(load, store) >= len(load.acknowledged) - 50
+            assert None not in await store.has(list(before))
+            assert load.slowest_s < 10
+    finally:
+        watched.close()

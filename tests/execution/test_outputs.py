@@ -265,3 +265,32 @@ def test_5000_outputs_are_stored_and_found(client: ExecutionClient) -> None:
     assert [each.path for each in result.output_files] == sorted(names)
     assert client.find_missing([each.digest for each in result.output_files]) == []
     assert time.monotonic() - began < 60
+
+
+def test_outputs_that_no_message_could_list_are_refused_and_not_cached(
+    client: ExecutionClient,
+) -> None:
+    # gRPC peers take 4 MiB; a worker that sent more would lose its connection again and again.
+    parent = "/".join(["d" * 200] * 9)
+    outputs = [f"{parent}/{number}" for number in range(2400)]
+    script = f"cd {parent} && seq 0 2399 | xargs touch"
+
+    for _ in range(2):
+        response = client.run("sh", "-c", script, outputs=outputs)
+
+        assert response.status.code == Code.INVALID_ARGUMENT
+        assert "2400 output files" in response.status.message
+        assert not response.cached_result
+    assert client.run("sh", "-c", script, outputs=outputs[:10]).status.code == Code.OK
+
+
+@pytest.mark.parametrize("path", ["link", "d"])
+def test_a_link_whose_target_is_not_utf_8_is_the_actions_mistake(
+    client: ExecutionClient, path: str
+) -> None:
+    script = "mkdir d; ln -s $(printf '\\377') d/in; ln -s $(printf '\\377') link"
+
+    response = client.run("sh", "-c", script, outputs=[path])
+
+    assert response.status.code == Code.INVALID_ARGUMENT
+    assert "UTF-8" in response.status.message

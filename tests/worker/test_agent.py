@@ -481,3 +481,16 @@ async def test_a_notice_makes_the_worker_hand_back_what_it_cannot_finish() -> No
         await call.heard("going_away_request")
         await world.time.pass_time(0)
         assert world.hands.killed == ["op"]
+
+
+async def test_an_order_that_is_taken_back_before_it_began_leaves_nothing() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        # Both are read in one go: the action's task has not run yet when it is cancelled.
+        call.start("op")
+        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        await world.time.pass_time(0)
+
+        assert world.agent.statistics().running == 0
+        assert await world.agent.leave(1)

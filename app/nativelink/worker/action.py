@@ -75,6 +75,9 @@ _DETERMINISTIC: Final = frozenset(
 #: Actions whose process has ended and whose outputs are being stored, or whose directory is being
 #: removed. Their slots are free; with more of them, a slow disk would fill up.
 _FINISHING: Final = 64
+#: What an ActionResult may have at most: gRPC peers (schedulers, clients) take messages of 4 MiB,
+#: and a worker whose message its scheduler refuses loses its connection again and again.
+_MAX_RESULT_BYTES: Final = (4 << 20) - (256 << 10)
 #: How often an action is run whose inputs were written to.
 _RUNS: Final = 3
 #: Outputs of up to so many bytes are read and hashed at once, some 100 us.
@@ -498,6 +501,12 @@ class ActionExecutor:
                 except TooMuchError:
                     found, stdout, stderr = await self._lane.run(
                         partial(_find, directory, job.command, attempt.function)
+                    )
+                if (size := found.result.ByteSize()) > _MAX_RESULT_BYTES:
+                    raise invalid_argument(
+                        f"the action's {len(found.result.output_files)} output files and other "
+                        f"outputs take {size} bytes to list; {_MAX_RESULT_BYTES} are allowed. "
+                        "Output directories are listed in blobs of their own"
                     )
                 attempt.result.MergeFrom(found.result)
                 set_digest(attempt.result.stdout_digest, stdout)

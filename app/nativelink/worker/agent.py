@@ -384,7 +384,9 @@ class Agent:
         else:
             assert self._actions is not None
             self._idle.clear()
-            self._running[name] = self._actions.create_task(self._execute(order))
+            task = self._running[name] = self._actions.create_task(self._execute(order))
+            # One that is cancelled before its first step never comes to a step of its own.
+            task.add_done_callback(lambda task: self._ended(name, task))
 
     def _refuse(self, order: pb.StartExecute, code: Code, message: str) -> None:
         result = pb.ExecuteResult(
@@ -415,9 +417,12 @@ class Agent:
         try:
             await self._executor.execute(order, process_ended=process_ended, finished=finished)
         except asyncio.CancelledError:
-            if name in self._running:
-                _log.info("operation %s was stopped", name)
-                self._end(name)
+            pass
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(name) is task:
+            _log.info("operation %s was stopped", name)
+            self._end(name)
 
     def _end(self, name: str) -> None:
         """An operation runs no more; its directory may be there still."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Final, Literal, TypeAlias
 
 from nativelink.core.clock import Clock
@@ -40,6 +41,9 @@ _STEPS: Final[tuple[Step, ...]] = (
 )
 #: The exit code, in NativeLink, of what was never run.
 _NEVER_RUN: Final = -178
+#: Of 110 bytes each: as many as fit into a message of 4 MiB, which is what gRPC peers take, with
+#: room to spare. A client that uploads them hears of the others then.
+_MAX_VIOLATIONS: Final = 10_000
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -139,7 +143,7 @@ def set_status(status: status_pb2.Status, error: NativeLinkError) -> None:
     if not error.details:
         return
     failure = error_details_pb2.PreconditionFailure()
-    for missing in error.details:
+    for missing in islice(error.details, _MAX_VIOLATIONS):
         hash_, size_bytes = missing.digest
         failure.violations.add(type="MISSING", subject=f"blobs/{hash_}/{size_bytes}")
     status.details.add().Pack(failure)

@@ -176,7 +176,7 @@ class OutputFinder:
             )
 
     def _symlink(self, root_fd: int, parent_fd: int, name: str, path: str, place: str) -> None:
-        target = os.readlink(name, dir_fd=parent_fd)
+        target = _target(name, parent_fd, place)
         inside = self._inside(target)
         if inside is not None:
             # It names this machine's directories: others need what it stands for.
@@ -354,7 +354,7 @@ class _Walk:
             elif stat.S_ISLNK(status.st_mode):
                 directory.symlinks.add(
                     name=name,
-                    target=self._relative(os.readlink(name, dir_fd=fd), below),
+                    target=self._relative(_target(name, fd, below), below),
                     node_properties=self._properties(status),
                 )
             # Sockets, pipes and devices are nothing that a Directory could describe.
@@ -375,6 +375,19 @@ def _entries(fd: int, place: str) -> Iterator[tuple[str, os.stat_result]]:
         ) from None
     for name in names:
         yield name, os.lstat(name, dir_fd=fd)
+
+
+def _target(name: str, parent_fd: int, place: str) -> str:
+    """What a symbolic link leads to."""
+    target = os.readlink(name, dir_fd=parent_fd)
+    try:
+        target.encode()
+    except UnicodeEncodeError:
+        raise invalid_argument(
+            f"output {place!r} is a symbolic link to {os.fsencode(target)!r}, which is not UTF-8, "
+            "so no message can hold it"
+        ) from None
+    return target
 
 
 def _open_readable(name: str, parent_fd: int, flags: int) -> int:

@@ -42,8 +42,9 @@ check: $(DEV) ## Lint, types, imports, generated files, documents
 	@$(BIN)/python scripts/generate_config_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
-bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks.md
+bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)
+	@$(BIN)/python -m bench.execution
 
 docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py

@@ -23,10 +23,11 @@ class Seconds:
 @pytest.fixture
 def clock() -> Iterator[Seconds]:
     clock = Seconds()
-    before = gc.callbacks[:]
+    before, thresholds = gc.callbacks[:], gc.get_threshold()
     freeze_what_stays(clock)
     yield clock
     gc.callbacks[:] = before
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 

@@ -5,6 +5,10 @@ one take 800 ms, in which nobody is answered, and it finds nothing, because entr
 So whenever a full collection took long, what survived it is frozen (`gc.freeze`): later ones look
 only at what came after. Measured with that store: 29 ms at most, and an eighth of the time in all.
 
+Young objects are looked at in larger lots than by default, because what a call or an operation is
+made of lives longer than 700 allocations: a busy scheduler spent a sixth of its time on looking at
+the same ones again and again. 10,000 of them are some two megabytes.
+
 Frozen objects still go when nothing refers to them any more, which is how entries, messages and
 calls go. What would stay for ever is a cycle that was in use at the very moment of a freeze, and
 freezes are as rare as hundreds of thousands of new entries.
@@ -22,6 +26,8 @@ __all__ = ["freeze_what_stays"]
 #: A pause that nobody notices; about 20,000 entries of a store.
 _LONG_S: Final = 0.005
 _FULL: Final = 2
+#: Allocations until the youngest are looked at, and how many of these looks until the older are.
+_THRESHOLDS: Final = (10_000, 20, 20)
 
 
 def freeze_what_stays(monotonic: Callable[[], float] = time.perf_counter) -> None:
@@ -40,6 +46,7 @@ def freeze_what_stays(monotonic: Callable[[], float] = time.perf_counter) -> Non
         elif monotonic() - began > _LONG_S:
             gc.freeze()
 
+    gc.set_threshold(*_THRESHOLDS)
     gc.collect()
     gc.freeze()
     gc.callbacks.append(watch)

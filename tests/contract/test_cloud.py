@@ -1,0 +1,21 @@
+"""Object stores of the cloud providers keep the store contract, on servers of their protocols."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stores.cloud.servers import Azurite, Versity
+from tests.stores.cloud.suite import CloudContract
+
+pytestmark = pytest.mark.slow
+
+
+class TestVersity(CloudContract):
+    server = Versity
+
+
+class TestAzurite(CloudContract):
+    server = Azurite
+
+
+del CloudContract

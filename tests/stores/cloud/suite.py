@@ -1,0 +1,61 @@
+"""The store contract over a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+from nativelink.core.digest import StoreKey
+from nativelink.core.retry import Retry
+from nativelink.core.streams import BytesSource
+from nativelink.stores.cloud.keys import Keys
+from nativelink.stores.cloud.object_store import CloudObjectStore
+from nativelink.stores.store import Store, read_bytes
+from nativelink.testing.fakes import FakeClock
+from nativelink.testing.store_contract import RawAccess, StreamsBlobs, StringKeys
+from tests.stores.cloud.servers import ObjectServer, fresh_prefix, shared
+
+__all__ = ["CloudContract"]
+
+
+class CloudContract(StringKeys, RawAccess, StreamsBlobs):
+    """The contract over the server of `server`."""
+
+    server: ClassVar[type[ObjectServer]]
+    kind = CloudObjectStore
+    large_bytes = 96 * 1024 * 1024
+    # Six parts of 5 MiB: two travel, one waits to, one was handed over, one is gathered and joined.
+    allowed_bytes = 36 * 1024 * 1024
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        self.prefix = fresh_prefix()
+        async with CloudObjectStore(
+            shared(self.server).bucket(retry=Retry(max_retries=5, delay_s=0.001)),
+            keys=Keys(self.prefix),
+            clock=FakeClock(),
+            max_concurrent_parts=2,
+        ) as store:
+            yield store
+
+    def raw_put(self, key: StoreKey, data: bytes) -> None:
+        shared(self.server).write(f"{self.prefix}{key}", data)
+
+    def raw_get(self, key: StoreKey) -> bytes | None:
+        return shared(self.server).read(f"{self.prefix}{key}")
+
+    def raw_names(self) -> set[str]:
+        return shared(self.server).names(self.prefix)
+
+    async def test_1_string_keys_and_digests_live_side_by_side(self) -> None:
+        """Also in NativeLink, a string that reads like a digest is that digest's key."""
+        key, data = self.blob(100)
+        async with self.open() as store:
+            await store.put(key, BytesSource(data))
+            for name in ("x", "a.b_c-d", "worker:7@pool=a,b", "ünïcode", "-", "x" * 200):
+                value = self.text(len(name) + 10, 1)
+                await store.put(name, BytesSource(value))
+                assert await store.has([name, str(key), key]) == [len(value), 100, 100]
+                assert await read_bytes(store, name) == value
+                assert await read_bytes(store, key) == data

@@ -13,6 +13,7 @@ from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.execution import Blobs, ExecutionClient, File, make_action
 from tests.execution.farm import Farm
+from tests.execution.gate import wait_for
 
 
 def shell(client: ExecutionClient, script: str, **action: object) -> re.ExecuteResponse:
@@ -184,7 +185,7 @@ def test_nothing_of_an_action_stays_on_the_worker(client: ExecutionClient, farm:
 
     here = Path(client.stdout(response.result).decode().strip())
     assert here.is_relative_to(farm.work)
-    assert list(farm.work.iterdir()) == []
+    wait_for(lambda: not here.exists(), "the end of the action's directory")
 
 
 def _peak_bytes() -> int:

@@ -234,6 +234,11 @@ class TestWhatIsRefused:
         assert error.code is Code.FAILED_PRECONDITION
         assert error.details == (MissingBlob(digest),)
 
+    async def test_a_missing_blob_is_named_with_its_digest_function(self, server: Server) -> None:
+        digest = BLAKE3.digest_of(b"an action")
+        error = await server.refused(digest, digest_function=BLAKE3)
+        assert error.details == (MissingBlob(digest, "blake3/"),)
+
     async def test_every_missing_blob_is_named_at_once(self, server: Server) -> None:
         command, root = SHA256.digest_of(b"command"), SHA256.digest_of(b"root")
         digest = await server.put(
@@ -363,9 +368,12 @@ class TestWhatIsTold:
         assert done.response.value == odd
         assert response_of(done).message == "hi"
 
-    async def test_a_failure_is_a_status_inside_of_the_response(self, server: Server) -> None:
-        missing = tuple(SHA256.digest_of(bytes((number,))) for number in range(3))
-        call = server.execute(await server.action())
+    @pytest.mark.parametrize(("function", "segment"), [(SHA256, ""), (BLAKE3, "blake3/")])
+    async def test_a_failure_is_a_status_inside_of_the_response(
+        self, server: Server, function: DigestFunction, segment: str
+    ) -> None:
+        missing = tuple(function.digest_of(bytes((number,))) for number in range(3))
+        call = server.execute(await server.action(), digest_function=function)
         await call.states(1)
         server.scheduler.fail(
             Failure(Code.FAILED_PRECONDITION, "inputs are gone", missing), note="it waited"
@@ -379,7 +387,7 @@ class TestWhatIsTold:
         assert detail.type_url == "type.googleapis.com/google.rpc.PreconditionFailure"
         failure = error_details_pb2.PreconditionFailure.FromString(detail.value)
         assert [(each.type, each.subject) for each in failure.violations] == [
-            ("MISSING", f"blobs/{digest.hash}/{digest.size_bytes}") for digest in missing
+            ("MISSING", f"blobs/{segment}{digest.hash}/{digest.size_bytes}") for digest in missing
         ]
 
     async def test_outputs_are_inlined_on_request(self, server: Server) -> None:

@@ -42,17 +42,15 @@ def test_a_long_message_is_cut_to_what_clients_take(text):
 
 
 def test_missing_blobs_are_violations_of_a_failed_precondition():
-    digests = [Digest("ab" * 32, 7), Digest("cd" * 32, 2**40)]
-    error = NativeLinkError(
-        Code.FAILED_PRECONDITION, "gone", details=[MissingBlob(digest) for digest in digests]
-    )
+    missing = [MissingBlob(Digest("ab" * 32, 7)), MissingBlob(Digest("cd" * 32, 2**40), "blake3/")]
+    error = NativeLinkError(Code.FAILED_PRECONDITION, "gone", details=missing)
     status = status_pb2.Status.FromString(decode(fields_of(error)[b"grpc-status-details-bin"]))
     assert (status.code, status.message) == (9, "gone")
     failure = error_details_pb2.PreconditionFailure()
     assert status.details[0].Unpack(failure)
     assert [(v.type, v.subject) for v in failure.violations] == [
         ("MISSING", f"blobs/{'ab' * 32}/7"),
-        ("MISSING", f"blobs/{'cd' * 32}/{2**40}"),
+        ("MISSING", f"blobs/blake3/{'cd' * 32}/{2**40}"),
     ]
 
 

@@ -71,6 +71,11 @@ class DigestFunction(IntEnum):
         """The name that stands in ByteStream resource names, lower case."""
         return self.name.lower()
 
+    @property
+    def segment(self) -> str:
+        """What stands before a hash in names that must not name SHA-256 (REAPI v2, ByteStream)."""
+        return "" if self is DigestFunction.SHA256 else f"{self.token}/"
+
     def digest_of(self, data: bytes | memoryview) -> Digest:
         """The digest of a whole blob held in memory."""
         hasher = self.new()

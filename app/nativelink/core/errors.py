@@ -64,10 +64,16 @@ class MissingBlob(NamedTuple):
     """A blob that a call needs and the CAS lacks.
 
     Becomes a `google.rpc.PreconditionFailure` violation of type MISSING with the subject
-    `blobs/{hash}/{size}` (REAPI v2, Execution.Execute) where the code is FAILED_PRECONDITION.
+    `blobs/{segment}{hash}/{size}` (REAPI v2, Execution.Execute) where the code is
+    FAILED_PRECONDITION.
+
+    Attributes:
+        digest: its name.
+        segment: `DigestFunction.segment` of the function that made it, as far as that is known.
     """
 
     digest: Digest
+    segment: str = ""
 
 
 #: Typed details; a union so that the transport's `match` is checked to be complete.

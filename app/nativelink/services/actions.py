@@ -55,7 +55,7 @@ async def read_action(
     digest = Digest.parse(request.action_digest.hash, request.action_digest.size_bytes)
     action_data = await _read(cas, digest, "Action", _MAX_ACTION_BYTES)
     if action_data is None:
-        raise _missing([digest])
+        raise _missing([digest], function)
     action = _parsed(pb.Action, action_data, digest)
     command_digest = _named(action.command_digest, digest, "command_digest")
     root_digest = _named(action.input_root_digest, digest, "input_root_digest")
@@ -71,7 +71,7 @@ async def read_action(
         if found is None
     ]
     if absent:
-        raise _missing(absent)
+        raise _missing(absent, function)
     assert command_data is not None
     command = _parsed(pb.Command, command_data, command_digest)
     if not command.arguments:
@@ -131,10 +131,11 @@ def _parsed(kind: type[M], data: bytes, digest: Digest) -> M:
         raise invalid_argument(f"{digest} is no {kind.DESCRIPTOR.name} message: {error}") from error
 
 
-def _missing(digests: Sequence[Digest]) -> NativeLinkError:
+def _missing(digests: Sequence[Digest], function: DigestFunction) -> NativeLinkError:
     names = " and ".join(map(str, digests))
     return failed_precondition(
-        f"the CAS lacks {names}", details=[MissingBlob(digest) for digest in digests]
+        f"the CAS lacks {names}",
+        details=[MissingBlob(digest, function.segment) for digest in digests],
     )
 
 

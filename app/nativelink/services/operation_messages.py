@@ -71,7 +71,9 @@ def response_of(view: OperationView) -> bytes:
     assert view.failure is not None, f"{view.name} is finished without a response or a failure"
     failure = view.failure
     return pb.ExecuteResponse(
-        status=missing_status(failure.code, failure.message, failure.missing),
+        status=missing_status(
+            failure.code, failure.message, failure.missing, view.action.key.digest_function
+        ),
         message=view.note,
     ).SerializeToString()
 

@@ -2,8 +2,8 @@
 
 The transport writes the status of a call; these are for `ExecuteResponse.status` and
 `ExecuteResult.internal_error`. Source: REAPI v2, Execution.Execute: a PreconditionFailure with a
-violation of type MISSING and the subject `blobs/{hash}/{size}` for each blob, which makes clients
-upload them and ask again.
+violation of type MISSING and the subject `blobs/{function/}{hash}/{size}` for each blob, which
+makes clients upload them and ask again. SHA-256 must not be named in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from nativelink.core.digest import Digest
+from nativelink.core.digest import Digest, DigestFunction
 from nativelink.proto.google.protobuf import any_pb2
 from nativelink.proto.google.rpc import error_details_pb2, status_pb2
 
@@ -29,20 +29,24 @@ _SUBJECT: Final = re.compile(r"(?:^|/)blobs/(?:[a-z0-9]+/)?([0-9a-fA-F]{64})/([0
 _MAX_VIOLATIONS: Final = 10_000
 
 
-def missing_status(code: int, message: str, missing: Sequence[Digest]) -> status_pb2.Status:
+def missing_status(
+    code: int, message: str, missing: Sequence[Digest], function: DigestFunction
+) -> status_pb2.Status:
     """A status that names blobs which the CAS lacks.
 
     Args:
         code: its gRPC code.
         message: for people.
         missing: none makes a status without details.
+        function: made their digests.
     """
     status = status_pb2.Status(code=code, message=message)
     if missing:
         failure = error_details_pb2.PreconditionFailure()
         for digest in missing[:_MAX_VIOLATIONS]:
             failure.violations.add(
-                type=_MISSING, subject=f"blobs/{digest.hash}/{digest.size_bytes}"
+                type=_MISSING,
+                subject=f"blobs/{function.segment}{digest.hash}/{digest.size_bytes}",
             )
         status.details.add(
             type_url=f"type.googleapis.com/{_TYPE}", value=failure.SerializeToString()

@@ -15,8 +15,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from nativelink.core.digest import Digest
-from nativelink.core.errors import Code, Detail, NativeLinkError
+from nativelink.core.errors import Code, Detail, MissingBlob, NativeLinkError
 from nativelink.transport.fields import Field
 
 __all__ = ["encode_metadata", "encode_status", "error_of", "http_status_of", "status_fields"]
@@ -115,9 +114,9 @@ def encode_metadata(metadata: Sequence[Field]) -> list[Field]:
 def encode_status(error: NativeLinkError) -> bytes:
     """`google.rpc.Status` with the details that have a message of their own.
 
-    A `MissingBlob` is a violation of type MISSING with the subject `blobs/{hash}/{size}` (REAPI
-    v2, Execution.Execute). As many as fit into the trailers are told; a client that uploads these
-    and asks again hears of the others.
+    A `MissingBlob` is a violation of type MISSING with the subject `blobs/{function/}{hash}/{size}`
+    (REAPI v2, Execution.Execute). As many as fit into the trailers are told; a client that uploads
+    these and asks again hears of the others.
     """
     parts = [
         _field(1, b"", number=int(error.code)),
@@ -139,7 +138,7 @@ def _violations(details: Sequence[Detail]) -> bytes:
     out: list[bytes] = []
     size = 0
     for detail in details:
-        violation = _violation(detail.digest)
+        violation = _violation(detail)
         size += len(violation)
         if size > _MAX_DETAILS_BYTES:
             break
@@ -147,8 +146,9 @@ def _violations(details: Sequence[Detail]) -> bytes:
     return b"".join(out)
 
 
-def _violation(digest: Digest) -> bytes:
-    subject = f"blobs/{digest.hash}/{digest.size_bytes}"
+def _violation(missing: MissingBlob) -> bytes:
+    digest = missing.digest
+    subject = f"blobs/{missing.segment}{digest.hash}/{digest.size_bytes}"
     return _field(1, _field(1, b"MISSING") + _field(2, subject.encode()))
 
 

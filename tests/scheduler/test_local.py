@@ -240,7 +240,7 @@ async def test_an_operation_without_clients_is_given_up_and_stopped(
     assert await link.next_orders() == (KillOrder(order.operation_id),)
     failure = (await scheduler.get(name)).failure
     assert failure is not None
-    assert failure.code is Code.DEADLINE_EXCEEDED
+    assert failure.code is Code.UNAVAILABLE
 
 
 async def test_a_finished_operation_is_kept_for_a_while_after_it_was_read(

@@ -134,7 +134,7 @@ def test_an_operation_outlives_its_last_client_for_a_while(farm: Farm) -> None:
     assert farm.stage("a") is EXECUTING, "one came back in time"
     farm.handle(events.ClientDetached("a"))
     farm.pass_time(60, "w")
-    assert farm.failure("a").code is Code.DEADLINE_EXCEEDED
+    assert farm.failure("a").code is Code.UNAVAILABLE
     assert ("w", "op-1") in farm.killed()
 
 

@@ -332,12 +332,15 @@ class Machine:
                 self.fleet.take_away(self.lifecycle.operations[timer.subject])
             case TimerKind.CLIENTS:
                 limit = self.policy.client_action_timeout_s
+                # Not DEADLINE_EXCEEDED, as NativeLink says: to a client that comes back that
+                # means that the action took too long (REAPI v2), and it does not ask again.
                 self._give_up(
                     self.lifecycle.operations[timer.subject],
                     "given up: nobody follows it any more",
                     Failure(
-                        Code.DEADLINE_EXCEEDED,
-                        f"no client followed this operation for {limit:g} s",
+                        Code.UNAVAILABLE,
+                        f"no client followed this operation for {limit:g} s; ask for the action "
+                        "again",
                     ),
                 )
             case TimerKind.UNSCHEDULABLE:

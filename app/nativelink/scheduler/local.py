@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
@@ -19,14 +18,14 @@ from nativelink.core.clock import Clock
 from nativelink.core.errors import NativeLinkError, failed_precondition, not_found, unavailable
 from nativelink.scheduler import effects, events
 from nativelink.scheduler.action import ActionInfo
+from nativelink.scheduler.ends import LocalLink, LocalWatch
 from nativelink.scheduler.machine import Machine
-from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
 from nativelink.scheduler.records import StoryEntry
 from nativelink.scheduler.scheduler import (
     KillOrder,
-    Order,
     StartOrder,
     Watch,
     WorkerHello,
@@ -42,137 +41,6 @@ logger = logging.getLogger(__name__)
 #: A timer that is called later than this means that the loop, or the machine, stood still. What
 #: workers said meanwhile is heard for as long before any of them counts as silent.
 _STALL_S: Final = 1.0
-
-
-class _Signal:
-    """Wakes the one coroutine that waits for news."""
-
-    __slots__ = ("_waiter",)
-
-    def __init__(self) -> None:
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        """There is news."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Return at the next `set`."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-
-class _LocalWatch:
-    """One stream that follows a name."""
-
-    __slots__ = ("_changed", "_closed", "_scheduler", "_signal", "done", "name")
-
-    def __init__(self, scheduler: LocalScheduler, name: str) -> None:
-        self.name = name
-        self._scheduler = scheduler
-        self._signal = _Signal()
-        self._changed = True
-        self._closed = False
-        #: Whether a view was given that is the last one.
-        self.done = False
-
-    def changed(self) -> None:
-        """The operation is not as it was."""
-        self._changed = True
-        self._signal.set()
-
-    async def next(self) -> OperationView | None:
-        if self.done:
-            return None
-        while not self._changed:
-            await self._signal.wait()
-        view = self._scheduler.known(self.name)
-        if self._scheduler.stopping and not view.done:
-            raise unavailable("the scheduler stops; ask for the action again")
-        self._changed = False
-        self.done = view.done
-        return view
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._scheduler.unwatch(self)
-
-
-class _LocalLink:
-    """One worker's connection."""
-
-    __slots__ = ("_orders", "_scheduler", "_signal", "_worker_id", "ended")
-
-    def __init__(self, scheduler: LocalScheduler, worker_id: str) -> None:
-        self._worker_id = worker_id
-        self._scheduler = scheduler
-        self._orders: deque[Order] = deque()
-        self._signal = _Signal()
-        #: Nothing is sent or heard any more: the worker left, was evicted, or came back elsewhere.
-        self.ended = False
-
-    @property
-    def worker_id(self) -> str:
-        return self._worker_id
-
-    def send(self, order: Order) -> None:
-        """Queue an order."""
-        self._orders.append(order)
-        self._signal.set()
-
-    def end(self) -> None:
-        """The worker is to disconnect."""
-        self.ended = True
-        self._signal.set()
-
-    async def next_orders(self) -> Sequence[Order]:
-        while not self._orders and not self.ended:
-            await self._signal.wait()
-        orders = tuple(self._orders)
-        self._orders.clear()
-        return () if self.ended else orders
-
-    def keep_alive(self) -> None:
-        if not self.ended:
-            self._scheduler.seen(self._worker_id)
-
-    def process_ended(self, operation_id: str) -> None:
-        if not self.ended:
-            self._scheduler.dispatch(events.ProcessEnded(self._worker_id, operation_id))
-
-    def result(
-        self,
-        operation_id: str,
-        response: bytes,
-        *,
-        exit_code: int,
-        peak_memory_kb: int = 0,
-        cpu_time_ms: int = 0,
-    ) -> None:
-        if not self.ended:
-            self._scheduler.finished(
-                events.ExecutionFinished(self._worker_id, operation_id, response, exit_code),
-                peak_memory_kb=peak_memory_kb,
-                cpu_time_ms=cpu_time_ms,
-            )
-
-    def failed(self, operation_id: str, failure: Failure) -> None:
-        if not self.ended:
-            self._scheduler.dispatch(events.ExecutionFailed(self._worker_id, operation_id, failure))
-
-    def going_away(self) -> None:
-        if not self.ended:
-            self._scheduler.disconnected(self, events.WorkerLeft(self._worker_id))
-
-    def lost(self) -> None:
-        if not self.ended:
-            self._scheduler.disconnected(self, events.WorkerLost(self._worker_id))
 
 
 class LocalScheduler:
@@ -209,8 +77,8 @@ class LocalScheduler:
         #: Whether it pays to make what the recorder is told.
         self._records = recorder is not NO_RECORDER
         self._policy = policy
-        self._watches: dict[str, list[_LocalWatch]] = {}
-        self._links: dict[str, _LocalLink] = {}
+        self._watches: dict[str, list[LocalWatch]] = {}
+        self._links: dict[str, LocalLink] = {}
         self._logging_interval_s = worker_match_logging_interval_s
         self._log_at: float | None = None
         #: The reason that was logged last, while the effects of one event are carried out.
@@ -251,7 +119,7 @@ class LocalScheduler:
     async def execute(self, action: ActionInfo, *, name: str = "") -> Watch:
         self._must_run()
         name = name or new_operation_name(action.key.instance_name)
-        watch = _LocalWatch(self, name)
+        watch = LocalWatch(self, name)
         self.dispatch(events.ExecuteRequested(name, str(uuid4()), action))
         self._watches.setdefault(name, []).append(watch)
         return watch
@@ -259,7 +127,7 @@ class LocalScheduler:
     async def watch(self, name: str) -> Watch:
         self._must_run()
         self.known(name)
-        watch = _LocalWatch(self, name)
+        watch = LocalWatch(self, name)
         self.dispatch(events.ClientAttached(name))
         self._watches.setdefault(name, []).append(watch)
         return watch
@@ -302,7 +170,7 @@ class LocalScheduler:
             )
         return view
 
-    def unwatch(self, watch: _LocalWatch) -> None:
+    def unwatch(self, watch: LocalWatch) -> None:
         """A stream does not follow any more."""
         watches = self._watches.get(watch.name, [])
         if watch in watches:
@@ -318,7 +186,7 @@ class LocalScheduler:
         self._must_run()
         resumed = self._machine.has_worker(hello.resumes)
         worker_id = hello.resumes if resumed else f"{hello.prefix}{uuid4()}"
-        link = _LocalLink(self, worker_id)
+        link = LocalLink(self, worker_id)
         before = self._links.get(worker_id)
         self._links[worker_id] = link
         try:
@@ -358,7 +226,7 @@ class LocalScheduler:
             raise not_found(f"worker {worker_id[:200]!r} not found")
         self.dispatch(events.DrainRequested(worker_id, draining))
 
-    def disconnected(self, link: _LocalLink, event: events.WorkerLeft | events.WorkerLost) -> None:
+    def disconnected(self, link: LocalLink, event: events.WorkerLeft | events.WorkerLost) -> None:
         """A worker's connection ended, or it said that it will."""
         link.end()
         if self._links.get(link.worker_id) is link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def _other_root(path: Path) -> None:
         lambda path: os.setxattr(path / ROOT, "user.note", b"kept"),
         lambda path: os.setxattr(path / STDOUT, "user.note", b"kept"),
         lambda path: os.link(path / STDOUT, path.parent / "elsewhere"),
+        lambda path: os.chown(path / ROOT, -1, os.getegid() + 1),
         _other_root,
     ],
 )
@@ -112,4 +114,69 @@ async def test_a_spare_one_does_not_replace_what_is_there(place: Place) -> None:
     with pytest.raises(NativeLinkError, match="op exists still"):
         place.directories.take("op")
     # It is lost to nobody: the next action gets it.
+    assert place.directories.take("other").is_dir()
+
+
+def do(*arguments: str | Path) -> None:
+    subprocess.run(arguments, check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.parametrize("name", [".", ROOT, STDOUT])
+async def test_a_directory_with_a_mount_of_the_same_file_system_is_removed(
+    place: Place, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    # Where the device tells nothing: the next action would run in a directory of the host.
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / ROOT).mkdir()
+    (outside / STDOUT).touch()
+    path = place.used("op")
+    source = outside / name if name == STDOUT else outside / ROOT / "empty"
+    if name != STDOUT:
+        source.mkdir(0o755)
+    do("mount", "--bind", source, path / name)
+
+    async def take_away(path: Path) -> None:
+        do("umount", path / name)
+        await place.remove(path)
+
+    place.directories = ActionDirectories(place.root, take_away)
+    await place.directories.give_back(path)
+
+    assert place.removed == ["op"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sets flags of files")
+@pytest.mark.parametrize(("flag", "name"), [("a", ROOT), ("i", STDOUT), ("a", STDERR), ("i", ".")])
+async def test_a_directory_in_which_something_cannot_be_changed_is_not_used_again(
+    place: Place, flag: str, name: str
+) -> None:
+    path = place.used("op")
+    do("chattr", f"+{flag}", path / name)
+
+    async def make_changeable(path: Path) -> None:
+        do("chattr", f"-{flag}", path / name)
+        await place.remove(path)
+
+    place.directories = ActionDirectories(place.root, make_changeable)
+    await place.directories.give_back(path)
+
+    assert place.removed == ["op"]
+
+
+async def test_the_times_of_a_directory_that_is_used_again_are_new(place: Place) -> None:
+    path = place.used("op")
+    for each in (path / ROOT, path / STDOUT, path):
+        os.utime(each, ns=(1, 1))
+
+    await place.directories.give_back(path)
+
+    again = place.directories.take("other")
+    assert all(each.stat().st_mtime_ns > 1 for each in (again, again / ROOT, again / STDOUT))
+
+
+async def test_a_spare_one_that_cannot_be_renamed_holds_nobody_up(place: Place) -> None:
+    await place.directories.give_back(place.used("spare"))
+    (place.root / "spare").rename(place.root / "gone")
+
     assert place.directories.take("other").is_dir()

@@ -27,6 +27,7 @@ __all__ = [
     "make_directories_beneath",
     "open_beneath",
     "open_child",
+    "open_entry",
     "output_place",
 ]
 
@@ -178,7 +179,18 @@ def open_child(fd: int, name: str, flags: int) -> int:
     Raises:
         OSError: EXDEV for a mount; otherwise as of `os.open`.
     """
-    flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open_entry(fd, name, flags | os.O_DIRECTORY)
+
+
+def open_entry(fd: int, name: str, flags: int) -> int:
+    """Open what is in a directory, if it is neither a link nor a mount.
+
+    Before Linux 5.6, what is on the same device is taken for no mount.
+
+    Raises:
+        OSError: EXDEV for a mount; otherwise as of `os.open`.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_XDEV
     try:
         child = _open_by_kernel(fd, name, flags, resolve)

@@ -8,14 +8,18 @@ was new gets the next action's name instead; any other one is removed.
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
 import stat
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.disk import disk_error
+from nativelink.worker.confine import open_entry
 
 __all__ = ["ROOT", "SIDE_CHANNEL", "STDERR", "STDOUT", "ActionDirectories"]
 
@@ -28,7 +32,15 @@ SIDE_CHANNEL: Final = "side_channel"
 _STREAMS: Final = frozenset({STDOUT, STDERR})
 _DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
 _STREAM_MODE: Final = stat.S_IFREG | 0o644
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY
+#: Something of this name is there already.
+_THERE: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+#: ioctl_iflags(2): FS_IOC_GETFLAGS, and the flags immutable, append-only, encrypted, verity and
+#: case-insensitive, which change what can be done with a file or directory.
+_GET_FLAGS: Final = 0x80086601
+_MARKS: Final = 0x10 | 0x20 | 0x800 | 0x100000 | 0x40000000
+_FLAGS: Final = struct.Struct("@Q")
+_log: Final = logging.getLogger(__name__)
 
 
 class ActionDirectories:
@@ -55,20 +67,26 @@ class ActionDirectories:
             NativeLinkError: ALREADY_EXISTS if the action has one still; what the disk says.
         """
         path = self._root / name
-        try:
-            if name in self._spare:
-                del self._spare[name]
-            elif self._spare:
-                spare = next(reversed(self._spare))
+        if name in self._spare:
+            del self._spare[name]
+            return path
+        while self._spare:
+            spare, _ = self._spare.popitem()
+            try:
                 (self._root / spare).rename(path)
-                del self._spare[spare]
+            except OSError as error:
+                if error.errno in _THERE:
+                    self._spare[spare] = None
+                    raise _exists_still(name) from None
+                # Whatever is wrong with it must not be wrong with every action from now on.
+                _log.warning("%s is not used again: %s", self._root / spare, error)
             else:
-                path.mkdir(_DIRECTORY_MODE)
+                return path
+        try:
+            path.mkdir(_DIRECTORY_MODE)
         except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise NativeLinkError(
-                    Code.ALREADY_EXISTS, f"the action's directory {name} exists still"
-                ) from None
+            if error.errno in _THERE:
+                raise _exists_still(name) from None
             raise disk_error(error, f"cannot make the action's directory {path}") from error
         return path
 
@@ -78,25 +96,36 @@ class ActionDirectories:
         Raises:
             NativeLinkError: what `remove` raises.
         """
-        if len(self._spare) < self._max_spare and _is_as_new(path):
+        if len(self._spare) < self._max_spare and _make_as_new(path):
             self._spare[path.name] = None
         else:
             await self._remove(path)
 
 
-def _is_as_new(path: Path) -> bool:
-    """Whether nothing can be seen of the action that ran there."""
+def _exists_still(name: str) -> NativeLinkError:
+    return NativeLinkError(Code.ALREADY_EXISTS, f"the action's directory {name} exists still")
+
+
+def _make_as_new(path: Path) -> bool:
+    """Whether nothing can be seen of the action that ran there; its times cannot, either."""
     try:
-        fd = os.open(path, _OPEN)
+        parent_fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not _is_plain(os.fstat(fd), _DIRECTORY_MODE) or os.listxattr(fd):
+            fd = open_entry(parent_fd, path.name, _OPEN)
+        finally:
+            os.close(parent_fd)
+        try:
+            if not _is_plain(os.fstat(fd), _DIRECTORY_MODE) or _is_marked(fd):
                 return False
             with os.scandir(fd) as entries:
-                return all(_is_entry_as_new(fd, entry.name) for entry in entries)
+                if not all(_is_entry_as_new(fd, entry.name) for entry in entries):
+                    return False
+            os.utime(fd)
         finally:
             os.close(fd)
     except OSError:
         return False
+    return True
 
 
 def _is_entry_as_new(parent_fd: int, name: str) -> bool:
@@ -108,18 +137,34 @@ def _is_entry_as_new(parent_fd: int, name: str) -> bool:
         return False
     if not is_root and (status.st_size or status.st_nlink > 1):
         return False
-    fd = os.open(name, _OPEN if is_root else os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent_fd)
+    # What is mounted there is not what was made there.
+    fd = open_entry(parent_fd, name, _OPEN if is_root else os.O_RDONLY)
     try:
-        # What is mounted there is not what was made there.
-        if os.fstat(fd).st_dev != os.fstat(parent_fd).st_dev or os.listxattr(fd):
+        if _is_marked(fd):
             return False
-        if not is_root:
-            return True
-        with os.scandir(fd) as entries:
-            return next(entries, None) is None
+        if is_root:
+            with os.scandir(fd) as entries:
+                if next(entries, None) is not None:
+                    return False
+        os.utime(fd)
     finally:
         os.close(fd)
+    return True
 
 
 def _is_plain(status: os.stat_result, mode: int) -> bool:
-    return status.st_mode == mode and status.st_uid == os.geteuid()
+    return (
+        status.st_mode == mode and status.st_uid == os.geteuid() and status.st_gid == os.getegid()
+    )
+
+
+def _is_marked(fd: int) -> bool:
+    """Whether a file or directory has extended attributes or flags that matter to who uses it."""
+    if os.listxattr(fd):
+        return True
+    flags = bytearray(_FLAGS.size)
+    try:
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+    except OSError:
+        return False  # This filesystem has none.
+    return bool(_FLAGS.unpack(flags)[0] & _MARKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction
@@ -29,16 +29,7 @@ Step: TypeAlias = Literal[
     "output_upload_completed",
     "worker_completed",
 ]
-_STEPS: Final[tuple[Step, ...]] = (
-    "worker_start",
-    "input_fetch_start",
-    "input_fetch_completed",
-    "execution_start",
-    "execution_completed",
-    "output_upload_start",
-    "output_upload_completed",
-    "worker_completed",
-)
+_FIELDS: Final[dict[Step, str]] = {step: f"{step}_timestamp" for step in get_args(Step)}
 #: The exit code, in NativeLink, of what was never run.
 _NEVER_RUN: Final = -178
 #: Of 110 bytes each: as many as fit into a message of 4 MiB, which is what gRPC peers take, with
@@ -77,6 +68,7 @@ class Attempt:
         self._metadata = self.result.execution_metadata
         self._metadata.worker = order.worker_id
         self._metadata.queued_timestamp.CopyFrom(order.queued_timestamp)
+        self._steps: set[Step] = set()
         self.stamp("worker_start")
 
     @property
@@ -89,7 +81,8 @@ class Attempt:
     def stamp(self, step: Step) -> None:
         """Note that the step is reached now."""
         nanos = int(self._clock.time() * 1e9)
-        timestamp = getattr(self._metadata, f"{step}_timestamp")
+        self._steps.add(step)
+        timestamp = getattr(self._metadata, _FIELDS[step])
         timestamp.seconds, timestamp.nanos = divmod(nanos, 10**9)
 
     def forget_run(self) -> None:
@@ -121,10 +114,9 @@ class Attempt:
         scheduler takes no result without them.
         """
         self.stamp("worker_completed")
-        for step in _STEPS:
-            name = f"{step}_timestamp"
-            if not self._metadata.HasField(name):
-                getattr(self._metadata, name).CopyFrom(self._metadata.worker_completed_timestamp)
+        for step in _FIELDS.keys() - self._steps:
+            timestamp = getattr(self._metadata, _FIELDS[step])
+            timestamp.CopyFrom(self._metadata.worker_completed_timestamp)
         if not self._metadata.HasField("queued_timestamp"):
             self._metadata.queued_timestamp.CopyFrom(self._metadata.worker_start_timestamp)
         return self.response

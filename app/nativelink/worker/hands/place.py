@@ -85,14 +85,15 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
         must_chmod = os.fstat(root_fd).st_mode & 0o777 != _DIRECTORY_MODE
         if must_chmod:
             os.fchmod(root_fd, _DIRECTORY_MODE)
-        sources.append(os.open(files, _DIRECTORY))
-        sources.append(
-            os.open(executables, _DIRECTORY)
-            if any(place.executables for place in plan.places)
-            else os.dup(sources[0])
-        )
+        files_fd = executables_fd = -1
+        if any(place.links or place.copies for place in plan.places):
+            files_fd = os.open(files, _DIRECTORY)
+            sources.append(files_fd)
+        if any(place.executables for place in plan.places):
+            executables_fd = os.open(executables, _DIRECTORY)
+            sources.append(executables_fd)
         for place in plan.places:
-            _fill(place, root_fd, *sources, must_chmod=must_chmod)
+            _fill(place, root_fd, files_fd, executables_fd, must_chmod=must_chmod)
         add_directories(root_fd, plan.additions, plan.behind_links)
         # Children first, and last of all: whatever is made in a directory changes its times.
         for place in reversed(plan.places):

@@ -86,10 +86,9 @@ class GrpcDuplex:
     async def read(self) -> bytes | None:
         if self._call is None:
             await self.start()
-        if self._backlog:
-            return self._backlog.popleft()
         async with self._reading:
-            message = await self._next()
+            # A writer may have put messages there while this one waited for its turn.
+            message = self._backlog.popleft() if self._backlog else await self._next()
         if message is None and (error := await self._failure()) is not None:
             raise error
         return message

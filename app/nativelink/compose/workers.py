@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +28,21 @@ from nativelink.config.specs_workers import (
 from nativelink.config.specs_workers import FromProperty as FromPropertySpec
 from nativelink.config.specs_workers import FromValue as FromValueSpec
 from nativelink.core.channel import Channel
-from nativelink.core.errors import Code, NativeLinkError, context, invalid_argument
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    context,
+    failed_precondition,
+    invalid_argument,
+)
 from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.store import Store
+from nativelink.telemetry.execution_metrics import (
+    LOCAL_WORKER_CONNECTED,
+    LOCAL_WORKER_CONNECTIONS,
+    LOCAL_WORKER_EXECUTED,
+    LOCAL_WORKER_RUNNING,
+)
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.loopback import LoopbackChannel
 from nativelink.worker.action import ActionExecutor, ActionSettings
@@ -137,6 +150,7 @@ async def _open(
         clock=env.clock,
         random=Random(),
     )
+    _observe(name, agent, env)
     return Worker(
         name,
         agent,
@@ -145,6 +159,16 @@ async def _open(
         spec.max_inflight_tasks,
         spec.drain_timeout_s,
     )
+
+
+def _observe(name: str, agent: Agent, env: Environment) -> None:
+    """Report what a worker does in the metrics of the process."""
+    labels = (name,)
+    registry, now = env.registry, agent.statistics
+    registry.observe(LOCAL_WORKER_RUNNING, lambda: [(labels, now().running)])
+    registry.observe(LOCAL_WORKER_EXECUTED, lambda: [(labels, now().executed)])
+    registry.observe(LOCAL_WORKER_CONNECTED, lambda: [(labels, int(now().connected))])
+    registry.observe(LOCAL_WORKER_CONNECTIONS, lambda: [(labels, now().connections)])
 
 
 async def _executor(
@@ -158,7 +182,8 @@ async def _executor(
     environ: Mapping[str, str],
 ) -> ActionExecutor:
     hands = await env.lifetimes.enter_async_context(Hands())
-    await lane.run(lambda: _prepare(work_directory, tiers.files.device))
+    claim = await lane.run(lambda: _claim(work_directory, tiers.files.device))
+    env.lifetimes.callback(os.close, claim)
     cache = spec.directory_cache
     stager = InputStager(
         cas,
@@ -253,14 +278,36 @@ def _namespaces(
     return Namespaces(hidden, network=not isolated)
 
 
-def _prepare(work_directory: Path, device: int) -> None:
-    """Make sure that actions can run there, with hard links to the store's files as inputs."""
+def _claim(work_directory: Path, device: int) -> int:
+    """Make sure that actions can run there, with hard links to the store's files as inputs.
+
+    Returns:
+        A descriptor; as long as it is open, nobody else may empty the directory.
+    """
     try:
         work_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        found = work_directory.stat().st_dev
+        claim = os.open(work_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise disk_error(error, f"cannot use work_directory {work_directory}") from error
-    if found != device:
+    try:
+        _check_claim(claim, work_directory, device)
+    except BaseException:
+        os.close(claim)
+        raise
+    return claim
+
+
+def _check_claim(claim: int, work_directory: Path, device: int) -> None:
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise failed_precondition(
+            f"work_directory {work_directory} is in use by another process; a worker empties it at "
+            "its start, so each needs one of its own"
+        ) from None
+    except OSError as error:
+        raise disk_error(error, f"cannot lock work_directory {work_directory}") from error
+    if os.fstat(claim).st_dev != device:
         raise invalid_argument(
             f"work_directory {work_directory} is on another device than the files of "
             "cas_fast_slow_store, which inputs are hard links to; both must be on one"

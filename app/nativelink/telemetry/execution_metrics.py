@@ -23,6 +23,10 @@ __all__ = [
     "EXECUTION_STAGE_TRANSITIONS",
     "EXECUTION_TOTAL_DURATION",
     "FARM_CATALOGUE",
+    "LOCAL_WORKER_CONNECTED",
+    "LOCAL_WORKER_CONNECTIONS",
+    "LOCAL_WORKER_EXECUTED",
+    "LOCAL_WORKER_RUNNING",
     "QUEUE_LENGTH",
     "QUEUE_OLDEST_AGE",
     "QUEUE_UNSCHEDULABLE",
@@ -222,6 +226,36 @@ WORKER_EXECUTION_FAILURES: Final = Definition(
     "Tries to execute that failed on a worker, which is not the action's exit code.",
 )
 
+LOCAL_WORKER_RUNNING: Final = Definition(
+    "worker.local.running",
+    Kind.GAUGE,
+    "{action}",
+    "Actions that a worker of this process has under way, from the order to the result.",
+    ("worker.name",),
+)
+LOCAL_WORKER_EXECUTED: Final = Definition(
+    "worker.local.executed",
+    Kind.COUNTER,
+    "{action}",
+    "Actions of a worker of this process that came to an end, however they did.",
+    ("worker.name",),
+)
+LOCAL_WORKER_CONNECTED: Final = Definition(
+    "worker.local.connected",
+    Kind.GAUGE,
+    "",
+    "Whether a worker of this process is connected to its scheduler: 1 or 0.",
+    ("worker.name",),
+)
+LOCAL_WORKER_CONNECTIONS: Final = Definition(
+    "worker.local.connections",
+    Kind.COUNTER,
+    "{connection}",
+    "How often a worker of this process connected to its scheduler; more than once after a "
+    "connection was lost.",
+    ("worker.name",),
+)
+
 #: NativeLink's instruments.
 EXECUTION_CATALOGUE: Final = (
     EXECUTION_STAGE_DURATION,
@@ -251,4 +285,8 @@ FARM_CATALOGUE: Final = (
     WORKER_ACTIVE,
     WORKER_BUSY,
     WORKER_EXECUTION_FAILURES,
+    LOCAL_WORKER_RUNNING,
+    LOCAL_WORKER_EXECUTED,
+    LOCAL_WORKER_CONNECTED,
+    LOCAL_WORKER_CONNECTIONS,
 )

@@ -1,0 +1,52 @@
+"""Workers of a process: what they claim for themselves, and what is measured of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from nativelink.compose.system import open_system
+from nativelink.config import Config
+from nativelink.core.clock import SystemClock
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.testing.execution import ExecutionClient
+from tests.execution.farm import Farm, Ports, farm_config
+
+
+async def test_a_work_directory_that_another_process_uses_is_not_emptied(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "running").mkdir(parents=True)
+    config = Config.model_validate(farm_config(tmp_path, Ports.free(), worker={"name": "local"}))
+    claim = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+
+        with pytest.raises(NativeLinkError, match="in use by another process") as caught:
+            async with open_system(config, version="1", environ={}, clock=SystemClock()):
+                pass
+    finally:
+        os.close(claim)
+
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert caught.value.message.startswith("workers/local: work_directory")
+    assert (work / "running").is_dir()
+
+
+def test_the_metrics_say_what_each_worker_of_the_process_does(
+    farm: Farm, client: ExecutionClient
+) -> None:
+    client.run("true", salt=os.urandom(8))
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{farm.ports.public}/metrics") as answer:
+        page = answer.read().decode()
+
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if "worker_local" in line)
+    name = 'worker_name="local"'
+    assert values[f"nativelink_worker_local_connected{{{name}}}"] == "1"
+    assert values[f"nativelink_worker_local_running{{{name}}}"] == "0"
+    assert values[f"nativelink_worker_local_connections_total{{{name}}}"] == "1"
+    assert int(values[f"nativelink_worker_local_executed_total{{{name}}}"]) > 0

@@ -22,8 +22,10 @@ _FLAG_FILE: Final = re.compile(r"(?:@|--?flagfile=).+", re.DOTALL)
 #: `@repository//package`: a label that begins as a file of arguments does.
 _LABEL: Final = re.compile(r"@[^/]*//")
 _FLAG: Final = "--persistent_worker"
-#: Bytes of one file of arguments; those of a large Java target have some hundred thousand.
-_MAX_FLAG_FILE_BYTES: Final = 64 << 20
+#: Bytes of an action's files of arguments; those of a large Java target have some hundred thousand.
+_MAX_FLAG_FILE_BYTES: Final = 16 << 20
+#: What it costs to open one, in bytes.
+_FLAG_FILE_COST_BYTES: Final = 4096
 #: Files of arguments that name files of arguments: deeper than anybody writes by hand.
 _MAX_DEPTH: Final = 10
 #: What separates names of files in an argument: `-javaagent:a.jar`, `-cp=a.jar:b.jar`, `a,b`.
@@ -130,8 +132,8 @@ def key_of(plan: Plan) -> Key | None:
 def _identity(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return None  # ValueError: a NUL byte.
     if not stat.S_ISREG(status.st_mode):
         return None
     return status.st_dev, status.st_ino, status.st_size
@@ -159,30 +161,44 @@ def expand(flags: Sequence[str], directory: Path) -> list[str] | None:
     """
     root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return list(_expanded(flags, root, 0))
+        return list(_Expansion(root).of(flags, 0))
     except (OSError, UnicodeDecodeError):
         return None
     finally:
         os.close(root)
 
 
-def _expanded(flags: Sequence[str], root: int, depth: int) -> Iterator[str]:
-    if depth > _MAX_DEPTH:
-        raise invalid_argument(
-            f"files of arguments name each other more than {_MAX_DEPTH} levels deep"
-        )
-    for flag in flags:
-        if not flag.startswith("@") or flag.startswith("@@") or _LABEL.match(flag):
-            yield flag
-            continue
+class _Expansion:
+    """The files of arguments of one action, of which so many bytes are read in all."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._left_bytes = _MAX_FLAG_FILE_BYTES
+
+    def of(self, flags: Sequence[str], depth: int) -> Iterator[str]:
+        """The arguments that `flags` stand for."""
+        if depth > _MAX_DEPTH:
+            raise invalid_argument(
+                f"files of arguments name each other more than {_MAX_DEPTH} levels deep"
+            )
+        for flag in flags:
+            if not flag.startswith("@") or flag.startswith("@@") or _LABEL.match(flag):
+                yield flag
+            else:
+                yield from self.of(self._read(flag[1:]).decode().splitlines(), depth + 1)
+
+    def _read(self, name: str) -> bytes:
         # Not to wait for whoever writes into it, should it be a pipe.
-        opened = open_beneath(root, flag[1:], os.O_RDONLY | os.O_NONBLOCK)
+        opened = open_beneath(self._root, name, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(opened, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise IsADirectoryError(flag[1:])
-            data = file.read(_MAX_FLAG_FILE_BYTES + 1)
-        if len(data) > _MAX_FLAG_FILE_BYTES:
+                raise IsADirectoryError(name)
+            data = file.read(max(self._left_bytes, 0) + 1)
+        # A few short files that name one another often would never come to an end, either.
+        self._left_bytes -= len(data) + _FLAG_FILE_COST_BYTES
+        if self._left_bytes < 0:
             raise invalid_argument(
-                f"the file of arguments {flag[1:]!r} has more than {_MAX_FLAG_FILE_BYTES} bytes"
+                f"the files of arguments up to {name!r} have more than {_MAX_FLAG_FILE_BYTES} "
+                f"bytes, each counted with {_FLAG_FILE_COST_BYTES} more"
             )
-        yield from _expanded(data.decode().splitlines(), root, depth + 1)
+        return data

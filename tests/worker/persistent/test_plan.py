@@ -25,12 +25,12 @@ def test_files_of_arguments_are_read_where_they_are_named(tmp_path: Path) -> Non
 
 
 def test_short_files_that_name_one_another_often_come_to_an_end(tmp_path: Path) -> None:
-    # A hundred lines each, ten deep: 10^20 arguments.
-    for level in range(10):
+    # A hundred lines each, eight deep: 10^16 arguments.
+    for level in range(8):
         (tmp_path / str(level)).write_text(f"@{level + 1}\n" * 100)
-    (tmp_path / "10").write_text("-a\n")
+    (tmp_path / "8").write_text("-a\n")
 
-    with pytest.raises(NativeLinkError, match="files of arguments") as caught:
+    with pytest.raises(NativeLinkError, match="have more than") as caught:
         expand(["@0"], tmp_path)
     assert caught.value.code is Code.INVALID_ARGUMENT
 

@@ -4,8 +4,9 @@
 Without a name: everything that `make test` needs. A second run finds everything there and takes
 a fraction of a second. Debian packages come by apt-get (with sudo where we are not root), all
 else goes into the ignored folder `.tools/` of the project, each file checked against the hash
-that stands here (Go modules: against `scripts/go/go.sum`; npm's: against package-lock.json). Needs nothing but Python, apt and,
-for npm and Go programs, nothing that is not installed on the way.
+that stands here (Go modules: against `scripts/go/go.sum`, npm's: against package-lock.json).
+Needs nothing but Python, apt and, for npm and Go programs, nothing that is not installed on the
+way.
 """
 
 from __future__ import annotations
@@ -305,6 +306,24 @@ def install_tcnative() -> None:
     shutil.copyfile(found, TCNATIVE)
 
 
+def install_mongo() -> None:
+    """A server in Java that speaks MongoDB's protocol, with what it needs, out of Maven.
+
+    Its own main class listens on a fixed port; ours takes one.
+    """
+    folder = ROOT / "scripts/maven"
+    with fresh_folder(TOOLS / "mongo") as jars:
+        command: list[str | Path] = ["mvn", "-q", "-B", "-f", folder / "pom.xml"]
+        run([*command, "dependency:copy-dependencies", f"-DoutputDirectory={jars}"])
+        listing = (folder / "SHA256SUMS").read_text().split()
+        expected = dict(zip(listing[1::2], listing[::2], strict=True))
+        if {jar.name for jar in jars.iterdir()} != expected.keys():
+            raise ToolError(f"{jars}: these are not the files of scripts/maven/SHA256SUMS")
+        for name, digest in expected.items():
+            check_hash(jars / name, "sha256", {digest})
+        run(["javac", "-cp", f"{jars}/*", "-d", jars, folder / "LoopbackMongo.java"])
+
+
 def source(package: str) -> Tool:
     """A C program to build, out of Debian's sources."""
     return Tool((TOOLS / "src" / package).exists, lambda: install_source(package))
@@ -312,6 +331,11 @@ def source(package: str) -> Tool:
 
 CATALOGUE: dict[str, Tool] = {
     "redis": debian("redis-server", "redis-server"),
+    "mongo": Tool(
+        (TOOLS / "mongo").exists,
+        install_mongo,
+        missing(mvn="maven", javac="default-jdk-headless"),
+    ),
     "h2load": debian("h2load", "nghttp2-client"),
     "curl": debian("curl", "curl"),
     "openssl": debian("openssl", "openssl"),

@@ -28,22 +28,15 @@ def test_a_store_that_is_there_is_not_named():
         ),
         (
             """verify: { backend: { fast_slow: { fast: { memory: {} }, slow: {
-              experimental_cloud_object_store: { provider: 'aws', region: 'r', bucket: 'b' }
+              ontap_s3_existence_cache: { index_path: '/i', sync_interval_seconds: 9, backend: {
+                endpoint: 'https://o', vserver_name: 'v', bucket: 'b' } }
             } } } }""",
-            "stores/A/backend/slow: experimental_cloud_object_store",
+            "stores/A/backend/slow: ontap_s3_existence_cache",
         ),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_named_with_its_path(store: str, line: str):
     assert lines_for(store) == [f"{line} is not available in this version"]
-
-
-def test_all_stores_that_cannot_be_opened_are_named():
-    s3 = "experimental_cloud_object_store: { provider: 'aws', region: 'r', bucket: 'b' }"
-    assert lines_for(f"shard: {{ stores: [{{ store: {{ {s3} }}, weight: 1 }}] }}") == [
-        "stores/A: shard is not available in this version",
-        "stores/A/stores/0/store: experimental_cloud_object_store is not available in this version",
-    ]
 
 
 def test_schedulers_and_services_that_are_missing_are_named():

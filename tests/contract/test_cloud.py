@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stores.cloud.servers import Azurite, Versity
-from tests.stores.cloud.suite import CloudContract
+from tests.stores.cloud.servers import Azurite, Moto, Versity
+from tests.stores.cloud.suite import CloudContract, FaultyCloudContract
 
 pytestmark = pytest.mark.slow
 
@@ -18,4 +18,16 @@ class TestAzurite(CloudContract):
     server = Azurite
 
 
-del CloudContract
+class TestMotoWithFaults(FaultyCloudContract):
+    server = Moto
+
+
+class TestVersityWithFaults(FaultyCloudContract):
+    server = Versity
+
+
+class TestAzuriteWithFaults(FaultyCloudContract):
+    server = Azurite
+
+
+del CloudContract, FaultyCloudContract

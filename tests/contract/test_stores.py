@@ -17,25 +17,34 @@ import nativelink.stores
 from nativelink.compose import available
 from nativelink.config.specs_stores import StoreSpec
 from nativelink.core.digest import DigestFunction, StoreKey
+from nativelink.core.streams import BytesSource
 from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import ActionResult
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
+from nativelink.stores.join.chunker import Chunker
+from nativelink.stores.join.dedup import DedupStore
 from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
+from nativelink.stores.join.shard import ShardStore
+from nativelink.stores.join.shard_choice import Bounds, Rendezvous
 from nativelink.stores.join.size_partition import SizePartitioningStore
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
 from nativelink.stores.remote.grpc_ac import GrpcAcStore
 from nativelink.stores.remote.grpc_cas import GrpcCasStore
+from nativelink.stores.remote.mongo import MongoStore
 from nativelink.stores.remote.redis import RedisStore
-from nativelink.stores.store import DelegatingStore, Store
+from nativelink.stores.store import DelegatingStore, Store, read_bytes
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
 from nativelink.stores.wrap.completeness import CompletenessCheckingStore
+from nativelink.stores.wrap.compression import CompressionStore
+from nativelink.stores.wrap.compression_codecs import Codec, Lz4Codec, ZstdCodec
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.stores.wrap.verify import VerifyStore
 from nativelink.testing.fakes import DictStore, FakeClock
 from nativelink.testing.faults import FaultyStore, Latency, injected
 from nativelink.testing.store_contract import (
     DigestKeysOnly,
+    RawAccess,
     StoreBasics,
     StoreContract,
     StreamsBlobs,
@@ -44,6 +53,7 @@ from nativelink.testing.store_contract import (
 from nativelink.testing.store_machine import StoreMachine
 from tests.stores.cloud.servers import Moto
 from tests.stores.cloud.suite import CloudContract
+from tests.stores.remote.mongo_server import fresh_collection, open_mongo, raw_collection
 from tests.stores.remote.redis_suite import RedisContract
 from tests.stores.remote.upstream import NO_BATCHES, ac_of, cas_of, serving
 
@@ -104,6 +114,41 @@ class TestCloudObject(CloudContract):
     """moto's S3; the other providers' protocols are in test_cloud.py."""
 
     server = Moto
+
+
+class TestExperimentalMongo(StringKeys, RawAccess):
+    """On a server that speaks MongoDB's protocol; a document is in memory as a whole."""
+
+    kind = MongoStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        self.name = fresh_collection()
+        async with open_mongo(self.name) as store:
+            yield store
+
+    async def test_1_string_keys_and_digests_live_side_by_side(self) -> None:
+        """As with NativeLink, a string that reads like a digest is that digest's key."""
+        key, data = self.blob(100)
+        async with self.open() as store:
+            await store.put(key, BytesSource(data))
+            for name in ("x", "a.b_c-d", "worker:7@pool=a,b", "ünïcode", "-", "x" * 200):
+                await store.put(name, BytesSource(name.encode()))
+                assert await store.has([name, str(key)]) == [len(name.encode()), 100]
+                assert await read_bytes(store, name) == name.encode()
+
+    def raw_put(self, key: StoreKey, data: bytes) -> None:
+        with raw_collection(self.name) as raw:
+            raw.insert_one({"_id": str(key), "data": data, "size": len(data)})
+
+    def raw_get(self, key: StoreKey) -> bytes | None:
+        with raw_collection(self.name) as raw:
+            document = raw.find_one({"_id": str(key)})
+            return None if document is None else bytes(document["data"])
+
+    def raw_names(self) -> set[str]:
+        with raw_collection(self.name) as raw:
+            return {document["_id"] for document in raw.find()}
 
 
 class TestGrpcCas(DigestKeysOnly, StreamsBlobs):
@@ -249,7 +294,95 @@ class TestCompleteness(StringKeys):
         return key, ActionResult(stdout_raw=data).SerializeToString()
 
 
+def compression(backend: Store, codec: Codec | None = None, block_size: int = 65_536) -> Store:
+    return CompressionStore(
+        backend, codec or Lz4Codec(), block_size=block_size, max_block_size=block_size
+    )
+
+
+class TestCompression(StringKeys, StreamsBlobs):
+    kind = CompressionStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        with TemporaryDirectory() as root:
+            async with FilesystemStore(
+                content_path=Path(root) / "content",
+                temp_path=Path(root) / "temp",
+                eviction=EvictionPolicy(),
+                clock=FakeClock(),
+            ) as backend:
+                yield compression(backend)
+
+
+class TestCompressionInPieces(StringKeys):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield compression(DictStore(chunk_size=7), block_size=5_000)
+
+
+class TestCompressionByZstandard(StringKeys):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield compression(memory(), ZstdCodec(3), block_size=30_000)
+
+
 # Joins
+
+
+class TestDedup(StringKeys, StreamsBlobs):
+    kind = DedupStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        with TemporaryDirectory() as root:
+            async with FilesystemStore(
+                content_path=Path(root) / "content",
+                temp_path=Path(root) / "temp",
+                eviction=EvictionPolicy(),
+                clock=FakeClock(),
+            ) as content:
+                yield dedup(memory(), content, max_concurrent=4)
+
+
+def dedup(
+    index: Store, content: Store, sizes: tuple[int, int, int] = (4096, 16_384, 65_536), **more: int
+) -> DedupStore:
+    low, normal, high = sizes
+    chunker = Chunker(min_size=low, normal_size=normal, max_size=high)
+    return DedupStore(index, content, chunker=chunker, **{"max_concurrent": 10, **more})
+
+
+class TestDedupInSmallChunks(StringKeys):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        content = VerifyStore(
+            DictStore(chunk_size=100),
+            verify_size=True,
+            verify_hash=True,
+            default_function=DigestFunction.BLAKE3,
+        )
+        yield dedup(DictStore(chunk_size=7), content, (64, 500, 3000), max_concurrent=3)
+
+
+class TestDedupOverCompression(StringKeys):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield dedup(memory(), compression(DictStore(chunk_size=1000)), max_concurrent=1)
+
+
+class TestShard(StringKeys):
+    kind = ShardStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield ShardStore((memory(), DictStore(chunk_size=9_000), memory()), Bounds((1, 2, 5)))
+
+
+class TestShardByRendezvous(StringKeys):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield ShardStore((memory(), DictStore(chunk_size=9_000), memory()), Rendezvous((1, 0, 5)))
 
 
 class TestSizePartitioning(DigestKeysOnly):
@@ -365,6 +498,35 @@ class TestFastSlowWithoutSlow(StringKeys):
 
 
 # Machines
+
+
+class CompressionMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield compression(FaultyStore(DictStore(chunk_size=11_000), latency=Latency(3, 2)))
+
+
+TestCompressionMachine = CompressionMachine.TestCase
+
+
+class DedupMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        content = FaultyStore(DictStore(chunk_size=11_000), latency=Latency(3, 2))
+        yield dedup(memory(), content, (256, 2000, 10_000), max_concurrent=5)
+
+
+TestDedupMachine = DedupMachine.TestCase
+
+
+class ShardMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        slow = FaultyStore(DictStore(chunk_size=11_000), latency=Latency(3, 2))
+        yield ShardStore((memory(), slow), Bounds((1, 1)))
+
+
+TestShardMachine = ShardMachine.TestCase
 
 
 class FastSlowMachine(StoreMachine):

@@ -19,8 +19,6 @@ _STORES: Final = frozenset(
     {
         "compression",
         "dedup",
-        "experimental_cloud_object_store",
-        "experimental_mongo",
         "ontap_s3_existence_cache",
         "shard",
     }

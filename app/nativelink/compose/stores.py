@@ -6,15 +6,25 @@ its configuration uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nativelink.compose.environment import Environment
+from nativelink.config.specs_cloud import (
+    AwsSpec,
+    AzureSpec,
+    CloudObjectSpec,
+    GcsSpec,
+    OciSpec,
+    OntapSpec,
+    R2Spec,
+)
 from nativelink.config.specs_common import EvictionSpec
 from nativelink.config.specs_remote import (
     GrpcStoreSpec,
+    MongoSpec,
     ReadBatchingSpec,
     RedisSpec,
     StoreType,
@@ -208,6 +218,12 @@ class StoreBuilder:
             case RedisSpec():
                 with context(f"stores/{path}"):
                     return await self._redis(spec, path)
+            case MongoSpec():
+                with context(f"stores/{path}"):
+                    return await self._mongo(spec, path)
+            case AwsSpec() | GcsSpec() | AzureSpec() | OntapSpec() | R2Spec() | OciSpec():
+                with context(f"stores/{path}"):
+                    return await self._object_store(spec, path)
             case _:
                 raise unimplemented(f"stores/{path}: {spec.KIND} is not available in this version")
 
@@ -330,14 +346,49 @@ class StoreBuilder:
         env = self._env
         store = redis_store(spec, ConnectionRecorder(env.registry, "redis"))
         await env.lifetimes.enter_async_context(store)
+        self._server(store, path, store.check)
+        return Node(store, store.removals)
+
+    async def _mongo(self, spec: MongoSpec, path: str) -> Node:
+        from nativelink.compose.mongo import mongo_store
+
+        store = await self._env.lifetimes.enter_async_context(mongo_store(spec))
+        self._server(store, path, store.check)
+        return Node(store)
+
+    def _server(self, store: Store, path: str, check: Callable[[], Awaitable[None]]) -> None:
+        """Let a database behind a store be seen."""
         type_name = type(store).__name__
 
+        async def verdict() -> tuple[Health, str]:
+            await check()
+            return Health.OK, "the server answered"
+
+        self._env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, verdict)
+
+    async def _object_store(self, spec: CloudObjectSpec, path: str) -> Node:
+        from nativelink.compose.object_stores import (
+            REMEMBERED_OBJECTS,
+            object_store,
+            observe_requests,
+            remembered_s,
+        )
+        from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
+
+        env = self._env
+        bucket = await env.lifetimes.enter_async_context(await object_store(spec, env.clock))
+        type_name = type(bucket).__name__
+
         async def check() -> tuple[Health, str]:
-            await store.check()
-            return Health.OK, "Redis answered"
+            await bucket.check()
+            return Health.OK, f"{bucket.name} answered"
 
         env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, check)
-        return Node(store, store.removals)
+        observe_requests(env.registry, path, bucket.statistics)
+        remembered = EvictionPolicy(max_seconds=remembered_s(spec), max_count=REMEMBERED_OBJECTS)
+        return Node(
+            ExistenceCacheStore(bucket, eviction=remembered, clock=env.clock, removals=None)
+        )
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""

@@ -76,6 +76,13 @@ class ObjectStoreSpec(Spec):
         description="Requests of this store in flight at the same time; further ones wait. "
         "0: the store's own bound.",
     )
+    refresh_after_s: Annotated[Seconds, EXTENSION] = Field(
+        default=0,
+        description="An object that is read or found and whose last change is older than this "
+        "many seconds is copied onto itself, so that a lifecycle rule by age deletes only what "
+        "nobody uses. Choose about half of the rule's age, and less than "
+        "`consider_expired_after_s`. 0: never.",
+    )
 
 
 class AwsSpec(ObjectStoreSpec):
@@ -86,6 +93,16 @@ class AwsSpec(ObjectStoreSpec):
         description="The bucket's AWS region, such as `eu-central-1`."
     )
     bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
+    endpoint: Annotated[Text, EXTENSION] | None = Field(
+        default=None,
+        description="URL of another service that speaks S3, or of a VPC endpoint. Unset: "
+        "`AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, else Amazon's in the region.",
+    )
+    virtual_hosted_style: Annotated[Flag, EXTENSION] = Field(
+        default=False,
+        description="With an endpoint: put the bucket's name before the host's, instead of at "
+        "the beginning of the path. Amazon's own endpoints are addressed so in any case.",
+    )
 
 
 class GcsSpec(ObjectStoreSpec):
@@ -94,7 +111,8 @@ class GcsSpec(ObjectStoreSpec):
     provider: Literal["gcs"] = Field(description="Selects Google Cloud Storage.")
     bucket: Annotated[Text, Field(min_length=1)] = Field(description=_BUCKET)
     resumable_chunk_size: Annotated[Size, Zero(2 * 1024**2), NullIs(2 * 1024**2)] = Field(
-        default=2 * 1024**2, description="Bytes sent per request of a resumable upload."
+        default=2 * 1024**2,
+        description="Bytes sent per request of a large upload; 5 MiB at least, Google's least.",
     )
     authentication_required: Flag = Field(
         default=False,

@@ -38,6 +38,9 @@ __all__ = [
     "STORE_EVICTED_BYTES",
     "STORE_EVICTIONS",
     "STORE_MAX_SIZE",
+    "STORE_REFRESHES",
+    "STORE_REQUESTS",
+    "STORE_REQUEST_IO",
     "STORE_SIZE",
     "STORE_TIER_IO",
     "STORE_TIER_OPERATIONS",
@@ -221,6 +224,28 @@ STORE_EVICTED_BYTES: Final = Definition(
     "Bytes that a store evicted.",
     ("store.name", "store.type"),
 )
+STORE_REQUESTS: Final = Definition(
+    "store.requests",
+    Kind.COUNTER,
+    "{request}",
+    "Requests to the bucket of an object store, each try by itself.",
+    ("store.name", "store.operation", "store.result"),
+)
+STORE_REQUEST_IO: Final = Definition(
+    "store.requests.io",
+    Kind.COUNTER,
+    "By",
+    "Bytes of objects read from and written to the bucket of an object store.",
+    ("store.name", "store.direction"),
+)
+STORE_REFRESHES: Final = Definition(
+    "store.refreshes",
+    Kind.COUNTER,
+    "{object}",
+    "Objects in use that were copied onto themselves so that no lifecycle rule deletes them "
+    "(refresh_after_s).",
+    ("store.name", "store.result"),
+)
 EVENT_LOOP_LAG: Final = Definition(
     "event_loop.lag",
     Kind.HISTOGRAM,
@@ -279,6 +304,9 @@ CATALOGUE: Final = (
     STORE_ENTRIES,
     STORE_EVICTIONS,
     STORE_EVICTED_BYTES,
+    STORE_REQUESTS,
+    STORE_REQUEST_IO,
+    STORE_REFRESHES,
     *FARM_CATALOGUE,
     EVENT_LOOP_LAG,
     PROCESS_MEMORY,

@@ -14,25 +14,27 @@ from nativelink.stores.cloud.object_store import CloudObjectStore
 from nativelink.stores.store import Store, read_bytes
 from nativelink.testing.fakes import FakeClock
 from nativelink.testing.store_contract import RawAccess, StreamsBlobs, StringKeys
+from tests.stores.cloud.proxy import Fault, every, faults_between
 from tests.stores.cloud.servers import ObjectServer, fresh_prefix, shared
 
-__all__ = ["CloudContract"]
+__all__ = ["CloudContract", "FaultyCloudContract"]
 
 
-class CloudContract(StringKeys, RawAccess, StreamsBlobs):
-    """The contract over the server of `server`."""
-
+class _BucketContract(StringKeys, RawAccess):
     server: ClassVar[type[ObjectServer]]
     kind = CloudObjectStore
-    large_bytes = 96 * 1024 * 1024
-    # Six parts of 5 MiB: two travel, one waits to, one was handed over, one is gathered and joined.
-    allowed_bytes = 36 * 1024 * 1024
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
+        async with self.open_at(shared(self.server).port) as store:
+            yield store
+
+    @asynccontextmanager
+    async def open_at(self, port: int) -> AsyncIterator[Store]:
         self.prefix = fresh_prefix()
         async with CloudObjectStore(
-            shared(self.server).bucket(retry=Retry(max_retries=5, delay_s=0.001)),
+            # moto answers 500 when a key is written twice at the same time.
+            shared(self.server).bucket(port=port, retry=Retry(max_retries=12, delay_s=0.001)),
             keys=Keys(self.prefix),
             clock=FakeClock(),
             max_concurrent_parts=2,
@@ -59,3 +61,32 @@ class CloudContract(StringKeys, RawAccess, StreamsBlobs):
                 assert await store.has([name, str(key), key]) == [len(value), 100, 100]
                 assert await read_bytes(store, name) == value
                 assert await read_bytes(store, key) == data
+
+
+class CloudContract(_BucketContract, StreamsBlobs):
+    """The contract over the server of `server`."""
+
+    large_bytes = 96 * 1024 * 1024
+    # Six parts of 5 MiB: two travel, one waits to, one was handed over, one is gathered and joined.
+    allowed_bytes = 36 * 1024 * 1024
+
+
+class FaultyCloudContract(_BucketContract):
+    """The same, although every third request fails in one way or another."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        choose = every(
+            3,
+            Fault.RESET,
+            Fault.ERROR,
+            Fault.SLOW_DOWN,
+            Fault.HALF,
+            Fault.SLOW,
+            Fault.LATENCY,
+        )
+        async with (
+            faults_between(shared(self.server).port, choose) as proxy,
+            self.open_at(proxy.port) as store,
+        ):
+            yield store

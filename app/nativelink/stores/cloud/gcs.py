@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.retry import Retry
@@ -10,9 +13,25 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 
 if TYPE_CHECKING:
-    from obstore.store import GCSConfig
+    from obstore.store import GCSConfig, GCSCredential, GCSCredentialProvider
 
-__all__ = ["gcs_bucket"]
+__all__ = ["gcs_bucket", "has_credentials"]
+
+#: What the board of every Google machine says of itself.
+_BOARD: Final = Path("/sys/class/dmi/id/product_name")
+
+
+def has_credentials(environment: Mapping[str, str] = os.environ, board: Path = _BOARD) -> bool:
+    """Whether there are application default credentials, without asking anybody for them."""
+    if environment.get("GOOGLE_APPLICATION_CREDENTIALS") or environment.get("GCE_METADATA_HOST"):
+        return True
+    home = Path(environment.get("HOME", "/"))
+    if (home / ".config/gcloud/application_default_credentials.json").exists():
+        return True
+    try:
+        return board.read_text().startswith("Google")
+    except OSError:
+        return False
 
 
 def gcs_bucket(
@@ -47,8 +66,11 @@ def gcs_bucket(
     config: GCSConfig = {}
     if service_account_key is not None:
         config["service_account_key"] = service_account_key
+    credentials: GCSCredentialProvider | None = None
     if anonymous:
         config["skip_signature"] = True
+        # obstore asks for a token before it writes, also if it sends none.
+        credentials = _no_token
     if endpoint is not None:
         config["base_url"] = endpoint
 
@@ -58,6 +80,7 @@ def gcs_bucket(
             config=config,
             client_options=client.options(),
             retry_config=client.retries(retrying),
+            credential_provider=credentials,
         )
 
     try:
@@ -76,3 +99,7 @@ def gcs_bucket(
         max_concurrent_requests=max_concurrent_requests,
         max_retry_buffer_bytes=max_retry_buffer_bytes,
     )
+
+
+def _no_token() -> GCSCredential:
+    return {"token": "", "expires_at": None}

@@ -74,6 +74,7 @@ class CloudObjectStore:
         refresh_after_s: older objects that are read or found are made young again, in the
             background; 0: never.
         max_concurrent_parts: parts of one upload that travel at once.
+        min_part_bytes: size of a part, or 5 MiB if that is more, or what so many parts need.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class CloudObjectStore:
         consider_expired_after_s: int = 0,
         refresh_after_s: int = 0,
         max_concurrent_parts: int = 10,
+        min_part_bytes: int = 0,
     ) -> None:
         self._bucket = bucket
         self._path = keys.path
@@ -94,6 +96,7 @@ class CloudObjectStore:
             Refresher(bucket, clock=clock, after_s=refresh_after_s) if refresh_after_s else None
         )
         self._max_concurrent_parts = max_concurrent_parts
+        self._min_part_bytes = min_part_bytes
         self._spare_pieces = _SHARED_AHEAD
         self._read_bytes = 0
         self._written_bytes = 0
@@ -119,6 +122,11 @@ class CloudObjectStore:
             NativeLinkError: it cannot, and why: no such bucket, no permission, another region.
         """
         await self._bucket.check()
+
+    @property
+    def name(self) -> str:
+        """Of the bucket, for people."""
+        return self._bucket.name
 
     def statistics(self) -> CloudStatistics:
         """What this store did so far."""
@@ -269,7 +277,7 @@ class CloudObjectStore:
             path,
             begun,
             source,
-            part_bytes=part_size(expected),
+            part_bytes=max(part_size(expected), self._min_part_bytes),
             max_concurrent=self._max_concurrent_parts,
         )
 

@@ -85,8 +85,8 @@ async def upload_in_parts(
 
     In memory are `max_concurrent` parts that travel and four more (one that obstore took, one
     that waits for it, one that is gathered, and the copy in which it is joined), whatever the
-    object's size: with 10 parts of 5 MiB, 70 MiB. If the source fails or this is cancelled, the upload is aborted
-    before this returns, and nothing is left with the provider.
+    object's size: with 10 parts of 5 MiB, 70 MiB. If the source fails or this is cancelled, the
+    upload is aborted before this returns, and nothing is left with the provider.
 
     Args:
         bucket: where.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import mmap
 import os
 import stat
 import threading
@@ -582,3 +583,23 @@ async def test_a_cancelled_adoption_leaves_no_half(tmp_path: Path) -> None:
         assert await has_one(store, ONE) in {None, len(ONE_DATA)}
         await wait_until(lambda: store.statistics().commits.waiting == 0)
         assert list((tmp_path / "temp" / "d").iterdir()) == []
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+async def test_a_file_that_somebody_can_still_write_to_is_not_adopted(
+    tmp_path: Path, mapped: bool
+) -> None:
+    async with opened(tmp_path) as store:
+        output = written(tmp_path / "output", ONE_DATA)
+        with output.open("r+b") as writer:
+            shared = mmap.mmap(writer.fileno(), len(ONE_DATA)) if mapped else None
+            if shared is not None:
+                writer.close()
+
+            assert not await store.files.adopt(ONE, output)
+
+            assert output.exists()
+            assert not await has_one(store, ONE)
+            if shared is not None:
+                shared.close()
+        assert await store.files.adopt(ONE, output)

@@ -18,6 +18,7 @@ An executable needs the mode 0555, which is the inode's and not the name's: it i
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import stat
@@ -311,12 +312,30 @@ class FilesystemFiles:
             os.fchmod(fd, CONTENT_MODE)
             # The action may have given it any time, and it is as old as its times say.
             os.utime(fd)
+            if not _is_written_by_nobody(fd):
+                return False
             name = self._layout.temp_name(key)
             os.rename(path, name, dst_dir_fd=self._layout.temp)
         except OSError as error:
             log.warning("%s is not moved into the store but copied: %s", path, error)
             return False
         return name
+
+
+def _is_written_by_nobody(fd: int) -> bool:
+    """Whether nobody has a file open, or mapped, for writing.
+
+    Whatever ran an action has ended, but it may have passed a descriptor on to a process that has
+    not, or made the file a loop device. Who opens it from now on finds the mode of a blob.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # No leases on this filesystem.
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
 
 
 def _wrong_files(directory: Path, inodes: frozenset[int]) -> list[Digest]:

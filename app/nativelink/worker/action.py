@@ -515,8 +515,9 @@ class ActionExecutor:
                 await self._uploads.upload(
                     files,
                     found.messages,
+                    attempt.function,
                     # A process that stays may have them open, and write to them.
-                    unsettled=attempt.function if attempt.process_stays else None,
+                    settled=not attempt.process_stays,
                 )
         except TimeoutError:
             raise NativeLinkError(

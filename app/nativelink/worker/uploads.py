@@ -49,16 +49,18 @@ class Uploads:
         self,
         files: Mapping[Digest, Path],
         messages: Mapping[Digest, bytes],
+        function: DigestFunction,
         *,
-        unsettled: DigestFunction | None = None,
+        settled: bool = True,
     ) -> None:
         """Store the blobs that are not there yet. Files may be gone afterwards.
 
         Args:
             files: where they are.
             messages: their bytes.
-            unsettled: what the files were hashed by, if somebody could still write to them: then
-                they are copied, and hashed as they are.
+            function: what they were hashed by.
+            settled: False if somebody could still write to the files: then they are copied, and
+                hashed as they are.
 
         Raises:
             NativeLinkError: what the store raised; ABORTED for a file that changed meanwhile.
@@ -71,7 +73,7 @@ class Uploads:
         await run_all(
             self._put_message(key, messages[key])
             if key in messages
-            else self._put_file(key, files[key], unsettled)
+            else self._put_file(key, files[key], function, settled=settled)
             for key in absent
         )
 
@@ -79,18 +81,20 @@ class Uploads:
         async with self._room:
             await self._cas.put(key, BytesSource(data))
 
-    async def _put_file(self, key: Digest, path: Path, unsettled: DigestFunction | None) -> None:
+    async def _put_file(
+        self, key: Digest, path: Path, function: DigestFunction, *, settled: bool
+    ) -> None:
         async with self._room:
-            if unsettled is not None:
-                await self._copy(self._upstream or self._cas, key, path, unsettled)
-                return
             if self._upstream is None:
-                if not await self._files.adopt(key, path):
-                    await self._copy(self._cas, key, path)
-                return
-            await self._copy(self._upstream, key, path)
-            # Likely to be an input soon. If it cannot be moved it will be fetched then.
-            await self._files.adopt(key, path)
+                if not settled or not await self._files.adopt(key, path):
+                    # Somebody may have it open, for all we know.
+                    await self._copy(self._cas, key, path, function)
+            elif settled:
+                await self._copy(self._upstream, key, path)
+                # Likely to be an input soon. If it cannot be moved it will be fetched then.
+                await self._files.adopt(key, path)
+            else:
+                await self._copy(self._upstream, key, path, function)
 
     async def _copy(
         self, store: Store, key: Digest, path: Path, function: DigestFunction | None = None

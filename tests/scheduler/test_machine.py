@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from nativelink.core.digest import Digest
@@ -16,8 +18,10 @@ from nativelink.scheduler.effects import (
     WorkerEvicted,
 )
 from nativelink.scheduler.journal import IllegalEventError
+from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.operation import ExecutionStage, Failure
 from nativelink.scheduler.policy import Policy, PropertyKind
+from nativelink.scheduler.records import Name
 from nativelink.scheduler.snapshot import take
 from tests.scheduler.farm import SUPPORTED, Farm, action
 
@@ -53,6 +57,35 @@ def test_the_same_action_is_executed_once_for_all_who_ask(farm: Farm) -> None:
     farm.finish("w", "op-1")
     assert farm.view("a").response == farm.view("b").response == b"done"
     assert farm.some(OperationUpdated)[-1].names == ("a", "b")
+
+
+class LookedAt(dict[Name, None]):
+    """The names of an operation, which counts how many were looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Name]:
+        for name in super().__iter__():
+            self.looks += 1
+            yield name
+
+
+def test_thousands_who_come_and_go_look_at_each_other_a_few_times() -> None:
+    """A client whose calls are short asks again and again for what takes long."""
+    machine = Machine(Policy())
+    machine.handle(events.ExecuteRequested("0", "op", action(1)), 0.0)
+    operation = machine.lifecycle.operations["op"]
+    names = operation.names = LookedAt(operation.names)
+    machine.handle(events.ClientDetached("0"), 0.0)
+    for number in range(1, 2000):
+        machine.handle(events.ExecuteRequested(str(number), "", action(1)), 1.0)
+        machine.handle(events.ClientDetached(str(number)), 1.0)
+    machine.handle(events.WorkerJoined("w", ()), 2.0)
+    machine.handle(events.ExecutionFinished("w", "op", b""), 3.0)
+    assert len(names) == 2000
+    machine.handle(events.Tick(), 63.0)
+    assert not names
+    assert names.looks < 10 * 2000
 
 
 def test_an_action_that_is_not_to_be_cached_is_shared_with_nobody(farm: Farm) -> None:

@@ -76,6 +76,10 @@ class Invariants:
                 yield f"{operation_id} is filed wrongly"
             if not operation.names:
                 yield f"{operation_id} has no name"
+            wanted = [name for name in operation.names if name.cancelled_at is None]
+            followed = sum(name.clients > 0 for name in wanted)
+            if (operation.wanted, operation.followed) != (len(wanted), followed):
+                yield f"{operation_id} is counted as wanted by others than its names"
             held_by = [worker.worker_id for worker in owners.pop(operation_id, [])]
             joinable = self._lifecycle.joinable.get(operation.action.key) is operation
             finished = operation.response is not None or operation.failure is not None
@@ -106,7 +110,7 @@ class Invariants:
                     yield f"{operation_id} has an end but is {stage.name}"
                 if joinable != operation.action.joinable:
                     yield f"{operation_id} can be joined or not: {joinable}"
-                if not any(name.cancelled_at is None for name in operation.names):
+                if not operation.wanted:
                     yield f"{operation_id} is wanted by nobody but goes on"
             elif joinable:
                 yield f"{operation_id} is COMPLETED but can be joined"

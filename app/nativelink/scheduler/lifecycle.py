@@ -98,7 +98,7 @@ class Lifecycle:
     def _name(self, operation: Operation, name: str) -> None:
         record = Name(name, operation, 1, self._journal.now)
         self.names[name] = record
-        operation.names.append(record)
+        operation.add(record)
 
     def key(self, queued_at: float, priority: int, number: int) -> Key:
         """An operation's place in the queue, see `Policy.ageing_s`."""
@@ -106,6 +106,8 @@ class Lifecycle:
 
     def attach(self, name: Name) -> None:
         """One more stream follows."""
+        if not name.clients and name.cancelled_at is None:
+            name.operation.followed += 1
         name.clients += 1
         name.accessed_at = self._journal.now
 
@@ -116,7 +118,13 @@ class Lifecycle:
         name.clients -= 1
         name.accessed_at = self._journal.now
         self._arm_retention(name)
-        self._arm_clients(name.operation)
+        operation = name.operation
+        if not name.clients and name.cancelled_at is None:
+            operation.followed -= 1
+        # The last one to leave only puts off what is armed: not every name is to be looked at
+        # whenever one of thousands who share an operation leaves.
+        if self._due.armed(Timer(TimerKind.CLIENTS, operation.operation_id)) is None:
+            self._arm_clients(operation)
 
     def read(self, name: Name) -> None:
         """Somebody looked; that keeps what is over for longer, but nothing alive."""
@@ -130,10 +138,12 @@ class Lifecycle:
             whether nobody else does either.
         """
         journal = self._journal
+        operation = name.operation
+        operation.wanted -= 1
+        operation.followed -= name.clients > 0
         name.cancelled_at = name.accessed_at = journal.now
         self._arm_retention(name)
-        operation = name.operation
-        if all(other.cancelled_at is not None for other in operation.names):
+        if not operation.wanted:
             return True
         journal.tell(operation, "cancelled by one of those who asked for it")
         journal.effects.append(OperationUpdated(operation.operation_id, (name.name,)))
@@ -263,7 +273,7 @@ class Lifecycle:
         journal = self._journal
         operation = name.operation
         del self.names[name.name]
-        operation.names.remove(name)
+        operation.remove(name)
         journal.effects.append(OperationForgotten(operation.operation_id, (name.name,)))
         if not operation.names:
             journal.move(operation, ExecutionStage.UNKNOWN)
@@ -329,14 +339,11 @@ class Lifecycle:
 
     def clients_at(self, operation: Operation) -> float | None:
         """When an operation is to be given up because nobody follows it."""
-        if operation.stage is ExecutionStage.COMPLETED:
+        if operation.stage is ExecutionStage.COMPLETED or operation.followed:
             return None
-        last = 0.0
-        for name in operation.names:
-            if name.cancelled_at is None:
-                if name.clients:
-                    return None
-                last = max(last, name.accessed_at)
+        last = max(
+            (name.accessed_at for name in operation.names if name.cancelled_at is None), default=0.0
+        )
         return last + self._policy.client_action_timeout_s
 
     def executing_at(self, operation: Operation) -> float | None:

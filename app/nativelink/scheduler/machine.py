@@ -111,7 +111,12 @@ class Machine:
     def operation(self, operation_id: str) -> OperationView | None:
         """An operation as the first of those who asked for it sees it."""
         operation = self.lifecycle.operations.get(operation_id)
-        return None if operation is None else self.lifecycle.view(operation.names[0])
+        return None if operation is None else self.lifecycle.view(next(iter(operation.names)))
+
+    @property
+    def known(self) -> int:
+        """How many names mean something."""
+        return len(self.lifecycle.names)
 
     @property
     def queued(self) -> int:

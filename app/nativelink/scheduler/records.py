@@ -61,7 +61,9 @@ class Operation:
         lane: the queue that it waits in, or waited in last.
         key: its place in the queue.
         stage: QUEUED, EXECUTING or COMPLETED; UNKNOWN before and after that.
-        names: one for each request, cancelled ones too until they are forgotten.
+        names: one for each request, in order, cancelled ones too until they are forgotten.
+        wanted: how many of them were not cancelled.
+        followed: how many of these have clients.
         entry: the queue's mark of its valid entry; 0 while it does not wait.
         waiting_since: when it came into its lane.
         position: its number among those that came into the queue of its platform.
@@ -85,7 +87,9 @@ class Operation:
     lane: Lane
     key: Key
     stage: ExecutionStage = ExecutionStage.UNKNOWN
-    names: list[Name] = field(default_factory=list)
+    names: dict[Name, None] = field(default_factory=dict)
+    wanted: int = 0
+    followed: int = 0
     entry: int = 0
     waiting_since: float = 0.0
     position: int = 0
@@ -103,10 +107,21 @@ class Operation:
 
     def all_names(self) -> tuple[str, ...]:
         """Every name that means it."""
-        names = self.names
-        if len(names) == 1:
-            return (names[0].name,)
-        return tuple([name.name for name in names])
+        return tuple([name.name for name in self.names])
+
+    def add(self, name: Name) -> None:
+        """One more request."""
+        self.names[name] = None
+        if name.cancelled_at is None:
+            self.wanted += 1
+            self.followed += name.clients > 0
+
+    def remove(self, name: Name) -> None:
+        """One request less."""
+        del self.names[name]
+        if name.cancelled_at is None:
+            self.wanted -= 1
+            self.followed -= name.clients > 0
 
     def view(self, name: Name, queue_position: int | None, note: str) -> OperationView:
         """As one of those who asked for it sees it."""

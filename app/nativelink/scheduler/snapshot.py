@@ -282,7 +282,7 @@ def _restore_operation(machine: Machine, state: OperationState) -> None:
     )
     for saved in state.names:
         name = Name(saved.name, operation, saved.clients, saved.accessed_at, saved.cancelled_at)
-        operation.names.append(name)
+        operation.add(name)
         lifecycle.names[saved.name] = name
     lifecycle.operations[state.operation_id] = operation
     machine.journal.counts[state.stage] += 1

@@ -288,6 +288,20 @@ async def test_a_minimum_that_is_no_number_is_refused(scheduler: LocalScheduler)
     assert scheduler.workers() == []
 
 
+async def test_more_requests_than_it_can_remember_are_turned_away(
+    scheduler: LocalScheduler, timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nativelink.scheduler.local._MAX_REQUESTS", 2)
+    watches = [await scheduler.execute(action(1)) for _ in range(2)]
+    error = await expect(Code.RESOURCE_EXHAUSTED, scheduler.execute(action(2)))
+    assert "2 operations" in error.message
+    for watch in watches:
+        watch.close()
+    timers.advance(60)
+    timers.advance(60)
+    await scheduler.execute(action(2))
+
+
 async def test_a_silent_worker_is_disconnected(
     scheduler: LocalScheduler, timers: Timers, recorder: FakeRecorder
 ) -> None:

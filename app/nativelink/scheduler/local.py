@@ -15,7 +15,13 @@ from typing import Final
 from uuid import uuid4
 
 from nativelink.core.clock import Clock
-from nativelink.core.errors import NativeLinkError, failed_precondition, not_found, unavailable
+from nativelink.core.errors import (
+    NativeLinkError,
+    failed_precondition,
+    not_found,
+    resource_exhausted,
+    unavailable,
+)
 from nativelink.scheduler import effects, events
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.ends import LocalLink, LocalWatch
@@ -41,6 +47,9 @@ logger = logging.getLogger(__name__)
 #: A timer that is called later than this means that the loop, or the machine, stood still. What
 #: workers said meanwhile is heard for as long before any of them counts as silent.
 _STALL_S: Final = 1.0
+#: Requests that are remembered, finished ones included: some 2 GiB. Further ones are turned away
+#: and may come again (Bazel does), so that clients that go wild do not take the farm down.
+_MAX_REQUESTS: Final = 1_000_000
 
 
 class LocalScheduler:
@@ -118,6 +127,11 @@ class LocalScheduler:
 
     async def execute(self, action: ActionInfo, *, name: str = "") -> Watch:
         self._must_run()
+        if self._machine.known >= _MAX_REQUESTS:
+            raise resource_exhausted(
+                f"the scheduler has {self._machine.known} operations, finished ones that are still "
+                f"kept included; {_MAX_REQUESTS} are allowed"
+            )
         name = name or new_operation_name(action.key.instance_name)
         watch = LocalWatch(self, name)
         self.dispatch(events.ExecuteRequested(name, str(uuid4()), action))

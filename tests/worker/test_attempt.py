@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nativelink.core.digest import Digest
-from nativelink.core.errors import Code, MissingBlob, failed_precondition
+from nativelink.core.errors import (
+    Code,
+    MissingBlob,
+    NativeLinkError,
+    failed_precondition,
+    invalid_argument,
+)
 from nativelink.proto.google.rpc import error_details_pb2, status_pb2
-from nativelink.worker.attempt import set_status
+from nativelink.worker.attempt import is_final, set_status
 
 
 def test_a_status_fits_into_a_message_however_many_blobs_are_missing() -> None:
@@ -22,3 +30,29 @@ def test_a_status_fits_into_a_message_however_many_blobs_are_missing() -> None:
         f"blobs/{each.digest.hash}/1" for each in missing
     }
     assert len(failure.violations) == 10_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        invalid_argument("an argument has a NUL byte"),
+        failed_precondition("gone", details=[MissingBlob(Digest("0" * 64, 1))]),
+    ],
+)
+def test_what_is_wrong_with_the_action_is_final(error: NativeLinkError) -> None:
+    assert is_final(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # Of the worker's own stores and directories.
+        failed_precondition("the directory of executables is not writable"),
+        NativeLinkError(Code.PERMISSION_DENIED, "no AWS credentials"),
+        NativeLinkError(Code.UNIMPLEMENTED, "the slow store takes no blobs"),
+        NativeLinkError(Code.UNAVAILABLE, "connection reset"),
+        NativeLinkError(Code.RESOURCE_EXHAUSTED, "no space left"),
+    ],
+)
+def test_what_is_wrong_with_the_machine_is_tried_elsewhere(error: NativeLinkError) -> None:
+    assert not is_final(error)

@@ -35,7 +35,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 )
 from nativelink.stores.disk import DiskLane, disk_error
 from nativelink.stores.store import Store, read_bytes
-from nativelink.worker.attempt import Attempt, set_digest, set_status
+from nativelink.worker.attempt import Attempt, is_final, set_digest, set_status
 from nativelink.worker.confine import check_path, output_place
 from nativelink.worker.directories import ROOT, SIDE_CHANNEL, STDERR, STDOUT, ActionDirectories
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
@@ -59,17 +59,6 @@ _MAX_ACTION_BYTES: Final = 1 << 20
 _MAX_COMMAND_BYTES: Final = 64 << 20
 _SCRIPT_TIMEOUT_S: Final = 60.0
 _NETWORK: Final = "requires-network"
-
-#: Codes that say something about the action: trying again elsewhere would end the same way.
-_DETERMINISTIC: Final = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.FAILED_PRECONDITION,
-        Code.OUT_OF_RANGE,
-        Code.PERMISSION_DENIED,
-        Code.UNIMPLEMENTED,
-    }
-)
 
 
 #: Actions whose process has ended and whose outputs are being stored, or whose directory is being
@@ -258,7 +247,7 @@ class ActionExecutor:
         try:
             await self._run(attempt, process_ended, completed)
         except NativeLinkError as error:
-            if error.code in _DETERMINISTIC:
+            if is_final(error):
                 attempt.fail(error)
                 completed()
             else:

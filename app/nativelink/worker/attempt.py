@@ -16,7 +16,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 from nativelink.proto.google.rpc import error_details_pb2, status_pb2
 from nativelink.worker.launch import Exit
 
-__all__ = ["Attempt", "Step", "set_digest", "set_status"]
+__all__ = ["Attempt", "Step", "is_final", "set_digest", "set_status"]
 
 #: Fields of ExecutedActionMetadata without their `_timestamp`.
 Step: TypeAlias = Literal[
@@ -120,6 +120,17 @@ class Attempt:
         if not self._metadata.HasField("queued_timestamp"):
             self._metadata.queued_timestamp.CopyFrom(self._metadata.worker_start_timestamp)
         return self.response
+
+
+def is_final(error: NativeLinkError) -> bool:
+    """Whether an error is the action's, so that trying elsewhere would end the same way.
+
+    A store that lets nobody in, or a directory that cannot be used, is this machine's: were it
+    final, one badly configured worker would fail every build.
+    """
+    return error.code is Code.INVALID_ARGUMENT or (
+        error.code is Code.FAILED_PRECONDITION and bool(error.details)
+    )
 
 
 def set_digest(message: pb.Digest, digest: Digest) -> None:

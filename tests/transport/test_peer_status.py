@@ -31,7 +31,7 @@ def status(*subjects: str, kind: str = "MISSING") -> bytes:
 
 
 def test_what_we_report_is_what_we_read() -> None:
-    missing = [MissingBlob(digest) for digest in DIGESTS]
+    missing = [MissingBlob(digest, segment) for digest in DIGESTS for segment in ("", "blake3/")]
     encoded = encode_status(failed_precondition("missing", details=missing))
     assert missing_of(encoded) == tuple(missing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nativelink.core.digest import Digest
+from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import (
     Code,
     MissingBlob,
@@ -30,6 +30,18 @@ def test_a_status_fits_into_a_message_however_many_blobs_are_missing() -> None:
         f"blobs/{each.digest.hash}/1" for each in missing
     }
     assert len(failure.violations) == 10_000
+
+
+def test_a_missing_blob_is_named_as_in_byte_stream() -> None:
+    status = status_pb2.Status()
+    digest = DigestFunction.BLAKE3.digest_of(b"input")
+
+    error = failed_precondition("gone", details=[MissingBlob(digest)])
+    set_status(status, error, DigestFunction.BLAKE3)
+
+    failure = error_details_pb2.PreconditionFailure()
+    assert status.details[0].Unpack(failure)
+    assert failure.violations[0].subject == f"blobs/blake3/{digest.hash}/5"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ __all__ = ["error_of_peer", "missing_of"]
 _DETAILS: Final = "grpc-status-details-bin"
 _PRECONDITION_FAILURE: Final = b"/google.rpc.PreconditionFailure"
 #: `blobs/{hash}/{size}`, behind an instance name and before a digest function or not.
-_SUBJECT: Final = re.compile(rb"(?:^|/)blobs/(?:[a-z0-9]+/)?([0-9a-fA-F]{64})/([0-9]{1,19})$")
+_SUBJECT: Final = re.compile(rb"(?:^|/)blobs/([a-z0-9]+/)?([0-9a-fA-F]{64})/([0-9]{1,19})$")
+#: SHA-256 must not be named, but is by some.
+_UNNAMED: Final = frozenset({b"", b"sha256/"})
 
 
 def error_of_peer(
@@ -64,8 +66,9 @@ def _missing(status: bytes) -> Iterator[MissingBlob]:
             said = dict(_fields(violation))
             subject = _SUBJECT.search(said.get(2, b""))
             if said.get(1) == b"MISSING" and subject is not None:
-                digest = Digest(subject[1].decode().lower(), int(subject[2]))
-                yield MissingBlob(digest)
+                segment = subject[1] or b""
+                digest = Digest(subject[2].decode().lower(), int(subject[3]))
+                yield MissingBlob(digest, "" if segment in _UNNAMED else segment.decode())
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:

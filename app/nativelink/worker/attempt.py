@@ -105,7 +105,7 @@ class Attempt:
             nothing = self.function.digest_of(b"")
             set_digest(self.result.stdout_digest, nothing)
             set_digest(self.result.stderr_digest, nothing)
-        set_status(self.response.status, error)
+        set_status(self.response.status, error, self.function)
 
     def complete(self) -> pb.ExecuteResponse:
         """The response, now that nothing more happens to it.
@@ -139,8 +139,18 @@ def set_digest(message: pb.Digest, digest: Digest) -> None:
     message.size_bytes = digest.size_bytes
 
 
-def set_status(status: status_pb2.Status, error: NativeLinkError) -> None:
-    """Fill a google.rpc.Status; missing blobs become violations (REAPI v2, Execution.Execute)."""
+def set_status(
+    status: status_pb2.Status,
+    error: NativeLinkError,
+    function: DigestFunction = DigestFunction.SHA256,
+) -> None:
+    """Fill a google.rpc.Status; missing blobs become violations (REAPI v2, Execution.Execute).
+
+    Args:
+        status: to be filled.
+        error: what to report.
+        function: made the digests of missing blobs. Schedulers, unlike clients, know it anyway.
+    """
     status.code = error.code
     status.message = error.message
     if not error.details:
@@ -148,5 +158,6 @@ def set_status(status: status_pb2.Status, error: NativeLinkError) -> None:
     failure = error_details_pb2.PreconditionFailure()
     for missing in islice(error.details, _MAX_VIOLATIONS):
         hash_, size_bytes = missing.digest
-        failure.violations.add(type="MISSING", subject=f"blobs/{hash_}/{size_bytes}")
+        subject = f"blobs/{function.segment}{hash_}/{size_bytes}"
+        failure.violations.add(type="MISSING", subject=subject)
     status.details.add().Pack(failure)

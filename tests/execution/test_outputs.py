@@ -294,3 +294,30 @@ def test_a_link_whose_target_is_not_utf_8_is_the_actions_mistake(
 
     assert response.status.code == Code.INVALID_ARGUMENT
     assert "UTF-8" in response.status.message
+
+
+@pytest.mark.parametrize("what", ["ln -s SECRET work", "echo > work", "true"])
+def test_an_action_that_replaces_its_input_root_uploads_nothing_of_the_host(
+    client: ExecutionClient, secret: Path, what: str
+) -> None:
+    script = f"cd ..; rm -rf work; {what.replace('SECRET', str(secret))}"
+
+    response = client.run("sh", "-c", script, outputs=["secret", "work"])
+
+    assert response.status.code == Code.OK, response.status
+    assert client.outputs(response.result) == {}
+    assert (secret / "secret").read_text() == "nothing for clients"
+
+
+def test_an_action_that_replaces_its_own_directory_uploads_nothing_of_the_host(
+    client: ExecutionClient, secret: Path
+) -> None:
+    (secret / "work").mkdir()
+    (secret / "work" / "secret").write_text("nothing for clients")
+    script = f'own=$(dirname "$PWD"); cd /; rm -rf "$own"; ln -s {secret} "$own"'
+
+    response = client.run("sh", "-c", script, outputs=["secret"])
+
+    assert response.status.code == Code.INVALID_ARGUMENT
+    assert (secret / "work" / "secret").read_text() == "nothing for clients"
+    assert (secret / "secret").exists()

@@ -562,6 +562,11 @@ def _find(
     Raises:
         TooMuchError: they have more than `max_bytes`.
     """
+    if directory.is_symlink():
+        raise invalid_argument(
+            "the action put a symbolic link in the place of its own directory; nothing that it "
+            "leads to is looked at"
+        )
     try:
         finder = OutputFinder(directory / ROOT, command, function, max_bytes=max_bytes)
         found = finder.find()

@@ -26,6 +26,7 @@ _UNIX_MODE: Final = "unix_mode"
 #: What a file costs besides its bytes, in bytes.
 _FILE_BYTES: Final = 4096
 _OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Each level holds a descriptor and a few frames of the stack.
 _MAX_DEPTH: Final = 400
 
@@ -103,7 +104,11 @@ class OutputFinder:
             wanted = (*self._command.output_files, *self._command.output_directories)
         if not wanted:
             return self._found
-        root_fd = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            root_fd = os.open(self._root, _OPEN_ROOT)
+        except (FileNotFoundError, NotADirectoryError):
+            # The action removed it, or put a link to elsewhere in its place.
+            return self._found
         try:
             for path in sorted(set(wanted)):
                 self._look(root_fd, path)

@@ -150,7 +150,8 @@ class RedisSpec(Spec):
         default=3, description="Connections kept open."
     )
     key_ttl_s: Seconds = Field(
-        default=0, description="Seconds that an entry lives after its last use. 0: for ever."
+        default=0,
+        description="Seconds that an entry lives after it was put. 0: until Redis evicts it.",
     )
     max_chunk_uploads_per_update: Annotated[Number, Zero(10)] = Field(
         default=10,
@@ -162,8 +163,8 @@ class RedisSpec(Spec):
     )
     retry: RetrySpec = Field(
         default=RetrySpec(max_retries=1, delay=0.1),
-        description="Tries of a failing command; `delay` 0 means 0.1 s and `max_retries` 0 means "
-        "one.",
+        description="Tries of a failing command, each of them five quick ones where that helps; "
+        "`delay` 0 means 0.1 s and `max_retries` 0 means one.",
     )
     max_client_permits: Annotated[Number, Zero(500)] = Field(
         default=500, description="Commands in flight; further ones wait."

@@ -398,3 +398,13 @@ async def test_a_link_in_the_place_of_its_directory_leads_nowhere(bench: Bench) 
     assert caught.value.code is Code.UNAVAILABLE
     assert (elsewhere / "file").exists()
     assert bench.workers.processes == 0
+
+
+async def test_a_link_in_the_place_of_its_log_is_not_followed(bench: Bench) -> None:
+    """The worker reads it, who may see more than the process."""
+    secret = bench.work / "secret"
+    secret.write_text("nothing for clients")
+    launch = bench.action(f"link=../nativelink-worker.log={secret}", "die")
+    with pytest.raises(NativeLinkError) as caught:
+        await bench.run(launch)
+    assert "nothing for clients" not in caught.value.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -157,10 +158,19 @@ _TAIL_BYTES: Final = 4096
 
 
 def _tail(path: Path) -> str:
+    # Whatever the process put there: no link is followed, no pipe is waited for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace").strip()
+        fd = os.open(path, flags)
     except OSError:
         return ""
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        data = os.pread(fd, _TAIL_BYTES, max(0, status.st_size - _TAIL_BYTES))
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return data.decode("utf-8", "replace").strip()

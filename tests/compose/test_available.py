@@ -23,10 +23,6 @@ def test_a_store_that_is_there_is_not_named():
     ("store", "line"),
     [
         (
-            "compression: { backend: { memory: {} }, compression_algorithm: { lz4: {} } }",
-            "stores/A: compression",
-        ),
-        (
             """verify: { backend: { fast_slow: { fast: { memory: {} }, slow: {
               ontap_s3_existence_cache: { index_path: '/i', sync_interval_seconds: 9, backend: {
                 endpoint: 'https://o', vserver_name: 'v', bucket: 'b' } }

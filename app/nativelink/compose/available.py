@@ -17,10 +17,7 @@ __all__ = ["ignored", "unavailable"]
 
 _STORES: Final = frozenset(
     {
-        "compression",
-        "dedup",
         "ontap_s3_existence_cache",
-        "shard",
     }
 )
 _SERVICES: Final = ("fetch", "push", "experimental_bep")

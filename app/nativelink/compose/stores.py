@@ -32,6 +32,8 @@ from nativelink.config.specs_remote import (
 from nativelink.config.specs_stores import (
     CacheMetricsSpec,
     CompletenessCheckingSpec,
+    CompressionSpec,
+    DedupSpec,
     ExistenceCacheSpec,
     FastSlowSpec,
     FilesystemSpec,
@@ -39,6 +41,7 @@ from nativelink.config.specs_stores import (
     NamedStore,
     NoopSpec,
     RefSpec,
+    ShardSpec,
     SizePartitioningSpec,
     StoreSpec,
     VerifySpec,
@@ -64,6 +67,7 @@ from nativelink.telemetry.metrics import (
     STORE_EVICTED_BYTES,
     STORE_EVICTIONS,
     STORE_MAX_SIZE,
+    STORE_REDUCTION_IO,
     STORE_SIZE,
     STORE_TIER_IO,
     STORE_TIER_OPERATIONS,
@@ -197,6 +201,12 @@ class StoreBuilder:
                 return await self._fast_slow(spec, path)
             case SizePartitioningSpec():
                 return await self._size_partitioning(spec, path)
+            case ShardSpec():
+                return await self._shard(spec, path)
+            case DedupSpec():
+                return await self._dedup(spec, path)
+            case CompressionSpec():
+                return await self._compression(spec, path)
             case VerifySpec():
                 return await self._verify(spec, path)
             case ExistenceCacheSpec():
@@ -483,6 +493,77 @@ class StoreBuilder:
         upper = await self._build(spec.upper_store, f"{path}/upper_store")
         store = SizePartitioningStore(lower.store, upper.store, size=spec.size)
         return Node(store, _feeds(lower, upper))
+
+    async def _shard(self, spec: ShardSpec, path: str) -> Node:
+        from nativelink.stores.join.shard import ShardStore
+        from nativelink.stores.join.shard_choice import Bounds, Rendezvous
+
+        shards = [
+            await self._build(item.store, f"{path}/stores/{index}/store")
+            for index, item in enumerate(spec.stores)
+        ]
+        weights = [item.weight for item in spec.stores]
+        with context(f"stores/{path}"):
+            choice = Rendezvous(weights) if spec.rendezvous else Bounds(weights)
+        return Node(ShardStore([shard.store for shard in shards], choice), _feeds(*shards))
+
+    async def _dedup(self, spec: DedupSpec, path: str) -> Node:
+        from nativelink.stores.join.chunker import Chunker
+        from nativelink.stores.join.dedup import DedupStore
+
+        index = await self._build(spec.index_store, f"{path}/index_store")
+        content = await self._build(spec.content_store, f"{path}/content_store")
+        with context(f"stores/{path}"):
+            chunker = Chunker(
+                min_size=spec.min_size, normal_size=spec.normal_size, max_size=spec.max_size
+            )
+        store = DedupStore(
+            index.store,
+            content.store,
+            chunker=chunker,
+            max_concurrent=spec.max_concurrent_fetch_per_get,
+            report=self._reductions(path, spec.KIND),
+        )
+        # Which blobs a chunk belongs to is not known, so only lost lists are told of.
+        return Node(store, index.removals)
+
+    async def _compression(self, spec: CompressionSpec, path: str) -> Node:
+        from nativelink.stores.wrap.compression import CompressionStore
+        from nativelink.stores.wrap.compression_codecs import Codec, Lz4Codec, ZstdCodec
+
+        backend = await self._build(spec.backend, f"{path}/backend")
+        lz4, zstd = spec.compression_algorithm.lz4, spec.compression_algorithm.zstd
+        codec: Codec
+        if zstd is not None:
+            codec, block_size = ZstdCodec(zstd.level), zstd.block_size
+            max_block_size = block_size
+        else:
+            assert lz4 is not None
+            codec, block_size = Lz4Codec(), lz4.block_size
+            max_block_size = lz4.max_decode_block_size
+        store = CompressionStore(
+            backend.store,
+            codec,
+            block_size=block_size,
+            max_block_size=max_block_size,
+            report=self._reductions(path, spec.KIND),
+        )
+        return Node(store, backend.removals)
+
+    def _reductions(self, path: str, kind: str) -> Callable[[int, int], None]:
+        """Takes the bytes of each blob that is put, and what was stored for it."""
+        given = stored = 0
+
+        def report(blob_bytes: int, stored_bytes: int) -> None:
+            nonlocal given, stored
+            given += blob_bytes
+            stored += stored_bytes
+
+        def observe() -> list[Observation]:
+            return [((path, kind, "given"), given), ((path, kind, "stored"), stored)]
+
+        self._env.registry.observe(STORE_REDUCTION_IO, observe)
+        return report
 
     async def _verify(self, spec: VerifySpec, path: str) -> Node:
         from nativelink.stores.wrap.verify import VerifyStore

@@ -47,7 +47,7 @@ def _store(path: Path, spec: Spec) -> Iterator[Problem]:
             yield from _dedup(path, spec)
         case CompressionSpec():
             lz4 = spec.compression_algorithm.lz4
-            if lz4.max_decode_block_size < lz4.block_size:
+            if lz4 is not None and lz4.max_decode_block_size < lz4.block_size:
                 yield error(
                     (*path, "compression_algorithm", "lz4", "max_decode_block_size"),
                     "the store could not read what it wrote",
@@ -87,13 +87,13 @@ def _shard(path: Path, spec: ShardSpec) -> Iterator[Problem]:
 
 
 def _dedup(path: Path, spec: DedupSpec) -> Iterator[Problem]:
-    if not spec.min_size <= spec.normal_size <= spec.max_size:
+    if not spec.min_size < spec.normal_size < spec.max_size:
         yield error(
             path,
             "the chunk sizes are out of order",
             got=f"min_size {spec.min_size}, normal_size {spec.normal_size}, "
             f"max_size {spec.max_size}",
-            allowed="min_size <= normal_size <= max_size",
+            allowed="min_size < normal_size < max_size",
         )
 
 

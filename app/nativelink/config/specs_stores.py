@@ -5,11 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 from typing_extensions import TypeAliasType
 
 from nativelink.config.fields import (
+    EXTENSION,
     Flag,
     Items,
     Named,
@@ -51,6 +53,7 @@ __all__ = [
     "StoreDirection",
     "StoreSpec",
     "VerifySpec",
+    "ZstdSpec",
 ]
 
 
@@ -161,6 +164,12 @@ class ShardSpec(Spec):
         description="The parts. Their order and weights decide where a blob lies: changing either "
         "makes blobs unreachable.",
     )
+    rendezvous: Annotated[Flag, EXTENSION] = Field(
+        default=False,
+        description="Place blobs by rendezvous hashing: a part that is added at the end takes its "
+        "share from all others, and all other blobs stay where they are. Take a part away by "
+        "giving it the weight 0. Blobs that were placed without it are not found.",
+    )
 
 
 class SizePartitioningSpec(Spec):
@@ -218,10 +227,31 @@ class Lz4Spec(Spec):
         return size or int(info.data.get("block_size", 0))
 
 
-class CompressionAlgorithmSpec(Spec):
-    """The algorithm, under the key that names it."""
+class ZstdSpec(Spec):
+    """Zstandard frames: smaller than LZ4 at a multiple of its CPU. NativeLink cannot read them."""
 
-    lz4: Lz4Spec = Field(description="LZ4.")
+    block_size: Annotated[Size32, Zero(1024 * 1024)] = Field(
+        default=1024 * 1024, description="Bytes compressed together; more need more memory."
+    )
+    level: Annotated[Number32, Zero(3)] = Field(
+        default=3, le=22, description="1 is fast, 22 compresses most."
+    )
+
+
+class CompressionAlgorithmSpec(Spec):
+    """The algorithm, under the key that names it; exactly one.
+
+    What was written with the other one is read too, if its blocks are not too large.
+    """
+
+    lz4: Lz4Spec | None = Field(default=None, description="LZ4.")
+    zstd: Annotated[ZstdSpec, EXTENSION] | None = Field(default=None, description="Zstandard.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> CompressionAlgorithmSpec:
+        if (self.lz4 is None) == (self.zstd is None):
+            raise PydanticCustomError("one_algorithm", "exactly one of lz4 and zstd is needed")
+        return self
 
 
 class CompressionSpec(Spec):

@@ -38,6 +38,7 @@ __all__ = [
     "STORE_EVICTED_BYTES",
     "STORE_EVICTIONS",
     "STORE_MAX_SIZE",
+    "STORE_REDUCTION_IO",
     "STORE_REFRESHES",
     "STORE_REQUESTS",
     "STORE_REQUEST_IO",
@@ -246,6 +247,14 @@ STORE_REFRESHES: Final = Definition(
     "(refresh_after_s).",
     ("store.name", "store.result"),
 )
+STORE_REDUCTION_IO: Final = Definition(
+    "store.reduction.io",
+    Kind.COUNTER,
+    "By",
+    "Bytes of the blobs that were given to a compression or dedup store, and bytes that it stored "
+    "for them.",
+    ("store.name", "store.type", "store.side"),
+)
 EVENT_LOOP_LAG: Final = Definition(
     "event_loop.lag",
     Kind.HISTOGRAM,
@@ -307,6 +316,7 @@ CATALOGUE: Final = (
     STORE_REQUESTS,
     STORE_REQUEST_IO,
     STORE_REFRESHES,
+    STORE_REDUCTION_IO,
     *FARM_CATALOGUE,
     EVENT_LOOP_LAG,
     PROCESS_MEMORY,

@@ -36,6 +36,9 @@ from nativelink.stores.cloud.gcs import gcs_bucket
 __all__ = [
     "BUCKET",
     "CLIENT",
+    "KEY",
+    "REGION",
+    "SECRET",
     "Azurite",
     "FakeGcs",
     "Moto",

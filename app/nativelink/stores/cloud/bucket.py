@@ -257,22 +257,27 @@ async def _through(writing: Awaitable[Any]) -> None:
     """
     # What obstore returns is a future already, which no task has to drive.
     request: asyncio.Future[Any] = asyncio.ensure_future(writing)  # noqa: TID251
-    cancelled: asyncio.CancelledError | None = None
-    while not request.done():
-        try:
-            done, _ = await asyncio.wait([request], timeout=_ABORT_S if cancelled else None)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        else:
-            if not done:
-                request.cancel()
-                break
-    if cancelled is not None:
-        if request.done() and not request.cancelled():
+    try:
+        await asyncio.shield(request)
+    except asyncio.CancelledError:
+        if not request.done():
+            await _ended_soon(request)
+        if not request.cancelled():
             # Retrieved, so that it is not reported as lost.
             request.exception()
-        raise cancelled
-    request.result()
+        raise
+
+
+async def _ended_soon(request: asyncio.Future[Any]) -> None:
+    """Wait for the end of a request whose caller is cancelled, `_ABORT_S` at the most."""
+    while not request.done():
+        try:
+            done, _ = await asyncio.wait([request], timeout=_ABORT_S)
+        except asyncio.CancelledError:
+            continue
+        if not done:
+            request.cancel()
+            return
 
 
 def _found(meta: obstore.ObjectMeta) -> Found:

@@ -146,8 +146,25 @@ class TestJoining:
                     properties=[pb.Platform.Property(name="x")] * 4097
                 )
             ),
+            update(
+                connect_worker_request=api.ConnectWorkerRequest(
+                    properties=[pb.Platform.Property(name="x", value="y" * 2**20)]
+                )
+            ),
+            update(connect_worker_request=api.ConnectWorkerRequest(worker_id_prefix="w" * 257)),
+            update(connect_worker_request=api.ConnectWorkerRequest(worker_id_prefix="w\n")),
         ],
-        ids=["keep-alive", "complete", "empty", "unknown oneof", "garbage", "huge"],
+        ids=[
+            "keep-alive",
+            "complete",
+            "empty",
+            "unknown oneof",
+            "garbage",
+            "many",
+            "huge",
+            "long prefix",
+            "prefix of two lines",
+        ],
     )
     async def test_anything_else_in_the_beginning_is_refused(
         self, farm: Farm, message: Any

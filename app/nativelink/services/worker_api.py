@@ -37,6 +37,9 @@ __all__ = ["WorkerApiService"]
 _SERVICE: Final = service(api.DESCRIPTOR, "WorkerApi")
 #: Values of all properties of a worker; they stay in memory as long as it does.
 _MAX_WORKER_PROPERTIES: Final = 4096
+_MAX_PROPERTY_BYTES: Final = 1024 * 1024
+#: It stands in front of every log line, metric and page that names the worker.
+_MAX_PREFIX_LENGTH: Final = 256
 _NO_RESULT: Final = Failure(Code.INTERNAL, "the worker reported neither a result nor an error")
 
 _log = logging.getLogger(__name__)
@@ -70,10 +73,17 @@ class WorkerApiService:
                 f"{update.WhichOneof('update') or 'none'}"
             )
         request = update.connect_worker_request
-        if len(request.properties) > _MAX_WORKER_PROPERTIES:
+        size = request.ByteSize()
+        if len(request.properties) > _MAX_WORKER_PROPERTIES or size > _MAX_PROPERTY_BYTES:
             raise invalid_argument(
-                f"the worker offers {len(request.properties)} property values; "
-                f"{_MAX_WORKER_PROPERTIES} are allowed"
+                f"the worker offers {len(request.properties)} property values of {size} bytes; "
+                f"{_MAX_WORKER_PROPERTIES} of {_MAX_PROPERTY_BYTES} bytes together are allowed"
+            )
+        prefix = request.worker_id_prefix
+        if len(prefix) > _MAX_PREFIX_LENGTH or not prefix.isprintable():
+            raise invalid_argument(
+                f"worker_id_prefix {prefix[:80]!r}: up to {_MAX_PREFIX_LENGTH} printable "
+                "characters are allowed"
             )
         link = self._gateway.connect(hello_of(request, call))
         try:

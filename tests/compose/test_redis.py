@@ -105,6 +105,7 @@ def test_addresses_that_do_not_fit_are_refused(text: str, why: str):
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 async def test_rediss_is_tls_with_a_certificate_that_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import itertools
+import random
 import socket
 import subprocess
 import time
@@ -17,6 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RedisRetry
 
 from nativelink.core.retry import Retry
 from nativelink.stores.remote.redis import RedisStore
@@ -34,18 +37,22 @@ __all__ = [
     "standard",
 ]
 
+NEVER = RedisRetry(NoBackoff(), 0)
 _prefixes = itertools.count()
 #: No request of a test waits longer for a server that is there.
 _START_S = 20.0
 
 
 def free_port() -> int:
-    """A port nobody listens on, and below the one that a cluster adds 10000 to."""
+    """A port nobody listens on.
+
+    Neither it nor the one that a cluster adds 10,000 to is one that the system gives to clients.
+    """
+    chance = random.SystemRandom()
     while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-        if port < 55_000:
+        port = chance.randrange(11_000, 22_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
             return port
 
 
@@ -113,7 +120,7 @@ class RedisServer:
     @contextlib.contextmanager
     def raw(self, **options: Any) -> Iterator[Any]:
         """A client of somebody else's."""
-        client = redis.Redis(port=self.port, **options)
+        client = redis.Redis(port=self.port, retry=NEVER, **options)
         try:
             yield client
         finally:

@@ -333,6 +333,7 @@ async def test_a_server_that_is_down_is_unavailable_and_never_empty():
         assert (await failure(store.check())).code is Code.UNAVAILABLE
 
 
+@pytest.mark.slow
 async def test_no_call_waits_for_ever_for_a_server_that_hangs():
     key, data = blob(10)
     with RedisServer() as server:

@@ -7,13 +7,15 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.remote.redis import RedisStore
-from nativelink.stores.remote.redis_cluster import slot_of
+from nativelink.stores.remote.redis_cluster import ClusterClient, slot_of
+from nativelink.stores.remote.redis_replies import ReplyError
 from nativelink.stores.store import read_bytes
 from nativelink.testing.fakes import PiecesSource
 from tests.stores.remote.redis_cluster import RedisCluster, WatchedRedis
@@ -127,7 +129,17 @@ def test_slots_are_those_of_the_specification():
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("redis cluster")
-async def test_resharding_under_load_is_not_noticed(cluster: RedisCluster):
+async def test_resharding_under_load_is_not_noticed(
+    cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+):
+    redirected: set[str] = set()
+    redirection = ClusterClient._redirection
+
+    def noted(self: ClusterClient, node: Any, reply: ReplyError, command: Any) -> Any:
+        redirected.add(reply.kind)
+        return redirection(self, node, reply, command)
+
+    monkeypatch.setattr(ClusterClient, "_redirection", noted)
     async with open_redis(cluster.client(retries=3)) as store:
         async with loaded(store) as load:
             (_, first), (_, second), *_ = sorted(cluster.masters().items())
@@ -135,10 +147,11 @@ async def test_resharding_under_load_is_not_noticed(cluster: RedisCluster):
             await off_loop(
                 cluster.cli,
                 *("--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"),
-                *("--cluster-from", first, "--cluster-to", second, "--cluster-slots", "400"),
+                *("--cluster-from", first, "--cluster-to", second, "--cluster-slots", "1500"),
             )
             await load.succeeds_again()
         assert load.codes == {}
+        assert redirected >= {"MOVED", "ASK"}
         assert await kept(load, store) == len(load.acknowledged) > 100
 
 
@@ -175,6 +188,33 @@ async def test_a_killed_master_costs_seconds_and_what_redis_itself_lost(cluster:
         assert await kept(load, store) >= len(load.acknowledged) - 50
         assert None not in await store.has(list(before))
         assert load.slowest_s < 10
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("redis cluster")
+async def test_health_finds_the_new_master_without_any_traffic():
+    watched = WatchedRedis()
+    try:
+        async with open_redis(watched.client()) as store:
+            await store.check()
+            watched.master.kill()
+            outcomes: list[Code | None] = []
+
+            async def well() -> bool:
+                try:
+                    await store.check()
+                    outcomes.append(None)
+                except NativeLinkError as error:
+                    outcomes.append(error.code)
+                    await asyncio.sleep(0.05)
+                return outcomes[-1] is None
+
+            async with asyncio.timeout(_TAKE_OVER_S):
+                while not await well():
+                    pass
+            assert set(outcomes) == {Code.UNAVAILABLE, None}
+    finally:
+        watched.close()
 
 
 @pytest.mark.slow

@@ -68,13 +68,21 @@ class RedisClient(ABC):
             NativeLinkError: one does not.
         """
         for endpoint in await self.masters():
-            (reply,) = await self.node(endpoint).run((("PING",),))
+            try:
+                (reply,) = await self.node(endpoint).run((("PING",),))
+            except NativeLinkError:
+                self.doubt()
+                raise
             if isinstance(reply, ReplyError):
                 raise as_error(reply, who=endpoint)
 
     @abstractmethod
     def close(self) -> None:
         """Drop all connections; what waits fails."""
+
+    @abstractmethod
+    def doubt(self) -> None:
+        """A master does not answer: find out again who the masters are before the next request."""
 
     @abstractmethod
     async def masters(self) -> Sequence[Endpoint]:
@@ -137,6 +145,9 @@ class StandardClient(RedisClient):
 
     def close(self) -> None:
         self._node.close()
+
+    def doubt(self) -> None:
+        """There is one server, and there is no other."""
 
     async def masters(self) -> Sequence[Endpoint]:
         return (self._node.endpoint,)

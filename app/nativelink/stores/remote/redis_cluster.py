@@ -82,6 +82,9 @@ class ClusterClient(RedisClient):
         for node in self._nodes.values():
             node.close()
 
+    def doubt(self) -> None:
+        self._stale = True
+
     async def masters(self) -> Sequence[Endpoint]:
         await self._look()
         return tuple({node.endpoint for node in self._owners if node is not None})

@@ -99,6 +99,7 @@ class Removals:
                 )
             except NativeLinkError as error:
                 _logger.warning("Redis' removals at %s are missed: %s", endpoint, error)
+                self._client.doubt()
             else:
                 try:
                     await self._subscribe(connection, endpoint)

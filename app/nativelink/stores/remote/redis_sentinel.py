@@ -48,6 +48,9 @@ class SentinelClient(RedisClient):
         for node in self._nodes.values():
             node.close()
 
+    def doubt(self) -> None:
+        self._master = None
+
     async def masters(self) -> Sequence[Endpoint]:
         master = self._master or await self._find()
         return (master.endpoint,)

@@ -1,8 +1,7 @@
 """The compositions of the documents, and random ones, are as good a store as any of their parts.
 
 The documented ones are made from their configuration, by the ordinary way. Leaves in Redis or in
-a cloud's object store are memory or a directory here, and layers that this version does not have
-(dedup, compression, shard) are left out; all else is as it stands in the documents.
+a cloud's object store are memory or a directory here; all else is as it stands in the documents.
 """
 
 from __future__ import annotations
@@ -29,13 +28,19 @@ from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 impor
 from nativelink.services.status import HealthRegistry
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
+from nativelink.stores.join.chunker import Chunker
+from nativelink.stores.join.dedup import DedupStore
 from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
+from nativelink.stores.join.shard import ShardStore
+from nativelink.stores.join.shard_choice import Bounds, Rendezvous
 from nativelink.stores.join.size_partition import SizePartitioningStore
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
 from nativelink.stores.store import Store
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
 from nativelink.stores.wrap.completeness import CompletenessCheckingStore
+from nativelink.stores.wrap.compression import CompressionStore
+from nativelink.stores.wrap.compression_codecs import Lz4Codec, ZstdCodec
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.stores.wrap.verify import VerifyStore
 from nativelink.telemetry.meter import Registry
@@ -144,6 +149,32 @@ WORKER = """[
 ]"""
 
 
+#: The CAS of the S3 document: verified, cut into chunks, compressed, memory over the object store.
+DEDUPLICATED = """[
+  { name: "CAS_MAIN_STORE", verify: { verify_size: true, verify_hash: true, backend: { dedup: {
+      index_store: { fast_slow: {
+        fast: { memory: { eviction_policy: { max_bytes: "100mb" } } },
+        slow: { filesystem: { content_path: "$root/ic", temp_path: "$root/it" } } } },
+      content_store: { compression: {
+        compression_algorithm: { lz4: {} },
+        backend: { fast_slow: {
+          fast: { memory: { eviction_policy: { max_bytes: "100mb" } } },
+          slow: { filesystem: { content_path: "$root/c", temp_path: "$root/t" } } } } } } } } } },
+]"""
+
+#: The sharded CAS of the cluster document, with fewer shards.
+SHARDED = """[
+  { name: "CAS", shard: { stores: [
+      { weight: 1, store: { fast_slow: { fast: { memory: {} }, slow: {
+          filesystem: { content_path: "$root/0", temp_path: "$root/t0" } } } } },
+      { weight: 1, store: { ref_store: { name: "SECOND" } } },
+      { weight: 2, store: { memory: {} } } ] } },
+  { name: "SECOND", compression: {
+      compression_algorithm: { lz4: { block_size: "32kib" } },
+      backend: { filesystem: { content_path: "$root/1", temp_path: "$root/t1" } } } },
+]"""
+
+
 class Documented(StoreContract):
     configuration: ClassVar[str]
 
@@ -204,6 +235,14 @@ class TestWorker(Documented, DigestKeysOnly):
     configuration = WORKER
 
 
+class TestDeduplicated(Documented, DigestKeysOnly):
+    configuration = DEDUPLICATED
+
+
+class TestSharded(Documented, StringKeys):
+    configuration = SHARDED
+
+
 class TieredMachine(DocumentedMachine):
     configuration = TIERED
 
@@ -238,6 +277,17 @@ class WorkerMachine(DocumentedMachine):
     configuration = WORKER
 
 
+class DeduplicatedMachine(DocumentedMachine):
+    string_keys = False
+    configuration = DEDUPLICATED
+
+
+class ShardedMachine(DocumentedMachine):
+    configuration = SHARDED
+
+
+TestDeduplicatedMachine = DeduplicatedMachine.TestCase
+TestShardedMachine = ShardedMachine.TestCase
 TestTieredMachine = TieredMachine.TestCase
 TestVerifiedMachine = VerifiedMachine.TestCase
 TestResultsMachine = ResultsMachine.TestCase
@@ -312,6 +362,18 @@ async def cook(recipe: Recipe, root: Path, lifetimes: AsyncExitStack) -> Store:
             return CacheMetricsStore(backend, cache_type="x", recorder=NullRecorder())
         case "completeness_checking", [backend], ():
             return CompletenessCheckingStore(backend, NoopStore())
+        case "compression", [backend], (zstd, block_size):
+            return CompressionStore(
+                backend,
+                ZstdCodec(1) if zstd else Lz4Codec(),
+                block_size=block_size,
+                max_block_size=block_size,
+            )
+        case "dedup", [index, content], (low, normal, high):
+            chunker = Chunker(min_size=low, normal_size=normal, max_size=high)
+            return DedupStore(index, content, chunker=chunker, max_concurrent=4)
+        case "shard", shards, (choice,):
+            return ShardStore(shards, choice(range(1, len(shards) + 1)))
         case "size_partitioning", [lower, upper], (size,):
             return SizePartitioningStore(lower, upper, size=size)
         case "fast_slow", [fast, slow], (fast_direction, slow_direction, bypass):
@@ -345,16 +407,43 @@ DIRECTIONS = st.sampled_from(
 ).filter(lambda pair: pair[0].keeps_puts or pair[1].keeps_puts)
 
 
-def compositions(depth: int) -> st.SearchStrategy[Recipe]:
-    """Recipes of stores that keep every blob, up to `depth` deep."""
+def compositions(depth: int, *, checked: bool = True) -> st.SearchStrategy[Recipe]:
+    """Recipes of stores that keep every blob, up to `depth` deep.
+
+    Stores that look at what a blob is are among them only if `checked`.
+    """
     if depth == 1:
         return LEAVES
-    part = compositions(depth - 1)
+    part = compositions(depth - 1, checked=checked)
     one, two = st.tuples(part), st.tuples(part, part)
-    return st.one_of(
+    # What compression and dedup store under a digest is not what the digest says.
+    changed = compositions(depth - 1, checked=False) if checked else part
+    checks = (
         st.builds(Recipe, st.just("verify"), one, st.tuples(st.booleans(), st.booleans())),
+        st.builds(Recipe, st.just("completeness_checking"), one),
+    )
+    return st.one_of(
+        *(checks if checked else ()),
+        st.builds(
+            Recipe,
+            st.just("compression"),
+            st.tuples(changed),
+            st.tuples(st.booleans(), st.sampled_from((1_000, 65_536))),
+        ),
+        st.builds(
+            Recipe,
+            st.just("dedup"),
+            st.tuples(changed, changed),
+            st.sampled_from(((500, 2_000, 9_000), (20_000, 30_000, 40_000))),
+        ),
+        st.builds(
+            Recipe,
+            st.just("shard"),
+            st.lists(part, min_size=1, max_size=3).map(tuple),
+            st.tuples(st.sampled_from((Bounds, Rendezvous))),
+        ),
         st.builds(Recipe, st.just("existence_cache"), one, st.tuples(st.integers(0, 3))),
-        st.builds(Recipe, st.sampled_from(("cache_metrics", "completeness_checking")), one),
+        st.builds(Recipe, st.just("cache_metrics"), one),
         st.builds(
             Recipe,
             st.just("size_partitioning"),
@@ -400,5 +489,5 @@ TestRandomCompositionMachine = RandomCompositionMachine.TestCase
 
 class TestManyRandomCompositions(RandomCompositionMachine.TestCase):
     settings = settings(
-        RandomCompositionMachine.TestCase.settings, max_examples=150, stateful_step_count=25
+        RandomCompositionMachine.TestCase.settings, max_examples=275, stateful_step_count=12
     )

@@ -668,6 +668,6 @@ def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
     if "experimental_cloud_object_store" in names:
         names = names - {"experimental_cloud_object_store"} | {"cloud_object"}
     for kind in names:
-        assert kind.removesuffix("_store").replace("_", "") in {
+        assert kind.removeprefix("experimental_").removesuffix("_store").replace("_", "") in {
             name.lower().removesuffix("store") for name in _tested()
         }, kind

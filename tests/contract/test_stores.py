@@ -14,11 +14,11 @@ from typing import Any, get_args
 import pytest
 
 import nativelink.stores
-from nativelink.compose import available
 from nativelink.config.specs_stores import StoreSpec
 from nativelink.core.digest import DigestFunction, StoreKey
 from nativelink.core.streams import BytesSource
 from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import ActionResult
+from nativelink.stores.cloud.ontap_existence_cache import OntapS3ExistenceCacheStore
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.join.chunker import Chunker
@@ -51,7 +51,7 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from nativelink.testing.store_machine import StoreMachine
-from tests.stores.cloud.servers import Moto
+from tests.stores.cloud.servers import Moto, shared
 from tests.stores.cloud.suite import CloudContract
 from tests.stores.remote.mongo_server import fresh_collection, open_mongo, raw_collection
 from tests.stores.remote.redis_suite import RedisContract
@@ -149,6 +149,29 @@ class TestExperimentalMongo(StringKeys, RawAccess):
     def raw_names(self) -> set[str]:
         with raw_collection(self.name) as raw:
             return {document["_id"] for document in raw.find()}
+
+
+@pytest.mark.slow
+class TestOntapS3ExistenceCache(CloudContract):
+    """Over a bucket that is listed when the store is opened."""
+
+    kind = OntapS3ExistenceCacheStore
+    server = Moto
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        with TemporaryDirectory() as folder:
+            async with (
+                self.open_at(shared(Moto).port) as backend,
+                OntapS3ExistenceCacheStore(
+                    backend,
+                    names=backend.names,
+                    index_path=Path(folder) / "index",
+                    sync_interval_s=3600,
+                    clock=FakeClock(),
+                ) as store,
+            ):
+                yield store
 
 
 class TestGrpcCas(DigestKeysOnly, StreamsBlobs):
@@ -342,7 +365,7 @@ class TestDedup(StringKeys, StreamsBlobs):
                 eviction=EvictionPolicy(),
                 clock=FakeClock(),
             ) as content:
-                yield dedup(memory(), content, max_concurrent=4)
+                yield dedup(memory(), content, (65_536, 262_144, 524_288), max_concurrent=2)
 
 
 def dedup(
@@ -662,11 +685,9 @@ def test_every_store_that_can_be_configured_and_started_has_an_entry_too():
     configurable = {member.__metadata__[-1].tag for member in get_args(union)}
     assert {"memory", "ref_store", "redis_store"} < configurable
     # A ref_store is the store that it names: test_compositions.py.
-    names = configurable - available._STORES - {"ref_store"}
-    if "grpc" in names:
-        names = names - {"grpc"} | {"grpc_cas", "grpc_ac"}
-    if "experimental_cloud_object_store" in names:
-        names = names - {"experimental_cloud_object_store"} | {"cloud_object"}
+    names = configurable - {"ref_store"}
+    names = names - {"grpc", "experimental_cloud_object_store"}
+    names |= {"grpc_cas", "grpc_ac", "cloud_object"}
     for kind in names:
         assert kind.removeprefix("experimental_").removesuffix("_store").replace("_", "") in {
             name.lower().removesuffix("store") for name in _tested()

@@ -15,20 +15,11 @@ from nativelink.config.specs_schedulers import RedisBackendSpec
 
 __all__ = ["ignored", "unavailable"]
 
-_STORES: Final = frozenset(
-    {
-        "ontap_s3_existence_cache",
-    }
-)
 _SERVICES: Final = ("fetch", "push", "experimental_bep")
 
 
 def unavailable(config: Config) -> Iterator[str]:
     """One line for each part that this version cannot start, beginning with its config path."""
-    for named in config.stores:
-        for path, spec in _tree(f"stores/{named.name}", named.spec):
-            if spec.KIND in _STORES:
-                yield f"{path}: {spec.KIND} is not available in this version"
     for scheduler in config.schedulers or ():
         for path, spec in _tree(f"schedulers/{scheduler.name}", scheduler.spec):
             if isinstance(spec, RedisBackendSpec):

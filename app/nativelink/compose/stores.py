@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_cloud import (
@@ -18,6 +18,8 @@ from nativelink.config.specs_cloud import (
     CloudObjectSpec,
     GcsSpec,
     OciSpec,
+    OntapExistenceCacheSpec,
+    OntapS3Spec,
     OntapSpec,
     R2Spec,
 )
@@ -54,7 +56,6 @@ from nativelink.core.errors import (
     already_exists,
     context,
     invalid_argument,
-    unimplemented,
 )
 from nativelink.services.status import Health, remote_check, store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
@@ -74,6 +75,7 @@ from nativelink.telemetry.metrics import (
 )
 
 if TYPE_CHECKING:
+    from nativelink.stores.cloud.object_store import CloudObjectStore
     from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
     from nativelink.stores.remote.grpc_cas import Batching
 
@@ -234,8 +236,11 @@ class StoreBuilder:
             case AwsSpec() | GcsSpec() | AzureSpec() | OntapSpec() | R2Spec() | OciSpec():
                 with context(f"stores/{path}"):
                     return await self._object_store(spec, path)
+            case OntapExistenceCacheSpec():
+                with context(f"stores/{path}"):
+                    return await self._ontap_existence_cache(spec, path)
             case _:
-                raise unimplemented(f"stores/{path}: {spec.KIND} is not available in this version")
+                assert_never(spec)
 
     # -- leaves -----------------------------------------------------------------------------
 
@@ -377,28 +382,46 @@ class StoreBuilder:
         self._env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, verdict)
 
     async def _object_store(self, spec: CloudObjectSpec, path: str) -> Node:
-        from nativelink.compose.object_stores import (
-            REMEMBERED_OBJECTS,
-            object_store,
-            observe_requests,
-            remembered_s,
-        )
+        from nativelink.compose.object_stores import REMEMBERED_OBJECTS, remembered_s
         from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 
-        env = self._env
-        bucket = await env.lifetimes.enter_async_context(await object_store(spec, env.clock))
-        type_name = type(bucket).__name__
-
-        async def check() -> tuple[Health, str]:
-            await bucket.check()
-            return Health.OK, f"{bucket.name} answered"
-
-        env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, check)
-        observe_requests(env.registry, path, bucket.statistics)
+        store = await self._opened_bucket(spec, path)
         remembered = EvictionPolicy(max_seconds=remembered_s(spec), max_count=REMEMBERED_OBJECTS)
         return Node(
-            ExistenceCacheStore(bucket, eviction=remembered, clock=env.clock, removals=None)
+            ExistenceCacheStore(store, eviction=remembered, clock=self._env.clock, removals=None)
         )
+
+    async def _ontap_existence_cache(self, spec: OntapExistenceCacheSpec, path: str) -> Node:
+        from nativelink.stores.cloud.ontap_existence_cache import OntapS3ExistenceCacheStore
+
+        env = self._env
+        backend = await self._opened_bucket(spec.backend, f"{path}/backend")
+        store = OntapS3ExistenceCacheStore(
+            backend,
+            names=backend.names,
+            index_path=Path(spec.index_path),
+            sync_interval_s=spec.sync_interval_seconds,
+            clock=env.clock,
+        )
+        return Node(await env.lifetimes.enter_async_context(store))
+
+    async def _opened_bucket(
+        self, spec: CloudObjectSpec | OntapS3Spec, path: str
+    ) -> CloudObjectStore:
+        """A store over a bucket, with its health and figures."""
+        from nativelink.compose.object_stores import object_store, observe_requests
+
+        env = self._env
+        store = await env.lifetimes.enter_async_context(await object_store(spec, env.clock))
+        type_name = type(store).__name__
+
+        async def check() -> tuple[Health, str]:
+            await store.check()
+            return Health.OK, f"{store.name} answered"
+
+        env.health.add(f"/nativelink/stores/{path}/{type_name}", type_name, check)
+        observe_requests(env.registry, path, store.statistics)
+        return store
 
     def _leaf(self, leaf: Leaf, store: Store) -> None:
         """Let a leaf be seen: health, metrics, the admin page."""

@@ -30,7 +30,7 @@ class _BucketContract(StringKeys, RawAccess):
             yield store
 
     @asynccontextmanager
-    async def open_at(self, port: int) -> AsyncIterator[Store]:
+    async def open_at(self, port: int) -> AsyncIterator[CloudObjectStore]:
         self.prefix = fresh_prefix()
         async with CloudObjectStore(
             # moto answers 500 when a key is written twice at the same time.

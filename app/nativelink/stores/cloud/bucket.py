@@ -211,6 +211,26 @@ class Bucket:
         except NativeLinkError as error:
             raise _no_bucket(error) from error
 
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """The names of all objects that begin with `prefix`, without it.
+
+        Raises:
+            NativeLinkError: they cannot be listed.
+        """
+        # obstore's prefixes are whole folders.
+        folder = prefix.rpartition("/")[0]
+        pages = obstore.list(self._objects, folder or None, chunk_size=1000)
+        while True:
+            try:
+                page = await anext(pages)
+            except StopAsyncIteration:
+                return
+            except FAILURES as error:
+                raise failure(error, f"LIST {prefix}") from error
+            for each in page:
+                if each["path"].startswith(prefix):
+                    yield each["path"][len(prefix) :]
+
     async def touch(self, path: str, found: Found) -> None:
         """Make an object as young as if it was just written."""
 

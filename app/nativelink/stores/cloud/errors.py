@@ -7,15 +7,13 @@ provider's error code stand only in its text. They are read here and nowhere els
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Final
 
 from obstore.exceptions import BaseError
 
 from nativelink.core.errors import Code, NativeLinkError
 
-__all__ = ["BUCKET_MISSING", "FAILURES", "failure", "failures"]
+__all__ = ["FAILURES", "failure"]
 
 #: What calls of obstore raise. A provider of credentials may raise anything that boto3 does.
 FAILURES: Final = (BaseError, OSError, ValueError, RuntimeError)
@@ -23,7 +21,7 @@ FAILURES: Final = (BaseError, OSError, ValueError, RuntimeError)
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _PROVIDER_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 #: S3 and Google, Azure.
-BUCKET_MISSING: Final = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
+_BUCKET_MISSING: Final = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 #: Queries may carry a signature, which is as good as a key.
 _QUERY: Final = re.compile(r"(https?://[^\s?]*)\?\S*")
 _MAX_TEXT: Final = 400
@@ -58,7 +56,7 @@ def failure(error: Exception, doing: str) -> NativeLinkError:
     named = _PROVIDER_CODE.search(text)
     found = _STATUS.search(text)
     status = int(found[1]) if found else 0
-    if named is not None and named[1] in BUCKET_MISSING:
+    if named is not None and named[1] in _BUCKET_MISSING:
         code = Code.FAILED_PRECONDITION
     elif isinstance(error, FileNotFoundError):
         code = Code.NOT_FOUND
@@ -74,12 +72,3 @@ def failure(error: Exception, doing: str) -> NativeLinkError:
         code = Code.UNAVAILABLE
     line = " ".join(_QUERY.sub(r"\1", text).split())
     return NativeLinkError(code, f"{doing}: {line[:_MAX_TEXT]}")
-
-
-@contextmanager
-def failures(doing: str) -> Generator[None, None, None]:
-    """Raise errors of obstore as ours."""
-    try:
-        yield
-    except FAILURES as error:
-        raise failure(error, doing) from error

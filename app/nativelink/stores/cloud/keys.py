@@ -24,6 +24,9 @@ class Keys:
         prefix: put before every key.
         google: as in its Google store: each `\` is a `/`, and leading `/` are dropped.
 
+    Attributes:
+        prefix: put before every key.
+
     Raises:
         NativeLinkError: INVALID_ARGUMENT for a prefix that no object's name can begin with.
     """
@@ -31,7 +34,7 @@ class Keys:
     def __init__(self, prefix: str = "", *, google: bool = False) -> None:
         if google:
             prefix = prefix.replace("\\", "/").lstrip("/")
-        self._prefix = prefix
+        self.prefix = prefix
         self._google = google
         if not _POSSIBLE.fullmatch(f"{prefix}x"):
             raise invalid_argument(
@@ -53,8 +56,8 @@ class Keys:
             NativeLinkError: INVALID_ARGUMENT instead, if `must_be_possible`.
         """
         if isinstance(key, Digest):
-            return f"{self._prefix}{key.hash}-{key.size_bytes}"
-        path = f"{self._prefix}{key}"
+            return f"{self.prefix}{key.hash}-{key.size_bytes}"
+        path = f"{self.prefix}{key}"
         if self._google:
             path = path.replace("\\", "/").lstrip("/")
         if _POSSIBLE.fullmatch(path):

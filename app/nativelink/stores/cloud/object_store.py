@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -89,6 +89,7 @@ class CloudObjectStore:
         min_part_bytes: int = 0,
     ) -> None:
         self._bucket = bucket
+        self._keys = keys
         self._path = keys.path
         self._clock = clock
         self._expired_after_s = consider_expired_after_s
@@ -127,6 +128,10 @@ class CloudObjectStore:
     def name(self) -> str:
         """Of the bucket, for people."""
         return self._bucket.name
+
+    def names(self) -> AsyncIterator[str]:
+        """The keys of all objects, read from the bucket page by page."""
+        return self._bucket.names(self._keys.prefix)
 
     def statistics(self) -> CloudStatistics:
         """What this store did so far."""

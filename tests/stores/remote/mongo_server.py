@@ -46,6 +46,8 @@ class MongoServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        # Also if it never answers.
+        atexit.register(self.process.kill)
         deadline = time.monotonic() + _START_S
         with self.raw(serverSelectionTimeoutMS=100) as raw:
             while True:

@@ -96,6 +96,8 @@ class RedisServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+        # Also if a test, or what was to come next, fails before anybody could close it.
+        atexit.register(self.process.kill)
         if ready:
             self.wait_ready()
 

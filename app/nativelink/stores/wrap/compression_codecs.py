@@ -30,7 +30,7 @@ class Codec(Protocol):
         """Append a block's compressed bytes to `out`; returns how many there are."""
         ...
 
-    def expand(self, data: bytes, max_bytes: int) -> Chunk:
+    def expand(self, data: memoryview, max_bytes: int) -> Chunk:
         """The block that was compressed to `data`.
 
         Raises:
@@ -40,45 +40,44 @@ class Codec(Protocol):
 
 
 class Lz4Codec:
-    """LZ4's block format by lz4_flex, whose choice of matches is NativeLink's, byte for byte.
+    """LZ4's block format, written by lz4_flex and read by liblz4.
 
-    Any other LZ4 library reads and writes the same format with slightly different bytes.
+    lz4_flex's choice of matches is NativeLink's, byte for byte; liblz4 reads views without a copy.
     """
 
-    __slots__ = ("_lz4", "_scratch", "_view")
+    __slots__ = ("_liblz4", "_lz4", "_scratch", "_view")
 
     version = LZ4_VERSION
 
     def __init__(self) -> None:
+        import lz4.block
         import safelz4.block
 
-        self._lz4 = safelz4
+        self._lz4 = safelz4.block
+        self._liblz4 = lz4.block
         self._scratch = bytearray()
         self._view = memoryview(self._scratch)
 
     def append(self, block: bytes, out: bytearray) -> int:
         # Into a buffer that is kept: a new one per block costs more than the compression.
-        bound = self._lz4.block.get_maximum_output_size(len(block))
+        bound = self._lz4.get_maximum_output_size(len(block))
         if len(self._scratch) < bound:
             self._scratch = bytearray(bound)
             self._view = memoryview(self._scratch)
-        size = self._lz4.block.compress_into(block, self._scratch)
+        size = self._lz4.compress_into(block, self._scratch)
         out += self._view[:size]
         return size
 
-    def expand(self, data: bytes, max_bytes: int) -> Chunk:
+    def expand(self, data: memoryview, max_bytes: int) -> Chunk:
         # A byte of LZ4 stands for 255 bytes at most (a length of a match, continued).
-        buffer = bytearray(min(max_bytes, 255 * len(data)))
+        size = min(max_bytes, 255 * len(data))
         try:
-            size = self._lz4.block.decompress_into(data, buffer)
-        except self._lz4.LZ4Exception as error:
+            block: bytes = self._liblz4.decompress(data, uncompressed_size=size)
+        except self._liblz4.LZ4BlockError as error:
             raise NativeLinkError(
                 Code.DATA_LOSS, f"a stored block is no LZ4 block of {max_bytes} bytes: {error}"
             ) from error
-        if size < len(buffer):
-            # A view would keep the whole buffer alive.
-            return bytes(memoryview(buffer)[:size])
-        return memoryview(buffer).toreadonly()
+        return block
 
 
 class ZstdCodec:
@@ -105,7 +104,7 @@ class ZstdCodec:
         out += data
         return len(data)
 
-    def expand(self, data: bytes, max_bytes: int) -> Chunk:
+    def expand(self, data: memoryview, max_bytes: int) -> Chunk:
         decompressor = self._zstd.ZstdDecompressor()
         try:
             block = decompressor.decompress(data, max_bytes)

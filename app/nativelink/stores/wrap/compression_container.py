@@ -210,6 +210,7 @@ class ExpandingSink:
         "_ended",
         "_exact",
         "_have",
+        "_kind",
         "_lengths",
         "_limit_block",
         "_needed",
@@ -232,6 +233,8 @@ class ExpandingSink:
         self._parts: list[Chunk] = []
         self._have = 0
         self._needed = _HEADER.size
+        #: Of the frame whose rest comes next; None before its first bytes.
+        self._kind: int | None = None
         self._codec: Codec | None = None
         self._block_size = 0
         self._exact: int | None = None
@@ -243,37 +246,48 @@ class ExpandingSink:
         self._size = 0
 
     async def write(self, chunk: Chunk, /) -> None:
-        self._parts.append(chunk)
-        self._have += len(chunk)
-        if self._have < self._needed:
-            return
-        data = memoryview(b"".join(self._parts) if len(self._parts) > 1 else chunk)
-        self._parts.clear()
-        at = 0
-        while len(data) - at >= self._needed:
-            if self._codec is None:
-                self._header(data)
-                at = _HEADER.size
-            elif self._needed == _FRAME.size:
-                self._frame(data, at)
+        rest = memoryview(chunk)
+        while True:
+            needed = self._needed
+            if self._parts:
+                # Only what is cut by the border of two chunks is copied.
+                part = rest[: needed - self._have]
+                self._parts.append(part)
+                self._have += len(part)
+                if self._have < needed:
+                    return
+                item = memoryview(b"".join(self._parts))
+                self._parts.clear()
+                rest = rest[len(part) :]
+            elif len(rest) < needed:
+                if rest:
+                    self._parts.append(rest)
+                    self._have = len(rest)
+                return
             else:
-                start, end = at + _FRAME.size, at + self._needed
-                at = end
-                self._needed = _FRAME.size
-                if data[start - _FRAME.size] == _BLOCK_FRAME:
-                    await self._block(data, start, end)
-                else:
-                    self._footer(bytes(data[start:end]))
-        self._have = len(data) - at
-        if self._have:
-            self._parts.append(data[at:])
+                item, rest = rest[:needed], rest[needed:]
+            await self._take(item)
 
     def end(self) -> None:
         """Say that the container is over."""
-        if not self._ended:
+        if not self._ended or self._parts:
             raise _damaged("it ends in the middle")
         if self._offset > self._size:
             raise out_of_range(f"offset {self._offset} is beyond the {self._size} bytes")
+
+    async def _take(self, item: memoryview) -> None:
+        """Take the next thing whole: the header, or a frame's first bytes, or its rest."""
+        if self._codec is None:
+            self._header(item)
+        elif self._kind is None:
+            self._frame(item)
+        else:
+            kind, self._kind = self._kind, None
+            self._needed = _FRAME.size
+            if kind == _BLOCK_FRAME:
+                await self._block(item)
+            else:
+                self._footer(bytes(item))
 
     def _header(self, data: memoryview) -> None:
         version, self._block_size, kind, size = _HEADER.unpack_from(data)
@@ -290,9 +304,9 @@ class ExpandingSink:
             raise _damaged(f"the kind of its size is {kind}")
         self._needed = _FRAME.size
 
-    def _frame(self, data: memoryview, at: int) -> None:
+    def _frame(self, data: memoryview) -> None:
         """Look at a frame's first bytes."""
-        kind, length = _FRAME.unpack_from(data, at)
+        kind, length = _FRAME.unpack(data)
         if self._ended:
             raise _damaged("something follows its end")
         if kind == _BLOCK_FRAME:
@@ -304,13 +318,14 @@ class ExpandingSink:
             raise _damaged(f"there is a frame of kind {kind}")
         elif length != _FOOTER_BYTES + _U32.size * max(len(self._lengths) - 1, 0):
             raise _damaged(f"{len(self._lengths)} blocks have a footer of {length} bytes")
-        self._needed = _FRAME.size + length
+        self._kind = kind
+        self._needed = length
 
-    async def _block(self, data: memoryview, start: int, end: int) -> None:
+    async def _block(self, data: memoryview) -> None:
         """Pass on what is wanted of a block."""
         if self._lengths and self._position != len(self._lengths) * self._block_size:
             raise _damaged("a block in the middle is short")
-        self._lengths.append(end - start)
+        self._lengths.append(len(data))
         position = self._position
         if position + self._block_size <= self._offset:
             # Whether it is the last one, and shorter, the footer will say.
@@ -318,7 +333,7 @@ class ExpandingSink:
             self._skipped = True
             return
         assert self._codec is not None
-        block = self._codec.expand(bytes(data[start:end]), self._block_size)
+        block = self._codec.expand(data, self._block_size)
         self._position += len(block)
         self._skipped = False
         if self._offset > position or (self._end is not None and self._end < self._position):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
-from tests.stores.cloud.servers import Azurite, Moto, Versity
-from tests.stores.cloud.suite import CloudContract, FaultyCloudContract
+from nativelink.stores.store import Store
+from tests.stores.cloud.google import xml_api
+from tests.stores.cloud.servers import Azurite, FakeGcs, Moto, Versity, shared
+from tests.stores.cloud.suite import BucketContract, CloudContract, FaultyCloudContract
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +21,17 @@ class TestVersity(CloudContract):
 
 class TestAzurite(CloudContract):
     server = Azurite
+
+
+class TestFakeGcs(BucketContract):
+    """Google's protocol, of which the server has only half."""
+
+    server = FakeGcs
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        async with xml_api(shared(FakeGcs).port) as port, self.open_at(port) as store:
+            yield store
 
 
 class TestMotoWithFaults(FaultyCloudContract):
@@ -30,4 +46,4 @@ class TestAzuriteWithFaults(FaultyCloudContract):
     server = Azurite
 
 
-del CloudContract, FaultyCloudContract
+del BucketContract, CloudContract, FaultyCloudContract

@@ -17,10 +17,12 @@ from nativelink.testing.store_contract import RawAccess, StreamsBlobs, StringKey
 from tests.stores.cloud.proxy import Fault, every, faults_between
 from tests.stores.cloud.servers import ObjectServer, fresh_prefix, shared
 
-__all__ = ["CloudContract", "FaultyCloudContract"]
+__all__ = ["BucketContract", "CloudContract", "FaultyCloudContract"]
 
 
-class _BucketContract(StringKeys, RawAccess):
+class BucketContract(StringKeys, RawAccess):
+    """The contract, except for memory, which servers in this process would be counted in."""
+
     server: ClassVar[type[ObjectServer]]
     kind = CloudObjectStore
 
@@ -63,7 +65,7 @@ class _BucketContract(StringKeys, RawAccess):
                 assert await read_bytes(store, key) == data
 
 
-class CloudContract(_BucketContract, StreamsBlobs):
+class CloudContract(BucketContract, StreamsBlobs):
     """The contract over the server of `server`."""
 
     large_bytes = 96 * 1024 * 1024
@@ -71,7 +73,7 @@ class CloudContract(_BucketContract, StreamsBlobs):
     allowed_bytes = 36 * 1024 * 1024
 
 
-class FaultyCloudContract(_BucketContract):
+class FaultyCloudContract(BucketContract):
     """The same, although every third request fails in one way or another."""
 
     @asynccontextmanager

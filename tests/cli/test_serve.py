@@ -215,9 +215,10 @@ def test_the_second_process_on_a_port_is_told_so_in_one_line(memory_file: Path, 
 
 
 REFUSED = {
-    """{ stores: [{ name: "A", redis_store: { addresses: ["redis://127.0.0.1:1"] } }],
-       servers: [{ listener: { http: { socket_address: "127.0.0.1:0" } }, services: {} }] }""": (
-        "stores/A: redis_store is not available in this version"
+    """{ stores: [{ name: "A", memory: {} }],
+       servers: [{ listener: { http: { socket_address: "127.0.0.1:0" } },
+                   services: { experimental_bep: { store: "A" } } }] }""": (
+        "servers/0/services/experimental_bep: this service is not available in this version"
     ),
     """{ stores: [{ name: "A", filesystem: {
          content_path: "/dev/null/content", temp_path: "/dev/null/temp" } }],

@@ -99,13 +99,21 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def started_at(pid: int) -> int:
+    """When a process began, in ticks since the machine did."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 def is_slot(pid: int) -> bool:
     """Whether a process is a slot, or the nursery or the guard, which look alike."""
     return "nativelink.worker.processes" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def supervised() -> tuple[int, int, list[int]]:
-    """The guard, the nursery and the slots of the only launcher of this process."""
-    (guard,) = filter(is_slot, children(os.getpid()))
+    """The guard, the nursery and the slots of this process' youngest launcher.
+
+    Tests elsewhere that ran in this process may have left theirs to a later teardown.
+    """
+    guard = max(filter(is_slot, children(os.getpid())), key=started_at)
     (nursery,) = children(guard)
     return guard, nursery, children(nursery)

@@ -72,15 +72,16 @@ def test_warnings_alone_do_not_fail_the_check(good):
 
 
 def test_a_valid_file_that_this_version_cannot_start_is_said_to_be_so(good):
-    memory = 'memory: { eviction_policy: { max_bytes: "1gb" } }'
-    compressed = (
-        f"compression: {{ backend: {{ {memory} }}, compression_algorithm: {{ lz4: {{}} }} }}"
+    good.write_text(
+        good.read_text().replace(
+            "capabilities:", "experimental_bep: { store: 'CAS' }, capabilities:"
+        )
     )
-    good.write_text(good.read_text().replace(memory, compressed))
     result = run("check", good)
     assert result.exit_code == 0
     assert result.output == (
-        "note: stores/CAS: compression is not available in this version\n\n"
+        "note: servers/0/services/experimental_bep: this service is not available in this "
+        "version\n\n"
         f"{good}: valid, but this version cannot start it, 0 errors, 0 warnings\n"
     )
 

@@ -32,6 +32,7 @@ from nativelink.stores.cloud.azure import AzureAddress, azure_bucket
 from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 from nativelink.stores.cloud.gcs import gcs_bucket
+from tests.clients.programs import program as installed
 
 __all__ = [
     "BUCKET",
@@ -54,7 +55,6 @@ CLIENT = ClientSettings(allow_http=True, disable_http2=True)
 REGION = "eu-central-1"
 KEY, SECRET = "access-of-tests", "secret-of-tests"
 
-_TOOLS = Path(__file__).resolve().parents[3] / ".tools"
 _START_S = 30.0
 _prefixes = itertools.count()
 
@@ -70,16 +70,6 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def _program(path: Path, tool: str) -> Path:
-    """An installed program; a missing one fails in CI and skips elsewhere."""
-    if path.exists():
-        return path
-    message = f"{path.name} is not installed: run scripts/tools.py {tool}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 class ObjectServer:
@@ -223,7 +213,7 @@ class Versity(S3Server):
     ready = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 
     def command(self) -> Sequence[object]:
-        program = _program(_TOOLS / "bin/versitygw", "versitygw")
+        program = installed("versitygw")
         (self.root / "data").mkdir()
         return [program, "--access", KEY, "--secret", SECRET, "--region", REGION,
                 "--port", f"127.0.0.1:{_free_port()}", "posix", self.root / "data"]  # fmt: skip
@@ -233,7 +223,7 @@ class FakeGcs(ObjectServer):
     """fake-gcs-server."""
 
     def command(self) -> Sequence[object]:
-        program = _program(_TOOLS / "bin/fake-gcs-server", "fake-gcs-server")
+        program = installed("fake-gcs-server")
         self._asked = _free_port()
         return [program, "-scheme", "http", "-host", "127.0.0.1", "-port", self._asked,
                 "-backend", "memory", "-public-host", f"127.0.0.1:{self._asked}",
@@ -281,7 +271,7 @@ class Azurite(ObjectServer):
     )
 
     def command(self) -> Sequence[object]:
-        program = _program(_TOOLS / "azurite/node_modules/.bin/azurite-blob", "azurite")
+        program = installed("azurite/node_modules/.bin/azurite-blob", tool="azurite")
         return [program, "--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck",
                 "--disableTelemetry"]  # fmt: skip
 

@@ -171,8 +171,7 @@ class Agent:
             try:
                 await self._stay_connected()
             finally:
-                for task in self._running.values():
-                    task.cancel()
+                self._kill_all()
 
     async def leave(self, timeout_s: float) -> bool:
         """Take no new actions, let running ones finish, and say good-bye.
@@ -197,8 +196,7 @@ class Agent:
                 timeout_s,
             )
         self._send(pb.UpdateForScheduler(going_away_request=pb.GoingAwayRequest()))
-        for task in self._running.values():
-            task.cancel()
+        self._kill_all()
         self._left.set()
         self._wake.set()
         return finished

@@ -5,13 +5,15 @@ from typing import Any
 import json5
 import pytest
 
+from nativelink.compose.completeness import remembered_s
 from nativelink.compose.environment import Environment
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config import Config
-from nativelink.core.digest import DigestFunction
+from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2
 from nativelink.services.status import Health
-from nativelink.stores.store import read_bytes, write_bytes
+from nativelink.stores.store import Store, read_bytes, write_bytes
 from nativelink.telemetry.meter import NumberPoint
 from nativelink.testing.fakes import DictStore
 from tests.stores.remote.upstream import INSTANCE, serving
@@ -322,3 +324,87 @@ async def test_tls_files_of_an_upstream_that_cannot_be_used_are_named(environmen
     )
     with pytest.raises(NativeLinkError, match="stores/CAS/backend: tls_config: ca_file /absent"):
         await stores.build_all()
+
+
+@pytest.mark.parametrize(
+    ("cas", "seconds"),
+    [
+        ("memory: {}", 60),
+        ("memory: { eviction_policy: { max_seconds: 100 } }", 25),
+        ("redis_store: { addresses: ['redis://localhost'], key_ttl_s: 40 }", 10),
+        ("fast_slow: { fast: { memory: {} }, slow: { ref_store: { name: 'BUCKET' } } }", 5),
+        ("shard: { stores: [ { store: { ref_store: { name: 'BUCKET' } } } ] }", 5),
+        ("grpc: { endpoints: [{ address: 'grpc://localhost' }], store_type: 'cas' }", 60),
+    ],
+)
+def test_a_complete_result_is_remembered_for_less_than_anything_lives(cas: str, seconds: float):
+    bucket = """{ name: "BUCKET", experimental_cloud_object_store: {
+      provider: "aws", region: "r", bucket: "b", consider_expired_after_s: 20 } }"""
+    text = f"{{ stores: [{{ name: 'CAS', {cas} }}, {bucket}], servers: [] }}"
+    config = Config.model_validate(json5.loads(text))
+    specs = {named.name: named.spec for named in config.stores}
+    assert remembered_s(specs["CAS"], specs) == seconds
+
+
+async def result_of_blob(ac: Store) -> Digest:
+    """The action of a result that needs `DIGEST`."""
+    stdout = remote_execution_pb2.Digest(hash=DIGEST.hash, size_bytes=DIGEST.size_bytes)
+    action = DigestFunction.SHA256.digest_of(b"the action")
+    result = remote_execution_pb2.ActionResult(stdout_digest=stdout)
+    await write_bytes(ac, action, result.SerializeToString())
+    return action
+
+
+async def test_a_part_that_is_evicted_makes_its_result_incomplete(environment: Environment):
+    stores = builder(
+        """[
+          { name: "AC", completeness_checking: {
+            backend: { memory: {} }, cas_store: { ref_store: { name: "CAS" } } } },
+          { name: "CAS", verify: {
+            backend: { memory: { eviction_policy: { max_count: 1 } } } } },
+        ]""",
+        environment,
+    )
+    ac, cas = (await stores.named("AC")).store, (await stores.named("CAS")).store
+    await write_bytes(cas, DIGEST, BLOB)
+    action = await result_of_blob(ac)
+    assert await ac.has([action]) != [None]
+    await write_bytes(cas, DigestFunction.SHA256.digest_of(b"other"), b"other")
+    assert await ac.has([action]) == [None]
+
+
+async def test_a_part_that_a_client_of_the_cas_misses_makes_its_result_incomplete(
+    environment: Environment,
+):
+    blobs = DictStore()
+    blobs.blobs[DIGEST] = BLOB
+    async with serving(blobs, DictStore()) as upstream:
+        stores = builder(
+            f"""[
+              {{ name: "AC", completeness_checking: {{
+                backend: {{ memory: {{}} }}, cas_store: {{ ref_store: {{ name: "CAS" }} }} }} }},
+              {{ name: "CAS", grpc: {{
+                instance_name: "{INSTANCE}",
+                endpoints: [{{ address: "grpc://{upstream.address}" }}],
+                store_type: "cas",
+              }} }},
+            ]""",
+            environment,
+        )
+        ac, cas = (await stores.named("AC")).store, (await stores.named("CAS")).store
+        action = await result_of_blob(ac)
+        assert await ac.has([action]) != [None]
+        # The upstream lets it go and tells nobody: what was complete a moment ago still counts.
+        del blobs.blobs[DIGEST]
+        assert await ac.has([action]) != [None]
+        assert await cas.has([DIGEST]) == [None]
+        assert await ac.has([action]) == [None]
+        checks = {
+            point.attributes[1][1]: point.value
+            for series in environment.registry.collect()
+            if series.definition.name == "store.completeness.checks"
+            for point in series.points
+            if isinstance(point, NumberPoint)
+        }
+        assert checks == {"remembered": 1, "checked": 2, "revoked": 1}
+        await environment.lifetimes.aclose()

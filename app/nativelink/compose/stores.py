@@ -7,10 +7,11 @@ its configuration uses.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
+from nativelink.compose.completeness import checked_names, observe_verdicts, remembered_s
 from nativelink.compose.environment import Environment
 from nativelink.config.specs_cloud import (
     AwsSpec,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from nativelink.stores.cloud.object_store import CloudObjectStore
     from nativelink.stores.join.fast_slow import FastSlowStore, StoreDirection
     from nativelink.stores.remote.grpc_cas import Batching
+    from nativelink.stores.wrap.absences import AbsencesStore
 
 __all__ = ["Leaf", "LocalTiers", "Node", "StoreBuilder"]
 
@@ -162,6 +164,9 @@ class StoreBuilder:
         self._making: list[str] = []
         self._tiers: list[FastSlowStore] = []
         self.leaves: list[Leaf] = []
+        #: CASes whose users tell of what they miss: somebody remembers what is in them.
+        self._absences: dict[str, AbsencesStore] = {}
+        self._checked = checked_names(self._specs)
         env.registry.observe(STORE_TIER_OPERATIONS, self._tier_operations)
         env.registry.observe(STORE_TIER_IO, self._tier_io)
 
@@ -188,10 +193,20 @@ class StoreBuilder:
             raise invalid_argument(f"stores refer to each other in a circle: {cycle}")
         self._making.append(name)
         try:
-            made = self._made[name] = await self._build(self._specs[name], name)
+            made = await self._build(self._specs[name], name)
         finally:
             self._making.pop()
+        if name in self._checked:
+            made = self._told(name, made)
+        self._made[name] = made
         return made
+
+    def _told(self, name: str, node: Node) -> Node:
+        """A store that a completeness_checking store looks into, as all its users see it."""
+        from nativelink.stores.wrap.absences import AbsencesStore
+
+        self._absences[name] = store = AbsencesStore(node.store)
+        return replace(node, store=store)
 
     async def _build(self, spec: StoreSpec, path: str) -> Node:
         """One store with everything inside it; `path` is its place, such as `CAS/fast`."""
@@ -614,10 +629,21 @@ class StoreBuilder:
 
     async def _completeness_checking(self, spec: CompletenessCheckingSpec, path: str) -> Node:
         from nativelink.stores.wrap.completeness import CompletenessCheckingStore
+        from nativelink.stores.wrap.verdicts import Verdicts
 
         backend = await self._build(spec.backend, f"{path}/backend")
         cas = await self._build(spec.cas_store, f"{path}/cas_store")
-        return Node(CompletenessCheckingStore(backend.store, cas.store), backend.removals)
+        env = self._env
+        verdicts = Verdicts(
+            max_seconds=remembered_s(spec.cas_store, self._specs), now=env.clock.monotonic
+        )
+        if cas.removals is not None:
+            cas.removals.on_removed(lambda part: verdicts.lose((part,)))
+        if isinstance(spec.cas_store, RefSpec):
+            self._absences[spec.cas_store.name].on_absent(verdicts.lose)
+        observe_verdicts(env.registry, path, verdicts)
+        store = CompletenessCheckingStore(backend.store, cas.store, verdicts=verdicts)
+        return Node(store, backend.removals)
 
     async def _cache_metrics(self, spec: CacheMetricsSpec, path: str) -> Node:
         from nativelink.stores.wrap.cache_metrics import CacheMetricsStore

@@ -33,6 +33,7 @@ __all__ = [
     "PROCESS_START_TIME",
     "RPC_ACTIVE",
     "RPC_SERVER_DURATION",
+    "STORE_COMPLETENESS_CHECKS",
     "STORE_DISK_AVAILABLE",
     "STORE_ENTRIES",
     "STORE_EVICTED_BYTES",
@@ -255,6 +256,14 @@ STORE_REDUCTION_IO: Final = Definition(
     "for them.",
     ("store.name", "store.type", "store.side"),
 )
+STORE_COMPLETENESS_CHECKS: Final = Definition(
+    "store.completeness.checks",
+    Kind.COUNTER,
+    "{result}",
+    "Action results that a completeness_checking store took for complete because they were a short "
+    "while ago, that it looked into, and that it forgot because a part was lost.",
+    ("store.name", "store.result"),
+)
 EVENT_LOOP_LAG: Final = Definition(
     "event_loop.lag",
     Kind.HISTOGRAM,
@@ -317,6 +326,7 @@ CATALOGUE: Final = (
     STORE_REQUEST_IO,
     STORE_REFRESHES,
     STORE_REDUCTION_IO,
+    STORE_COMPLETENESS_CHECKS,
     *FARM_CATALOGUE,
     EVENT_LOOP_LAG,
     PROCESS_MEMORY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -14,6 +14,7 @@ from nativelink.core.streams import BytesSink, Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.stores.store import DelegatingStore, Store, absent
 from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests
+from nativelink.stores.wrap.verdicts import Check, Verdicts
 
 __all__ = ["CompletenessCheckingStore"]
 
@@ -38,16 +39,21 @@ class CompletenessCheckingStore(DelegatingStore):
     through, and so do writes. All blobs of a result are asked for in one `has`, in several only
     if there are more than some ten thousand. That `has` also makes them younger in the CAS.
 
+    A result that was complete a short while ago is not looked at again: a build asks for the
+    results that the builds beside it ask for. `Verdicts` says how long, and what ends it sooner.
+
     Args:
         backend: the action cache.
         cas: where the blobs must be.
+        verdicts: remembers what is complete. None: every question is looked into.
     """
 
-    __slots__ = ("_cas",)
+    __slots__ = ("_cas", "_verdicts")
 
-    def __init__(self, backend: Store, cas: Store) -> None:
+    def __init__(self, backend: Store, cas: Store, *, verdicts: Verdicts | None = None) -> None:
         super().__init__(backend)
         self._cas = cas
+        self._verdicts = verdicts
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         found = await self._backend.has(keys)
@@ -97,14 +103,26 @@ class CompletenessCheckingStore(DelegatingStore):
         collected = BytesSink(_MAX_RESULT_BYTES)
         await self._backend.get(key, collected)
         value = collected.getvalue()
+        verdicts = self._verdicts
+        if verdicts is not None and verdicts.confirms(key, value):
+            return value
         try:
-            await self._check(reapi.ActionResult.FromString(value))
+            result = reapi.ActionResult.FromString(value)
+            if verdicts is None:
+                await self._check(result, None)
+            else:
+                with verdicts.checking(key, value) as check:
+                    await self._check(result, check)
         except (_IncompleteError, DecodeError):
             return None
         return value
 
-    async def _check(self, result: reapi.ActionResult) -> None:
+    async def _check(self, result: reapi.ActionResult, check: Check | None) -> None:
         """Return if a result is complete.
+
+        Args:
+            result: what is looked at.
+            check: takes note of what is there.
 
         Raises:
             _IncompleteError: something is missing.
@@ -119,10 +137,12 @@ class CompletenessCheckingStore(DelegatingStore):
             if not inlined and (digest.hash or digest.size_bytes):
                 needed.append((digest.hash, digest.size_bytes))
         if result.output_directories:
-            await self._read_directories(result, needed)
-        await self._require(needed)
+            await self._read_directories(result, needed, check)
+        await self._require(needed, check)
 
-    async def _read_directories(self, result: reapi.ActionResult, needed: DigestPairs) -> None:
+    async def _read_directories(
+        self, result: reapi.ActionResult, needed: DigestPairs, check: Check | None
+    ) -> None:
         """Add what all output directories of a result need."""
         trees: set[Digest] = set()
         roots: set[Digest] = set()
@@ -135,43 +155,46 @@ class CompletenessCheckingStore(DelegatingStore):
                 needed.append((tree.hash, tree.size_bytes))
             elif tree.hash or not root.hash:
                 trees.add(_parse((tree.hash, tree.size_bytes)))
-        await self._read_all(trees, needed, is_tree=True)
+        await self._read_all(trees, needed, check, is_tree=True)
         known = roots
         while roots:
-            below = await self._read_all(roots, needed, is_tree=False)
+            below = await self._read_all(roots, needed, check, is_tree=False)
             roots = below - known
             known |= roots
 
     async def _read_all(
-        self, digests: set[Digest], needed: DigestPairs, *, is_tree: bool
+        self, digests: set[Digest], needed: DigestPairs, check: Check | None, *, is_tree: bool
     ) -> set[Digest]:
         """Read Trees, or Directories: add the files in them, return the directories in them."""
         below: DigestPairs = []
         ordered = list(digests)
         for start in range(0, len(ordered), _CONCURRENT_READS):
             for found in await run_all(
-                self._read(digest, is_tree=is_tree)
+                self._read(digest, check, is_tree=is_tree)
                 for digest in ordered[start : start + _CONCURRENT_READS]
             ):
                 needed += found.files
                 below += found.directories
             if len(needed) >= TreeDigests.FLUSH_COUNT:
-                await self._require(needed)
+                await self._require(needed, check)
                 needed.clear()
         return {_parse(pair) for pair in below}
 
-    async def _read(self, digest: Digest, *, is_tree: bool) -> TreeDigests:
-        found = TreeDigests(self._require, is_tree=is_tree)
+    async def _read(self, digest: Digest, check: Check | None, *, is_tree: bool) -> TreeDigests:
+        found = TreeDigests(lambda pairs: self._require(pairs, check), is_tree=is_tree)
         try:
             await self._cas.get(digest, found)
         except NativeLinkError as error:
             if error.code is Code.NOT_FOUND:
+                self._lose((digest,))
                 raise _IncompleteError from error
             raise
         found.end()
+        if check is not None:
+            check.add((digest,))
         return found
 
-    async def _require(self, pairs: DigestPairs) -> None:
+    async def _require(self, pairs: DigestPairs, check: Check | None) -> None:
         """Return if all these blobs are in the CAS.
 
         Raises:
@@ -183,8 +206,17 @@ class CompletenessCheckingStore(DelegatingStore):
             digests = parse_many(pairs)
         except NativeLinkError as error:
             raise _IncompleteError from error
-        if None in await self._cas.has(digests):
+        sizes = await self._cas.has(digests)
+        if None in sizes:
+            self._lose(key for key, size in zip(digests, sizes, strict=True) if size is None)
             raise _IncompleteError
+        if check is not None:
+            check.add(digests)
+
+    def _lose(self, parts: Iterable[Digest]) -> None:
+        """Other results that were complete may have needed these too."""
+        if self._verdicts is not None:
+            self._verdicts.lose(parts)
 
 
 class _IncompleteError(Exception):

@@ -33,7 +33,6 @@ def test_schedulers_and_services_that_are_missing_are_named():
         listener: { http: { socket_address: "127.0.0.1:0" } },
         services: {
           execution: [{ cas_store: "CAS", scheduler: "MAIN" }],
-          experimental_bep: { store: "CAS" },
         },
       }],
       experimental_origin_events: { publisher: { store: "CAS" } },
@@ -43,7 +42,6 @@ def test_schedulers_and_services_that_are_missing_are_named():
             "schedulers/MAIN/scheduler/experimental_backend: a scheduler's state in Redis is not "
             "available in this version"
         ),
-        "servers/public/services/experimental_bep: this service is not available in this version",
         "experimental_origin_events: they are not available in this version",
     ]
 

@@ -15,7 +15,7 @@ from nativelink.config.specs_schedulers import RedisBackendSpec
 
 __all__ = ["ignored", "unavailable"]
 
-_SERVICES: Final = ("fetch", "push", "experimental_bep")
+_SERVICES: Final = ("fetch", "push")
 
 
 def unavailable(config: Config) -> Iterator[str]:

@@ -10,6 +10,7 @@ from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import (
     AcServiceSpec,
+    BepSpec,
     ByteStreamServiceSpec,
     CapabilitiesServiceSpec,
     CasServiceSpec,
@@ -73,6 +74,8 @@ async def service_methods(
         found += await _execution(spec.execution, max_batch_bytes, stores, schedulers, env)
     if spec.worker_api is not None:
         found += _worker_api(spec.worker_api, schedulers)
+    if spec.experimental_bep is not None:
+        found += await _build_events(spec.experimental_bep, stores, env)
     return found
 
 
@@ -80,7 +83,15 @@ def offered(spec: ServicesSpec) -> tuple[str, ...]:
     """The gRPC services of a listener, as the configuration calls them."""
     return tuple(
         name
-        for name in ("cas", "ac", "capabilities", "bytestream", "execution", "worker_api")
+        for name in (
+            "cas",
+            "ac",
+            "capabilities",
+            "bytestream",
+            "execution",
+            "worker_api",
+            "experimental_bep",
+        )
         if getattr(spec, name)
     )
 
@@ -189,6 +200,18 @@ def _worker_api(spec: WorkerApiSpec, schedulers: SchedulerBuilder) -> Sequence[M
                 f"workers cannot join {spec.scheduler!r}: it passes actions on to another server"
             )
     return WorkerApiService(gateway).methods()
+
+
+async def _build_events(spec: BepSpec, stores: StoreBuilder, env: Environment) -> Sequence[Method]:
+    from nativelink.services.builds.history import BuildHistory
+    from nativelink.services.builds.publish import PublishBuildEventService
+    from nativelink.services.builds.service import BuildsService
+
+    with context("services/experimental_bep"):
+        store = (await stores.named(spec.store)).store
+    history = BuildHistory(store, clock=env.clock)
+    publish = PublishBuildEventService(store, history, clock=env.clock)
+    return [*publish.methods(), *BuildsService(store, history).methods()]
 
 
 def _capabilities(

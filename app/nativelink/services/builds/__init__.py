@@ -1,0 +1,1 @@
+"""Build events: taken from build tools, kept, and summed up for people."""

@@ -1,0 +1,434 @@
+"""What a build's events tell, summed up as they come.
+
+The summary is bounded whatever the build's size: counts tell of all targets, tests and failures,
+the lists hold some hundreds, and what failed displaces what did not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from nativelink.proto.build_event_stream import build_event_stream_pb2 as bep
+from nativelink.proto.google.devtools.build.v1.build_events_pb2 import BuildEvent
+from nativelink.proto.google.devtools.build.v1.publish_build_event_pb2 import (
+    PublishBuildToolEventStreamRequest,
+)
+from nativelink.proto.google.protobuf.duration_pb2 import Duration
+from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
+from nativelink.proto.nativelink.v1 import builds_pb2 as pb
+
+__all__ = ["BuildSummary", "bazel_event"]
+
+#: Targets, tests and failures that are listed, and the length of a text.
+_MAX_LISTED: Final = 500
+_MAX_TEXT: Final = 4096
+_MAX_OPTIONS: Final = 200
+_MAX_PATTERNS: Final = 100
+_MAX_METADATA: Final = 100
+_MAX_LOGS: Final = 10
+
+_BAZEL_EVENT: Final = "type.googleapis.com/build_event_stream.BuildEvent"
+_INTERRUPTED: Final = "INTERRUPTED"
+_SECRET: Final = re.compile(r"(header|token|password|secret|credential|auth)", re.IGNORECASE)
+_ENVIRONMENT: Final = re.compile(r"(--\w+_env=[^=]+)=.*", re.DOTALL)
+#: `12 processes: 3 remote cache hit, 9 linux-sandbox.`
+_PROCESSES: Final = re.compile(r"\d+ process(?:es)?: (.*?)\.?\s*$")
+_CRITICAL_PATH: Final = re.compile(r"Critical Path: ([\d.]+)\s?s")
+#: Not the fault of what it is said of.
+_NO_FAILURES: Final = frozenset(
+    {bep.Aborted.SKIPPED, bep.Aborted.NO_BUILD, bep.Aborted.NO_ANALYZE, bep.Aborted.INCOMPLETE}
+)
+_PASSED: Final = frozenset({bep.PASSED, bep.FLAKY})
+
+
+def bazel_event(request: PublishBuildToolEventStreamRequest) -> bep.BuildEvent | None:
+    """Bazel's own event inside of a published one; None if there is none that can be read."""
+    event = request.ordered_build_event.event
+    if event.WhichOneof("event") != "bazel_event" or event.bazel_event.type_url != _BAZEL_EVENT:
+        return None
+    try:
+        return bep.BuildEvent.FromString(event.bazel_event.value)
+    except DecodeError:
+        return None
+
+
+class BuildSummary:
+    """A build, as far as its events were added.
+
+    Args:
+        build: what is known already; the summary goes on with it and owns it.
+
+    Attributes:
+        build: the summary.
+    """
+
+    def __init__(self, build: pb.Build) -> None:
+        self.build = build
+        self._targets = {each.label: each for each in build.targets}
+        self._tests = {each.label: each for each in build.tests}
+        self._messages = {each.message for each in build.failures}
+        self._fold: Mapping[str, Callable[[bep.BuildEvent], None]] = {
+            "started": self._started,
+            "options_parsed": self._options_parsed,
+            "workspace_status": self._workspace_status,
+            "build_metadata": self._build_metadata,
+            "configured": self._configured,
+            "completed": self._completed,
+            "action": self._action,
+            "aborted": self._aborted,
+            "test_result": self._test_result,
+            "test_summary": self._test_summary,
+            "finished": self._finished,
+            "build_metrics": self._build_metrics,
+            "build_tool_logs": self._build_tool_logs,
+        }
+
+    def add(self, request: PublishBuildToolEventStreamRequest, identity: str) -> None:
+        """Add the next event; events that were added already change nothing."""
+        build = self.build
+        ordered = request.ordered_build_event
+        if ordered.sequence_number <= build.last_sequence_number:
+            return
+        if ordered.sequence_number != build.last_sequence_number + 1:
+            build.incomplete = True
+        build.last_sequence_number = ordered.sequence_number
+        if not build.invocation_id:
+            build.build_id = ordered.stream_id.build_id
+            build.invocation_id = ordered.stream_id.invocation_id
+            build.state = pb.Build.RUNNING
+            build.identity = identity
+            build.start_time.CopyFrom(ordered.event.event_time)
+        if request.project_id:
+            build.project_id = request.project_id
+        if request.notification_keywords:
+            build.keywords[:] = [_clipped(each) for each in request.notification_keywords[:100]]
+        if ordered.event.WhichOneof("event") == "component_stream_finished":
+            self._stream_finished(ordered.event)
+            return
+        event = bazel_event(request)
+        if event is not None:
+            fold = self._fold.get(event.WhichOneof("payload") or "")
+            if fold is not None:
+                fold(event)
+
+    # What the build is.
+
+    def _started(self, event: bep.BuildEvent) -> None:
+        build, started = self.build, event.started
+        build.command = started.command
+        build.tool_version = started.build_tool_version
+        build.workspace_directory = _clipped(started.workspace_directory)
+        build.start_time.CopyFrom(_time(started.start_time, started.start_time_millis))
+        patterns: list[str] = []
+        for child in event.children:
+            patterns += child.pattern.pattern
+        build.patterns[:] = [_clipped(each) for each in patterns[:_MAX_PATTERNS]]
+
+    def _options_parsed(self, event: bep.BuildEvent) -> None:
+        given = event.options_parsed.explicit_cmd_line
+        self.build.options[:] = [_clipped(_public(each)) for each in given[:_MAX_OPTIONS]]
+
+    def _workspace_status(self, event: bep.BuildEvent) -> None:
+        for item in event.workspace_status.item:
+            if item.key == "BUILD_USER":
+                self.build.user = _clipped(item.value)
+            elif item.key == "BUILD_HOST":
+                self.build.host = _clipped(item.value)
+
+    def _build_metadata(self, event: bep.BuildEvent) -> None:
+        for key, value in list(event.build_metadata.metadata.items())[:_MAX_METADATA]:
+            self.build.metadata[_clipped(key)] = _clipped(value)
+
+    # What becomes of its targets.
+
+    def _configured(self, event: bep.BuildEvent) -> None:
+        about = event.id.target_configured
+        if about.aspect:
+            return
+        self.build.targets_configured += 1
+        target = self._target(about.label, urgent=False)
+        if target is not None:
+            target.kind = event.configured.target_kind.removesuffix(" rule")
+
+    def _completed(self, event: bep.BuildEvent) -> None:
+        about, completed = event.id.target_completed, event.completed
+        if about.aspect:
+            return
+        if completed.success:
+            self.build.targets_built += 1
+        else:
+            self.build.targets_failed += 1
+        target = self._target(about.label, urgent=not completed.success)
+        if target is not None:
+            target.state = pb.Build.Target.BUILT if completed.success else pb.Build.Target.FAILED
+            # Older Bazels say here what a target is.
+            target.kind = target.kind or completed.target_kind.removesuffix(" rule")
+        message = _clipped(completed.failure_detail.message)
+        # As a rule it is the message of the action that failed.
+        if not completed.success and message and message not in self._messages:
+            self._failure(pb.Build.Failure(label=about.label, message=message))
+
+    def _action(self, event: bep.BuildEvent) -> None:
+        action, about = event.action, event.id.action_completed
+        if action.success:
+            return
+        self._failure(
+            pb.Build.Failure(
+                label=_clipped(about.label or action.label),
+                mnemonic=action.type,
+                exit_code=action.exit_code,
+                message=_clipped(action.failure_detail.message),
+                stdout_uri=_clipped(action.stdout.uri),
+                stderr_uri=_clipped(action.stderr.uri),
+                output=_text((action.stderr, action.stdout)),
+            )
+        )
+
+    def _aborted(self, event: bep.BuildEvent) -> None:
+        aborted, kind = event.aborted, event.id.WhichOneof("id")
+        if kind == "build_finished":
+            self._ended(aborted.reason != bep.Aborted.USER_INTERRUPTED, aborted.description)
+            return
+        label = ""
+        if kind == "target_completed":
+            label = event.id.target_completed.label
+            failed = aborted.reason not in _NO_FAILURES
+            target = self._target(label, urgent=failed)
+            if failed:
+                self.build.targets_failed += 1
+            elif aborted.reason != bep.Aborted.INCOMPLETE:
+                self.build.targets_skipped += 1
+            if target is not None and aborted.reason != bep.Aborted.INCOMPLETE:
+                target.state = pb.Build.Target.FAILED if failed else pb.Build.Target.SKIPPED
+        elif kind == "unconfigured_label":
+            label = event.id.unconfigured_label.label
+        elif kind == "configured_label":
+            label = event.id.configured_label.label
+        elif kind == "pattern":
+            label = " ".join(event.id.pattern.pattern)
+        elif kind == "pattern_skipped":
+            label = " ".join(event.id.pattern_skipped.pattern)
+        else:
+            return
+        message = _clipped(aborted.description)
+        if aborted.reason not in _NO_FAILURES and message not in self._messages:
+            reason = _name_of(bep.Aborted.AbortReason, aborted.reason)
+            self._failure(pb.Build.Failure(label=_clipped(label), message=message, reason=reason))
+
+    def _test_result(self, event: bep.BuildEvent) -> None:
+        result = event.test_result
+        passed = result.status in _PASSED
+        test = self._test(event.id.test_result.label, urgent=not passed)
+        if test is None:
+            return
+        test.status = _name_of(bep.TestStatus, result.status)
+        test.strategy = result.execution_info.strategy or test.strategy
+        test.details = _clipped(result.status_details) or test.details
+        test.cached += result.cached_locally or result.execution_info.cached_remotely
+        if not passed:
+            _add_logs(test, (each for each in result.test_action_output if each.name == "test.log"))
+
+    def _test_summary(self, event: bep.BuildEvent) -> None:
+        build, summary = self.build, event.test_summary
+        status = summary.overall_status
+        passed = status in _PASSED
+        test = self._test(event.id.test_summary.label, urgent=not passed)
+        build.tests_passed += passed
+        build.tests_failed += not passed
+        build.tests_flaky += status == bep.FLAKY
+        runs = max(1, summary.total_run_count)
+        cached = (
+            summary.total_num_cached if test is None else max(summary.total_num_cached, test.cached)
+        )
+        build.tests_cached += passed and cached >= runs
+        if test is None:
+            return
+        test.status = _name_of(bep.TestStatus, status)
+        test.runs, test.cached = runs, min(cached, runs)
+        test.attempts, test.shards = summary.attempt_count, summary.shard_count
+        test.duration.CopyFrom(_span(summary.total_run_duration, summary.total_run_duration_millis))
+        _add_logs(test, summary.failed)
+
+    # How it ended.
+
+    def _finished(self, event: bep.BuildEvent) -> None:
+        build, finished = self.build, event.finished
+        code = finished.exit_code
+        build.exit_name, build.exit_code = code.name, code.code
+        build.finish_time.CopyFrom(_time(finished.finish_time, finished.finish_time_millis))
+        build.failure_message = _clipped(finished.failure_detail.message)
+        if code.name:
+            succeeded = code.code == 0
+        else:
+            succeeded = finished.overall_success
+        if succeeded:
+            build.state = pb.Build.SUCCEEDED
+        else:
+            interrupted = code.name == _INTERRUPTED
+            build.state = pb.Build.INTERRUPTED if interrupted else pb.Build.FAILED
+
+    def _stream_finished(self, event: BuildEvent) -> None:
+        if self.build.state == pb.Build.RUNNING:
+            self.build.finish_time.CopyFrom(event.event_time)
+            self._ended(failed=True, message="the build tool ended without saying how")
+
+    def _ended(self, failed: bool, message: str) -> None:
+        build = self.build
+        build.state = pb.Build.FAILED if failed else pb.Build.INTERRUPTED
+        build.failure_message = build.failure_message or _clipped(message)
+
+    def _build_metrics(self, event: bep.BuildEvent) -> None:
+        build, metrics = self.build, event.build_metrics
+        actions, timing = metrics.action_summary, metrics.timing_metrics
+        build.actions_created = actions.actions_created
+        build.actions_executed = actions.actions_executed
+        runners = {each.name: each.count for each in actions.runner_count if each.name != "total"}
+        self._runners(runners)
+        if actions.HasField("action_cache_statistics"):
+            build.has_action_cache = True
+            build.action_cache_hits = actions.action_cache_statistics.hits
+            build.action_cache_misses = actions.action_cache_statistics.misses
+        for field, millis in (
+            (build.wall_time, timing.wall_time_in_ms),
+            (build.cpu_time, timing.cpu_time_in_ms),
+            (build.analysis_time, timing.analysis_phase_time_in_ms),
+            (build.execution_time, timing.execution_phase_time_in_ms),
+        ):
+            if millis:
+                field.FromMilliseconds(millis)
+        if timing.HasField("critical_path_time"):
+            build.critical_path_time.CopyFrom(timing.critical_path_time)
+        artifacts = metrics.artifact_metrics
+        build.source_bytes = artifacts.source_artifacts_read.size_in_bytes
+        build.output_bytes = artifacts.output_artifacts_seen.size_in_bytes
+        build.output_files = artifacts.output_artifacts_seen.count
+        network = metrics.network_metrics.system_network_stats
+        build.network_sent_bytes = network.bytes_sent
+        build.network_received_bytes = network.bytes_recv
+
+    def _build_tool_logs(self, event: bep.BuildEvent) -> None:
+        build = self.build
+        for log in event.build_tool_logs.log:
+            text = log.contents.decode("utf-8", "replace").strip()
+            if log.name == "critical path" and text:
+                build.critical_path = text[: 4 * _MAX_TEXT]
+                found = _CRITICAL_PATH.search(text)
+                if found is not None and not build.HasField("critical_path_time"):
+                    build.critical_path_time.FromMilliseconds(round(float(found[1]) * 1000))
+            elif log.name == "process stats":
+                self._runners(_processes(text))
+            elif log.uri and "profile" in log.name:
+                build.profile_uri = _clipped(log.uri)
+
+    def _runners(self, runners: Mapping[str, int]) -> None:
+        """Take what is said first: metrics and a log say the same."""
+        if not self.build.runners:
+            self.build.runners.extend(
+                pb.Build.Runner(name=name, count=count) for name, count in runners.items()
+            )
+
+    # The bounded lists.
+
+    def _target(self, label: str, *, urgent: bool) -> pb.Build.Target | None:
+        target = self._targets.get(label)
+        if target is not None:
+            return target
+        targets = self.build.targets
+        if len(targets) >= _MAX_LISTED:
+            victim = urgent and _first(
+                index for index, each in enumerate(targets) if each.state != pb.Build.Target.FAILED
+            )
+            if victim is False or victim is None:
+                return None
+            del self._targets[targets[victim].label]
+            del targets[victim]
+        added = self._targets[label] = targets.add(label=label)
+        return added
+
+    def _test(self, label: str, *, urgent: bool) -> pb.Build.Test | None:
+        test = self._tests.get(label)
+        if test is not None:
+            return test
+        tests = self.build.tests
+        if len(tests) >= _MAX_LISTED:
+            victim = urgent and _first(
+                index for index, each in enumerate(tests) if each.status == "PASSED"
+            )
+            if victim is False or victim is None:
+                return None
+            del self._tests[tests[victim].label]
+            del tests[victim]
+        added = self._tests[label] = tests.add(label=label)
+        return added
+
+    def _failure(self, failure: pb.Build.Failure) -> None:
+        self.build.failures_total += 1
+        if len(self.build.failures) < _MAX_LISTED:
+            self._messages.add(failure.message)
+            self.build.failures.append(failure)
+
+
+def _first(indices: Iterable[int]) -> int | None:
+    return next(iter(indices), None)
+
+
+def _time(stamp: Timestamp, millis: int) -> Timestamp:
+    """A time that newer Bazels tell one way and older ones another."""
+    if not (stamp.seconds or stamp.nanos) and millis:
+        stamp = Timestamp()
+        stamp.FromMilliseconds(millis)
+    return stamp
+
+
+def _span(duration: Duration, millis: int) -> Duration:
+    """A duration that newer Bazels tell one way and older ones another."""
+    if not (duration.seconds or duration.nanos) and millis:
+        duration = Duration()
+        duration.FromMilliseconds(millis)
+    return duration
+
+
+def _name_of(enum: object, number: int) -> str:
+    """A value's name; one that is newer than this program has none."""
+    try:
+        name: str = enum.Name(number)  # type: ignore[attr-defined]
+    except ValueError:
+        return str(number)
+    return name
+
+
+def _add_logs(test: pb.Build.Test, files: Iterable[bep.File]) -> None:
+    for file in files:
+        if file.uri and file.uri not in test.logs and len(test.logs) < _MAX_LOGS:
+            test.logs.append(_clipped(file.uri))
+
+
+def _text(files: Iterable[bep.File]) -> str:
+    """What files hold that were sent along."""
+    return _clipped("".join(file.contents.decode("utf-8", "replace") for file in files))
+
+
+def _processes(text: str) -> dict[str, int]:
+    found = _PROCESSES.search(text)
+    runners: dict[str, int] = {}
+    for part in found[1].split(", ") if found is not None else ():
+        count, _, name = part.partition(" ")
+        if count.isdigit() and name:
+            runners[name] = int(count)
+    return runners
+
+
+def _public(option: str) -> str:
+    """An option without what may be secret: the values of headers, tokens and variables."""
+    name, equals, _ = option.partition("=")
+    if equals and _SECRET.search(name):
+        return f"{name}=…"
+    return _ENVIRONMENT.sub(r"\1=…", option)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} …"

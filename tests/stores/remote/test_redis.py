@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from nativelink.core.digest import Digest, DigestFunction, StoreKey
 from nativelink.core.errors import Code, NativeLinkError
@@ -95,6 +96,20 @@ async def test_the_same_blobs_become_the_same_keys_and_values():
             assert raw.get(prefix + name) == (GOLDEN / entry["file"]).read_bytes()
             assert raw.type(prefix + name) == entry["type"].encode()
             assert raw.ttl(prefix + name) == entry["ttl"]
+
+
+def test_it_works_on_the_loop_that_the_program_runs_on():
+    data = random.Random(1).randbytes(300_000)
+    digest = DigestFunction.SHA256.digest_of(data)
+
+    async def used() -> None:
+        async with open_redis(read_chunk_size=65_536) as store:
+            await write_bytes(store, digest, data)
+            assert await store.has([digest]) == [len(data)]
+            assert await read_bytes(store, digest) == data
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(used())
 
 
 async def test_a_temporary_key_of_somebody_else_is_no_blob():

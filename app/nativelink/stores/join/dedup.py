@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -12,6 +11,7 @@ from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError, out_of_range
 from nativelink.core.streams import BytesSink, BytesSource, Sink, Source, drain
 from nativelink.stores.join.chunker import Chunker
+from nativelink.stores.join.cutting import Cutting
 from nativelink.stores.join.dedup_index import decode_index, encode_index
 from nativelink.stores.store import Store, absent, read_bytes
 
@@ -103,7 +103,7 @@ class DedupStore:
     async def put(self, key: StoreKey, source: Source) -> int:
         if is_empty(key):
             return await drain(source)
-        cutting = _Cutting(source, self._chunker, self._batch)
+        cutting = Cutting(source, self._chunker, self._batch)
         chunks: list[Digest] = []
         kept = 0
 
@@ -150,45 +150,6 @@ class DedupStore:
             there = await self._content.has(some)
             lost |= {chunk for chunk, size in zip(some, there, strict=True) if size is None}
         return lost
-
-
-class _Cutting:
-    """Cuts what a source gives, batch by batch.
-
-    Attributes:
-        batch: the chunks of the last cut; none at the end of the source.
-        size: bytes read so far.
-    """
-
-    __slots__ = ("_buffer", "_chunker", "_count", "_ended", "_source", "batch", "size")
-
-    def __init__(self, source: Source, chunker: Chunker, count: int) -> None:
-        self._source = source
-        self._chunker = chunker
-        self._count = count
-        self._buffer = bytearray()
-        self._ended = False
-        self.batch: list[bytes] = []
-        self.size = 0
-
-    async def cut(self) -> None:
-        """Make the next batch."""
-        buffer, max_size = self._buffer, self._chunker.max_size
-        self.batch = []
-        while len(self.batch) < self._count:
-            while len(buffer) < max_size and not self._ended:
-                piece = await self._source.read()
-                buffer += piece
-                self.size += len(piece)
-                self._ended = not piece
-            if not buffer:
-                return
-            length = self._chunker.cut(buffer)
-            with memoryview(buffer) as view:
-                self.batch.append(bytes(view[:length]))
-            del buffer[:length]
-            # About a millisecond of work for 512 KiB: others have their turn.
-            await asyncio.sleep(0)
 
 
 class _Part(NamedTuple):

@@ -29,9 +29,9 @@ from nativelink.core.errors import (
 from nativelink.core.retry import Retry
 from nativelink.core.streams import Chunk, CountingSink, Sink, Source
 from nativelink.core.varint import varint
+from nativelink.core.zstandard import Compressor, DecompressingSink
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.stores.remote.call_metadata import Headers
-from nativelink.stores.remote.zstandard import Compressor, DecompressingSink
 
 __all__ = ["Asked", "ByteStreamClient"]
 

@@ -16,10 +16,17 @@ from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import BytesSource
 from nativelink.stores.remote.mongo import MAX_DOCUMENT_BYTES, MongoStore
+from nativelink.stores.remote.redis_address import Endpoint
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import PiecesSource
 from nativelink.testing.store_contract import RecordingSink
-from tests.stores.remote.mongo_server import fresh_collection, open_mongo, raw_collection
+from tests.stores.remote.mongo_server import (
+    fresh_collection,
+    open_mongo,
+    raw_collection,
+    shared_mongo,
+)
+from tests.stores.remote.redis_proxy import CuttingProxy
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
@@ -106,6 +113,28 @@ async def test_a_server_that_is_down_is_unavailable_and_never_empty():
         assert (await failure(read_bytes(store, DIGEST))).code is Code.UNAVAILABLE
         assert (await failure(write_bytes(store, DIGEST, BLOB))).code is Code.UNAVAILABLE
         assert (await failure(store.check())).code is Code.UNAVAILABLE
+
+
+@pytest.mark.slow
+async def test_connections_that_break_anywhere_are_not_noticed():
+    blobs = {digest: data for data in (random.Random(n).randbytes(20_000) for n in range(6))
+             for digest in [DigestFunction.SHA256.digest_of(data)]}  # fmt: skip
+    upstream = Endpoint("127.0.0.1", shared_mongo().port)
+    async with (
+        CuttingProxy(upstream, seed=1) as proxy,
+        MongoStore(
+            f"mongodb://127.0.0.1:{proxy.endpoint.port}",
+            database="nativelink",
+            collection=fresh_collection(),
+            command_timeout_s=60,
+        ) as store,
+    ):
+        for digest, data in blobs.items():
+            await write_bytes(store, digest, data)
+        assert await store.has(list(blobs)) == [20_000] * len(blobs)
+        for digest, data in blobs.items():
+            assert await read_bytes(store, digest) == data
+        assert proxy.cuts > 3
 
 
 def test_a_connection_string_that_is_none_is_refused():

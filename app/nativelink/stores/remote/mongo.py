@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from bson.binary import Binary
 from bson.int64 import Int64
@@ -36,11 +36,13 @@ from nativelink.core.errors import (
     out_of_range,
     unavailable,
 )
+from nativelink.core.retry import Retry, Tries
 from nativelink.core.streams import Chunk, Sink, Source, drain
 from nativelink.stores.store import absent
 
 __all__ = ["MAX_DOCUMENT_BYTES", "MongoStore"]
 
+_T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 #: The largest document that MongoDB keeps ("MongoDB Limits and Thresholds").
@@ -52,6 +54,9 @@ _OVERHEAD_BYTES: Final = 1024
 _KEYS_PER_QUERY: Final = 10_000
 #: Tries of a write that met another one of the same key.
 _RACES: Final = 5
+#: Tries of an operation whose connection failed, within its time limit: a restart, or an election
+#: of a new primary, takes seconds.
+_RETRY: Final = Retry(8, 0.05, 0.5)
 #: Error codes of MongoDB: Unauthorized, AuthenticationFailed.
 _FORBIDDEN: Final = frozenset({13, 18})
 
@@ -105,6 +110,7 @@ class MongoStore:
         except (ConfigurationError, InvalidURI, ValueError) as error:
             raise invalid_argument(f"malformed connection_string: {error}") from error
         self._collection: AsyncCollection[dict[str, Any]] = self._client[database][collection]
+        self._timeout_s = command_timeout_s
         self._prefix = key_prefix
         self._chunk_bytes = read_chunk_size
         self._permits = asyncio.Semaphore(max_requests) if max_requests else None
@@ -127,21 +133,22 @@ class MongoStore:
         Raises:
             NativeLinkError: it does not.
         """
-        async with self._asking():
-            await self._client.admin.command("ping")
+        await self._asked(lambda: self._client.admin.command("ping"))
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         names = [self._name(key) for key in keys]
         sizes: dict[str, int] = {}
         wanted = list(dict.fromkeys(names))
+
+        async def look_up(some: list[str]) -> None:
+            cursor = self._collection.find(
+                {"_id": {"$in": some}}, {"size": 1}, batch_size=len(some)
+            )
+            async for document in cursor:
+                sizes[document["_id"]] = int(document["size"])
+
         for start in range(0, len(wanted), _KEYS_PER_QUERY):
-            some = wanted[start : start + _KEYS_PER_QUERY]
-            async with self._asking():
-                cursor = self._collection.find(
-                    {"_id": {"$in": some}}, {"size": 1}, batch_size=len(some)
-                )
-                async for document in cursor:
-                    sizes[document["_id"]] = int(document["size"])
+            await self._asked(partial(look_up, wanted[start : start + _KEYS_PER_QUERY]))
         return [
             0 if is_empty(key) else sizes.get(name) for key, name in zip(keys, names, strict=True)
         ]
@@ -151,8 +158,10 @@ class MongoStore:
     ) -> None:
         data: bytes = b""
         if not is_empty(key):
-            async with self._asking():
-                document = await self._collection.find_one({"_id": self._name(key)}, {"data": 1})
+            name = self._name(key)
+            document = await self._asked(
+                lambda: self._collection.find_one({"_id": name}, {"data": 1})
+            )
             if document is None:
                 raise absent(key)
             data = document["data"]
@@ -182,8 +191,9 @@ class MongoStore:
             await self._index()
         for left in reversed(range(_RACES)):
             try:
-                async with self._asking():
-                    await self._collection.update_one({"_id": name}, change, upsert=True)
+                await self._asked(
+                    lambda: self._collection.update_one({"_id": name}, change, upsert=True)
+                )
                 break
             except DuplicateKeyError as error:
                 # Two first writes of a key met; the next try finds the document.
@@ -198,26 +208,45 @@ class MongoStore:
         """See to the index that NativeLink makes, so that either program finds it."""
         self._indexed = True
         try:
-            async with self._asking():
-                await self._collection.create_index("size")
+            await self._asked(lambda: self._collection.create_index("size"))
         except NativeLinkError as error:
             # It serves people who look for what takes the room; the store does without.
             _logger.warning("no index on the sizes of blobs: %s", error)
 
-    @asynccontextmanager
-    async def _asking(self) -> AsyncGenerator[None]:
-        """An operation: one permit, and the driver's errors as ours."""
-        if self._permits is not None:
-            await self._permits.acquire()
+    async def _asked(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """What `attempt` returns, under one permit and with the driver's errors as ours.
+
+        A connection that cannot be made, or that breaks, is tried again while there is time:
+        asking twice, or writing the same document twice, changes nothing. The driver itself does
+        so for some operations, once, and not for writes to a server that stands alone.
+        """
+        if self._permits is None:
+            return await self._tried(attempt)
+        async with self._permits:
+            return await self._tried(attempt)
+
+    async def _tried(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        tries: Tries | None = None
+        failed: NativeLinkError | None = None
         try:
-            yield
-        except DuplicateKeyError:
-            raise
-        except PyMongoError as error:
-            raise _as_ours(error) from error
-        finally:
-            if self._permits is not None:
-                self._permits.release()
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    try:
+                        return await attempt()
+                    except DuplicateKeyError:
+                        raise
+                    except PyMongoError as error:
+                        failed = _as_ours(error)
+                        if not isinstance(error, ConnectionFailure):
+                            raise failed from error
+                        failed.__cause__ = error
+                    if tries is None:
+                        tries = _RETRY.tries()
+                    await tries.after(failed)
+        except TimeoutError as error:
+            if failed is None:
+                failed = unavailable(f"MongoDB: no answer within {self._timeout_s:g} s")
+            raise failed from error
 
 
 def _too_large(key: StoreKey, size: int, limit: int) -> NativeLinkError:

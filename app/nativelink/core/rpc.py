@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from nativelink.core.streams import Chunk
+from nativelink.core.streams import Chunk, Sink, Source
 
 __all__ = [
     "CallContext",
@@ -24,6 +24,9 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "HttpRoute",
+    "HttpSink",
+    "HttpStreamHandler",
+    "HttpStreamRoute",
     "MessageSink",
     "MessageSource",
     "Method",
@@ -181,4 +184,42 @@ class HttpRoute:
 
     path: str
     handler: HttpHandler
+    prefix: bool = False
+
+
+class HttpSink(Sink, Protocol):
+    """An answer of plain HTTP whose body comes in pieces; awaiting `write` is the backpressure."""
+
+    def begin(self, response: HttpResponse, length: int | None) -> None:
+        """Send the head of the answer; the body follows by `write`, and `response.body` is unused.
+
+        A handler that raises after this, or ends before `length` bytes, cuts the answer off, which
+        the client notices.
+
+        Args:
+            response: status, type and fields.
+            length: bytes that will be written (none to a HEAD request, which is told the same
+                length); None where that is not known.
+        """
+        ...
+
+
+#: Takes a request whose `body` is empty, what it really sends, and where the answer goes. It
+#: returns a whole answer, or None if it began one itself.
+HttpStreamHandler: TypeAlias = Callable[
+    [HttpRequest, Source, HttpSink], Awaitable["HttpResponse | None"]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStreamRoute:
+    """A plain HTTP route whose bodies are streamed both ways, whatever their size.
+
+    The handler begins as soon as the head of a request is there. `100 Continue` is sent when it
+    first reads, so a refusal reaches the client before the body that nobody wants. The source's
+    `size` is the request's Content-Length, which the transport enforces.
+    """
+
+    path: str
+    handler: HttpStreamHandler
     prefix: bool = False

@@ -17,7 +17,7 @@ from nativelink.transport.environment import CallEnvironment
 from nativelink.transport.exchanges import Exchange
 from nativelink.transport.grpc import PREFIX_BYTES, message_prefix, split_prefix
 from nativelink.transport.grpc_exchanges import StreamingExchange, UnaryExchange, malformed
-from nativelink.transport.http_exchange import HttpExchange
+from nativelink.transport.http_exchange import http_exchange
 from nativelink.transport.limits import MAX_DELAYED_BYTES, MAX_PARKED_BYTES
 from nativelink.transport.routing import GrpcPlan, HttpPlan, Plan
 from nativelink.transport.status import error_of
@@ -84,7 +84,7 @@ class Calls(CallEnvironment):
             else:
                 StreamingExchange(self, stream, plan).begin()
         elif isinstance(plan, HttpPlan):
-            HttpExchange(self, stream, plan).on_news()
+            http_exchange(self, stream, plan)
         else:
             self.connection.send_only(stream, plan.block)
             if plan.path and self.observer is not None:

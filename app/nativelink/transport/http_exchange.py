@@ -2,27 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
-from nativelink.core.errors import NativeLinkError
-from nativelink.core.rpc import HttpRequest, HttpResponse
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.rpc import (
+    HttpRequest,
+    HttpResponse,
+    HttpRoute,
+    HttpStreamHandler,
+    HttpStreamRoute,
+)
+from nativelink.core.streams import Chunk
 from nativelink.transport.environment import CallEnvironment
 from nativelink.transport.exchanges import Exchange
 from nativelink.transport.fields import Field
 from nativelink.transport.flow import header_block
+from nativelink.transport.frames import ErrorCode
 from nativelink.transport.routing import HttpPlan
 from nativelink.transport.status import http_status_of
 from nativelink.transport.streams import Stream
 
-__all__ = ["HttpExchange", "http_error", "http_fields"]
+__all__ = [
+    "HttpExchange",
+    "HttpStreamExchange",
+    "http_error",
+    "http_exchange",
+    "http_fields",
+    "incomplete",
+]
 
 
-class HttpExchange(Exchange):
-    """A plain HTTP request over HTTP/2."""
+def http_exchange(calls: CallEnvironment, stream: Stream, plan: HttpPlan) -> None:
+    """Begin to serve a plain HTTP request over HTTP/2."""
+    route = plan.route
+    if isinstance(route, HttpStreamRoute):
+        HttpStreamExchange(calls, stream, plan, route.handler).start()
+    else:
+        HttpExchange(calls, stream, plan, route).on_news()
+
+
+class _HttpExchange(Exchange):
+    """A plain HTTP request of either kind."""
 
     def __init__(self, calls: CallEnvironment, stream: Stream, plan: HttpPlan) -> None:
         super().__init__(calls, stream, plan.path)
         self._plan = plan
+
+    def _request(self, body: bytes) -> HttpRequest:
+        head = self.stream.head
+        return HttpRequest(
+            head.method.decode("latin-1"),
+            self._plan.path,
+            self._plan.query,
+            ((b"host", head.authority), *head.fields) if head.authority else head.fields,
+            body,
+            self.calls.peer,
+        )
+
+    def succeed(self, result: Any) -> None:
+        self._answer(result)
+
+    def fail(self, error: NativeLinkError) -> None:
+        self._answer(http_error(error))
+
+    def _answer(self, response: HttpResponse) -> None:
+        connection, stream = self.calls.connection, self.stream
+        block = header_block(
+            [(b":status", b"%d" % response.status), *http_fields(response, len(response.body))],
+        )
+        connection.send_head(stream, block)
+        if response.body and stream.head.method != b"HEAD":
+            connection.send_data(stream, [response.body], len(response.body))
+        connection.finish(stream, None)
+        self.over()
+
+
+class HttpExchange(_HttpExchange):
+    """A request whose body is taken whole."""
+
+    def __init__(
+        self, calls: CallEnvironment, stream: Stream, plan: HttpPlan, route: HttpRoute
+    ) -> None:
+        super().__init__(calls, stream, plan)
+        self._route = route
         self._body: list[bytes] = []
         self._held = 0
 
@@ -45,38 +108,7 @@ class HttpExchange(Exchange):
         elif not stream.ended:
             stream.whole = True
         else:
-            head = stream.head
-            self.run(
-                self._plan.route.handler(
-                    HttpRequest(
-                        head.method.decode("latin-1"),
-                        self._plan.path,
-                        self._plan.query,
-                        ((b"host", head.authority), *head.fields)
-                        if head.authority
-                        else head.fields,
-                        b"".join(self._body),
-                        self.calls.peer,
-                    )
-                )
-            )
-
-    def succeed(self, result: Any) -> None:
-        self._answer(result)
-
-    def fail(self, error: NativeLinkError) -> None:
-        self._answer(http_error(error))
-
-    def _answer(self, response: HttpResponse) -> None:
-        connection, stream = self.calls.connection, self.stream
-        block = header_block(
-            [(b":status", b"%d" % response.status), *http_fields(response)],
-        )
-        connection.send_head(stream, block)
-        if response.body and stream.head.method != b"HEAD":
-            connection.send_data(stream, [response.body], len(response.body))
-        connection.finish(stream, None)
-        self.over()
+            self.run(self._route.handler(self._request(b"".join(self._body))))
 
     def over(self) -> None:
         super().over()
@@ -85,18 +117,141 @@ class HttpExchange(Exchange):
         self._body.clear()
 
 
+class HttpStreamExchange(_HttpExchange):
+    """A request whose body, and whose answer's, are streamed; its handler's source and sink."""
+
+    def __init__(
+        self,
+        calls: CallEnvironment,
+        stream: Stream,
+        plan: HttpPlan,
+        handler: HttpStreamHandler,
+    ) -> None:
+        super().__init__(calls, stream, plan)
+        #: `Source`: what the request's Content-Length says.
+        self.size = stream.head.content_length
+        self._handler = handler
+        self._awaits_body: asyncio.Future[None] | None = None
+        self._awaits_room: asyncio.Future[None] | None = None
+        #: Bytes that the answer still lacks; None where its length was not said.
+        self._lacks: int | None = None
+
+    def start(self) -> None:
+        """Start the handler."""
+        if self.stream.ended and self.size is None:
+            self.size = sum(map(len, self.stream.inbox))
+        self.run(self._handler(self._request(b""), self, self))
+
+    def on_news(self) -> None:
+        if self.stream.reset is not None:
+            self.abandon()
+        elif self._awaits_body is not None and not self._awaits_body.done():
+            self._awaits_body.set_result(None)
+
+    def on_drained(self) -> None:
+        if self._awaits_room is not None and not self._awaits_room.done():
+            self._awaits_room.set_result(None)
+
+    async def read(self) -> Chunk:
+        """What arrived of the request's body (`Source`)."""
+        stream = self.stream
+        while not stream.inbox:
+            if self.ended or stream.reset is not None:
+                raise _gone()
+            if stream.ended:
+                return b""
+            # A client that stalls is sent away after `body_timeout_s`.
+            stream.whole = True
+            stream.active_at = self.calls.monotonic()
+            self._awaits_body = self.calls.loop.create_future()
+            try:
+                await self._awaits_body
+            finally:
+                self._awaits_body = None
+                stream.whole = False
+        inbox, stream.inbox = stream.inbox, []
+        # Frames are of 16 KiB as a rule, and each step of a store costs more than joining them.
+        data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
+        self.calls.connection.credit(stream, len(data))
+        self.calls.flush_soon()
+        return bytes(data) if isinstance(data, bytearray) else data
+
+    def begin(self, response: HttpResponse, length: int | None) -> None:
+        """Send the head of the answer (`HttpSink`)."""
+        if self.ended:
+            raise _gone()
+        fields = [(b":status", b"%d" % response.status), *http_fields(response, length)]
+        self.calls.connection.send_head(self.stream, header_block(fields))
+        self._lacks = None if self._is_head else length
+
+    @property
+    def _is_head(self) -> bool:
+        return self.stream.head.method == b"HEAD"
+
+    async def write(self, chunk: Chunk, /) -> None:
+        """Send a piece of the answer's body (`Sink`)."""
+        if self.ended:
+            raise _gone()
+        if self._is_head:
+            return
+        calls = self.calls
+        size = len(chunk)
+        if self._lacks is not None:
+            self._lacks -= size
+            if self._lacks < 0:
+                raise incomplete(-self._lacks, "more")
+        sent = calls.connection.send_data(self.stream, [chunk], size)
+        calls.flush_soon()
+        if not sent:
+            self._awaits_room = calls.loop.create_future()
+            try:
+                await self._awaits_room
+            finally:
+                self._awaits_room = None
+            if self.ended:
+                raise _gone()
+
+    def succeed(self, result: Any) -> None:
+        if result is not None:
+            self._answer(cast("HttpResponse", result))
+        elif not self.stream.head_sent:
+            raise TypeError(f"the handler of {self.where} gave no answer")
+        elif self._lacks:
+            self.fail(incomplete(self._lacks, "fewer"))
+        else:
+            self.calls.connection.finish(self.stream, None)
+            self.over()
+
+    def fail(self, error: NativeLinkError) -> None:
+        if self.stream.head_sent:
+            # Of the codes, the one that does not count against the peer: it did nothing wrong.
+            self.calls.connection.reset(self.stream, ErrorCode.CANCEL)
+            self.over()
+        else:
+            super().fail(error)
+
+
+def _gone() -> NativeLinkError:
+    return NativeLinkError(Code.CANCELLED, "the request is over: its client went away")
+
+
+def incomplete(size: int, relation: str) -> NativeLinkError:
+    """What ends an answer whose body is not as long as its head says."""
+    return NativeLinkError(Code.DATA_LOSS, f"{size} bytes {relation} than announced")
+
+
 def http_error(error: NativeLinkError) -> HttpResponse:
     """The plain HTTP answer that reports `error`."""
     return HttpResponse(http_status_of(error.code), f"{error.message}\n".encode())
 
 
-def http_fields(response: HttpResponse) -> list[Field]:
-    """The header fields of a plain HTTP answer."""
-    return [
-        (b"content-type", response.content_type.encode("latin-1")),
-        (b"content-length", b"%d" % len(response.body)),
-        *(
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers.items()
-        ),
+def http_fields(response: HttpResponse, length: int | None) -> list[Field]:
+    """The header fields of a plain HTTP answer whose body has `length` bytes."""
+    fields = [(b"content-type", response.content_type.encode("latin-1"))]
+    if length is not None:
+        fields.append((b"content-length", b"%d" % length))
+    fields += [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in response.headers.items()
     ]
+    return fields

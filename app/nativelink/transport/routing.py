@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from nativelink.core.errors import (
     Code,
@@ -11,7 +11,7 @@ from nativelink.core.errors import (
     resource_exhausted,
     unimplemented,
 )
-from nativelink.core.rpc import HttpRoute, Method
+from nativelink.core.rpc import HttpRoute, HttpStreamRoute, Method
 from nativelink.transport.fields import Field
 from nativelink.transport.flow import HeaderBlock, header_block
 from nativelink.transport.grpc import parse_timeout
@@ -19,7 +19,9 @@ from nativelink.transport.headers import RequestHead
 from nativelink.transport.settings import ServerSettings
 from nativelink.transport.status import encode_metadata, status_fields
 
-__all__ = ["GrpcPlan", "HttpPlan", "Plan", "Refusal", "Router"]
+__all__ = ["AnyHttpRoute", "GrpcPlan", "HttpPlan", "Plan", "Refusal", "Router"]
+
+AnyHttpRoute: TypeAlias = HttpRoute | HttpStreamRoute
 
 _OK_FIELD: Final = (b"grpc-status", b"0")
 _STATUS_200: Final = (b":status", b"200")
@@ -77,7 +79,7 @@ class HttpPlan:
     __slots__ = ("path", "query", "route")
     unary = False
 
-    def __init__(self, route: HttpRoute, path: str, query: str) -> None:
+    def __init__(self, route: AnyHttpRoute, path: str, query: str) -> None:
         self.route = route
         self.path = path
         self.query = query
@@ -116,15 +118,15 @@ class Router:
     """
 
     def __init__(
-        self, methods: Iterable[Method], routes: Iterable[HttpRoute], settings: ServerSettings
+        self, methods: Iterable[Method], routes: Iterable[AnyHttpRoute], settings: ServerSettings
     ) -> None:
         self._settings = settings
         self._methods: dict[bytes, Method] = {}
         for method in methods:
             if self._methods.setdefault(method.path.encode(), method) is not method:
                 raise ValueError(f"two methods for {method.path}")
-        self._exact: dict[str, HttpRoute] = {}
-        self._prefixes: list[HttpRoute] = []
+        self._exact: dict[str, AnyHttpRoute] = {}
+        self._prefixes: list[AnyHttpRoute] = []
         for route in routes:
             if self._exact.setdefault(route.path, route) is not route:
                 raise ValueError(f"two routes for {route.path}")
@@ -169,7 +171,7 @@ class Router:
             )
         return self._http_refusal(404)
 
-    def route(self, path: str) -> HttpRoute | None:
+    def route(self, path: str) -> AnyHttpRoute | None:
         """The route of a plain HTTP path."""
         route = self._exact.get(path)
         if route is None:

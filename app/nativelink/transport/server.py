@@ -14,10 +14,10 @@ from typing import Any, Final, Protocol
 from nativelink.core.clock import Clock, SystemClock
 from nativelink.core.eager import begin
 from nativelink.core.errors import invalid_argument
-from nativelink.core.rpc import HttpRoute, Method, Peer
+from nativelink.core.rpc import Method, Peer
 from nativelink.transport.connection import Http2Protocol, OpeningProtocol
 from nativelink.transport.environment import CallObserver
-from nativelink.transport.routing import Router
+from nativelink.transport.routing import AnyHttpRoute, Router
 from nativelink.transport.settings import ServerSettings, TlsSettings
 from nativelink.transport.tls import TlsContexts, peer_identity
 
@@ -83,7 +83,7 @@ class Server:
     def __init__(
         self,
         methods: Iterable[Method],
-        routes: Iterable[HttpRoute] = (),
+        routes: Iterable[AnyHttpRoute] = (),
         *,
         settings: ServerSettings | None = None,
         tls: TlsSettings | None = None,

@@ -22,6 +22,7 @@ _LOOK_INSIDE: Final = "Look inside a running system"
 #: module of its name, imported when it is asked for: the server starts without them.
 _GROUPS: Final[Mapping[str, str]] = {
     "config": _RUN,
+    "builds": _LOOK_INSIDE,
     "ops": _LOOK_INSIDE,
     "workers": _LOOK_INSIDE,
     "action": _LOOK_INSIDE,

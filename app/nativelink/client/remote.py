@@ -47,6 +47,12 @@ class Remote:
     function: DigestFunction
     cas: Store
 
+    @asynccontextmanager
+    async def blobs_of(self, instance_name: str) -> AsyncIterator[Store]:
+        """The blobs of an instance of the same server."""
+        async with _cas_of(self.channel, instance_name, self.function) as cas:
+            yield cas
+
     async def call(
         self, path: str, request: Message, answer: type[M], *, timeout_s: float = _TIMEOUT_S
     ) -> M:
@@ -100,17 +106,21 @@ async def open_remote(
     """
     async with (
         GrpcChannel([endpoint]) as channel,
-        GrpcCasStore(
-            channel,
-            instance_name=instance_name,
-            retry=_RETRY,
-            default_function=function,
-            # Servers that know one function only know no names with functions.
-            use_legacy_resource_names=function is DigestFunction.SHA256,
-            compression=True,
-        ) as cas,
+        _cas_of(channel, instance_name, function) as cas,
     ):
         yield Remote(endpoint, channel, instance_name, function, cas)
+
+
+def _cas_of(channel: Channel, instance_name: str, function: DigestFunction) -> GrpcCasStore:
+    return GrpcCasStore(
+        channel,
+        instance_name=instance_name,
+        retry=_RETRY,
+        default_function=function,
+        # Servers that know one function only know no names with functions.
+        use_legacy_resource_names=function is DigestFunction.SHA256,
+        compression=True,
+    )
 
 
 def _parsed(kind: type[M], data: bytes, what: str) -> M:

@@ -144,6 +144,9 @@ class FakeLink:
     def keep_alive(self) -> None:
         self.said.append(("keep_alive",))
 
+    def drain(self, *, draining: bool) -> None:
+        self.said.append(("drain", draining))
+
     def process_ended(self, operation_id: str) -> None:
         self.said.append(("process_ended", operation_id))
 

@@ -6,6 +6,7 @@ from nativelink.core.digest import DigestFunction, StoreKey
 from nativelink.core.errors import NativeLinkError, unavailable
 from nativelink.core.streams import Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.proto.google.rpc import status_pb2
 from nativelink.scheduler.action import ActionKey
 from nativelink.services.cached_results import CachedResults
 from nativelink.stores.store import DelegatingStore, write_bytes
@@ -57,3 +58,28 @@ async def test_a_store_that_fails_is_told() -> None:
 
     with pytest.raises(NativeLinkError, match="down"):
         await CachedResults(Broken(DictStore())).lookup(KEY)
+
+
+@pytest.mark.parametrize(
+    ("response", "kept"),
+    [
+        (pb.ExecuteResponse(result=pb.ActionResult(stdout_raw=b"x")), True),
+        (pb.ExecuteResponse(result=pb.ActionResult(exit_code=1)), False),
+        (pb.ExecuteResponse(), False),
+        (
+            pb.ExecuteResponse(
+                result=pb.ActionResult(), status=status_pb2.Status(code=4, message="timed out")
+            ),
+            False,
+        ),
+    ],
+)
+async def test_only_successes_are_kept_under_their_action(
+    response: pb.ExecuteResponse, kept: bool
+) -> None:
+    store = DictStore()
+    results = CachedResults(store)
+    key = ActionKey("main", DigestFunction.SHA256, DigestFunction.SHA256.digest_of(b"an action"))
+    await results.keep(key, response.SerializeToString())
+    expected = {key.digest: response.result.SerializeToString()} if kept else {}
+    assert store.blobs == expected

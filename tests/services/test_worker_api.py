@@ -348,6 +348,22 @@ class TestResults:
 
 
 class TestLife:
+    async def test_a_keep_alive_may_say_whether_the_worker_wants_new_actions(
+        self, farm: Farm
+    ) -> None:
+        connection = await farm.joined()
+        connection.send(keep_alive_request=api.KeepAliveRequest(draining=True))
+        connection.send(keep_alive_request=api.KeepAliveRequest())
+        connection.send(keep_alive_request=api.KeepAliveRequest(draining=False))
+        assert await connection.end() == [
+            ("keep_alive",),
+            ("drain", True),
+            ("keep_alive",),
+            ("keep_alive",),
+            ("drain", False),
+            ("lost",),
+        ]
+
     async def test_a_keep_alive_is_answered(self, farm: Farm) -> None:
         connection = await farm.joined()
         connection.send(keep_alive_request=api.KeepAliveRequest())

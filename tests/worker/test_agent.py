@@ -494,3 +494,122 @@ async def test_an_order_that_is_taken_back_before_it_began_leaves_nothing() -> N
 
         assert world.agent.statistics().running == 0
         assert await world.agent.leave(1)
+
+
+class Script:
+    """Gives the notices of a test, and no more."""
+
+    def __init__(self) -> None:
+        self._notices: asyncio.Queue[Notice] = asyncio.Queue()
+
+    async def next(self) -> Notice:
+        return await self._notices.get()
+
+    def say(self, seconds: float | None) -> None:
+        self._notices.put_nowait(Notice("a notice", seconds))
+
+
+async def test_a_notice_without_a_time_only_keeps_new_actions_away() -> None:
+    notices = Script()
+    async with working() as world, asyncio.TaskGroup() as group:
+        heeding = group.create_task(world.agent.heed(notices, margin_s=20))
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+
+        notices.say(None)
+        alive = await call.heard("keep_alive_request")
+        assert alive.keep_alive_request.draining is True
+        call.start("late")
+        refused = (await call.heard("execute_result")).execute_result
+        assert refused.operation_id == "late"
+        assert world.agent.statistics().running == 1
+        assert not heeding.done()
+
+        notices.say(3600)
+        await world.time.pass_time(0)
+        world.hands.finish("op")
+        await call.heard("execute_result")
+        await world.time.pass_time(1)
+        await call.heard("going_away_request")
+        assert await heeding is True
+
+
+async def test_a_later_notice_takes_time_away_but_gives_none() -> None:
+    notices = Script()
+    async with working() as world, asyncio.TaskGroup() as group:
+        heeding = group.create_task(world.agent.heed(notices, margin_s=20))
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+
+        notices.say(3600)
+        await world.time.pass_time(0)
+        notices.say(7200)
+        await world.time.pass_time(0)
+        assert world.hands.killed == []
+        notices.say(20)
+        assert await heeding is False
+        await call.heard("going_away_request")
+        assert world.hands.killed == ["op"]
+
+
+async def test_a_worker_that_drains_can_go_on_and_says_so() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        await world.time.pass_time(0)
+        world.agent.drain()
+        world.agent.resume()
+        world.agent.resume()
+        said = [(await call.heard("keep_alive_request")).keep_alive_request for _ in range(2)]
+        assert [each.draining for each in said] == [True, False]
+        call.start("op")
+        assert await world.hands.started.get() == "op"
+
+
+async def test_a_worker_that_drains_says_so_again_to_whom_it_connects_to() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        await world.time.pass_time(0)
+        world.agent.drain()
+        await call.heard("keep_alive_request")
+        call.break_off()
+        again = await world.next_call()
+        await again.accept("w1-id")
+        assert (await again.heard("keep_alive_request")).keep_alive_request.draining is True
+
+
+async def test_a_worker_that_leaves_does_not_go_on() -> None:
+    async with working() as world, asyncio.TaskGroup() as group:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        leaving = group.create_task(world.agent.leave(3600))
+        await world.time.pass_time(0)
+        world.agent.resume()
+        assert world.agent.statistics().draining
+        world.hands.finish("op")
+        await world.time.pass_time(1)
+        assert await leaving
+
+
+async def test_idleness_is_counted_from_the_end_of_the_last_action() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        before = world.agent.statistics().idle_s
+        await world.time.pass_time(5)
+        assert world.agent.statistics().idle_s == before + 5
+        call.start("op")
+        await world.hands.started.get()
+        await world.time.pass_time(5)
+        assert world.agent.statistics().idle_s == 0
+        world.hands.finish("op")
+        await world.time.pass_time(0)
+        await world.time.pass_time(2)
+        assert world.agent.statistics().idle_s == 2

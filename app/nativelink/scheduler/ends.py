@@ -120,6 +120,10 @@ class LocalLink:
         if not self.ended:
             self._scheduler.seen(self._worker_id)
 
+    def drain(self, *, draining: bool) -> None:
+        if not self.ended:
+            self._scheduler.drain(self._worker_id, draining=draining)
+
     def process_ended(self, operation_id: str) -> None:
         if not self.ended:
             self._scheduler.dispatch(events.ProcessEnded(self._worker_id, operation_id))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Final
 from uuid import uuid4
@@ -28,6 +28,8 @@ from nativelink.scheduler.ends import LocalLink, LocalWatch
 from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.scheduler.policy import Policy
+from nativelink.scheduler.pools import Pool, Pools, PoolStatistics
+from nativelink.scheduler.properties import PropertyRules
 from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
 from nativelink.scheduler.records import StoryEntry
 from nativelink.scheduler.scheduler import (
@@ -279,6 +281,15 @@ class LocalScheduler:
     def statistics(self) -> SchedulerStatistics:
         """How much waits, runs and is there to run it."""
         return self._machine.statistics()
+
+    def pools(self, pools: Iterable[Pool]) -> Callable[[], Sequence[PoolStatistics]]:
+        """What tells, each time that it is called, how these pools are.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for a `minimum` property that is no number.
+        """
+        counted = Pools(pools, PropertyRules(self._policy.supported_properties))
+        return lambda: self._machine.pool_statistics(counted, self._now())
 
     # -- the machine ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
 from nativelink.scheduler.policy import Policy
+from nativelink.scheduler.pools import Pools, PoolStatistics
 from nativelink.scheduler.recorder import SchedulerStatistics
 from nativelink.scheduler.records import Operation, StoryEntry
 from nativelink.scheduler.scheduler import WorkerView
@@ -126,6 +127,10 @@ class Machine:
     def statistics(self) -> SchedulerStatistics:
         """How much waits, runs and is there to run it; looks at lanes and workers."""
         return statistics(self.matching, self.fleet, self.journal.counts)
+
+    def pool_statistics(self, pools: Pools, now: float) -> Sequence[PoolStatistics]:
+        """The same by pools; looks at lanes and workers."""
+        return pools.statistics(self.matching, self.fleet.workers.values(), now)
 
     def has_worker(self, worker_id: str) -> bool:
         """Whether a worker is connected, or lost for so short a time that it may come back."""

@@ -170,6 +170,10 @@ class WorkerLink(Protocol):
         """The worker spoke. Every other call says so too."""
         ...
 
+    def drain(self, *, draining: bool) -> None:
+        """The worker wants nothing new, or wants something again."""
+        ...
+
     def process_ended(self, operation_id: str) -> None:
         """The action's process ended; its resources are free, its outputs not yet uploaded."""
         ...

@@ -1,4 +1,4 @@
-"""Cached results as answers of an execution: what a cache_lookup scheduler asks."""
+"""Results of executions, out of an action cache and into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nativelink.scheduler.action import ActionKey
 from nativelink.services.action_cache import MAX_RESULT_BYTES
 from nativelink.services.wire import varint
 from nativelink.services.worker_messages import complete_symlinks
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import Store, read_bytes, write_bytes
 
 __all__ = ["CachedResults"]
 
@@ -25,7 +25,7 @@ _CACHED_AND_OK: Final = b"\x10\x01\x1a\x00"
 
 
 class CachedResults:
-    """Makes ExecuteResponses of what an action cache holds.
+    """ExecuteResponses for a scheduler, ActionResults in the cache.
 
     Args:
         store: the action cache. It decides whether a result counts; give one that checks
@@ -59,3 +59,20 @@ class CachedResults:
         if complete_symlinks(result):
             data = result.SerializeToString()
         return b"".join((_RESULT_TAG, varint(len(data)), data, _CACHED_AND_OK))
+
+    async def keep(self, key: ActionKey, response: bytes) -> None:
+        """Cache the result of an action that succeeded (REAPI v2, Execution.Execute).
+
+        Args:
+            key: the action, which may be cached.
+            response: an encoded ExecuteResponse; one that is no success is not kept.
+
+        Raises:
+            NativeLinkError: what the store raised.
+        """
+        executed = pb.ExecuteResponse.FromString(response)
+        if executed.status.code or executed.result.exit_code or not executed.HasField("result"):
+            return
+        data = executed.result.SerializeToString()
+        if len(data) <= MAX_RESULT_BYTES:
+            await write_bytes(self._store, key.digest, data)

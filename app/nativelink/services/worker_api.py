@@ -120,6 +120,9 @@ async def _take_updates(link: WorkerLink, source: MessageSource, sink: MessageSi
                 link.process_ended(update.execute_complete.operation_id)
             case "keep_alive_request":
                 link.keep_alive()
+                alive = update.keep_alive_request
+                if alive.HasField("draining"):
+                    link.drain(draining=alive.draining)
                 # So that the worker, too, hears of a connection that died in silence.
                 await sink.write(KEEP_ALIVE)
             case "going_away_request":

@@ -28,7 +28,7 @@ from nativelink.core.latch import Latch
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as pb,
 )
-from nativelink.worker.notices import Notices
+from nativelink.worker.notices import Notice, Notices
 
 __all__ = ["Agent", "AgentSettings", "AgentStatistics", "Executor"]
 
@@ -42,8 +42,8 @@ _RESEND_WITHIN_S: Final = 10.0
 _RESEND_BYTES: Final = 16 << 20
 _GOOD_BYE_S: Final = 2.0
 _COMPLAIN_EVERY_S: Final = 60.0
-#: Kept of the time that a notice gives, to hand back what does not finish.
-_HAND_BACK_S: Final = 5.0
+#: Kept of the time that a notice gives, to hand back what does not finish and to say so.
+_HAND_BACK_S: Final = 20.0
 
 
 class Executor(Protocol):
@@ -97,6 +97,7 @@ class AgentStatistics:
         running: actions under way.
         executed: actions that came to an end since the start.
         connections: how often it connected since the start.
+        idle_s: for so long nothing has run; 0 while something does.
     """
 
     worker_id: str
@@ -105,6 +106,7 @@ class AgentStatistics:
     running: int
     executed: int
     connections: int
+    idle_s: float = 0.0
 
 
 class Agent:
@@ -145,6 +147,8 @@ class Agent:
         self._executed = 0
         self._draining = False
         self._left = Latch()
+        self._patience: asyncio.Timeout | None = None
+        self._idle_since = clock.monotonic()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -163,6 +167,7 @@ class Agent:
             len(self._running),
             self._executed,
             self._connections,
+            0.0 if self._running else self._clock.monotonic() - self._idle_since,
         )
 
     async def run(self) -> None:
@@ -172,6 +177,17 @@ class Agent:
                 await self._stay_connected()
             finally:
                 self._kill_all()
+
+    def drain(self) -> None:
+        """Take no new actions; what runs goes on."""
+        self._draining = True
+        self._tell_draining()
+
+    def resume(self) -> None:
+        """Take new actions again, unless the worker leaves already."""
+        if self._draining and self._patience is None and not self._left.is_set:
+            self._draining = False
+            self._tell_draining()
 
     async def leave(self, timeout_s: float) -> bool:
         """Take no new actions, let running ones finish, and say good-bye.
@@ -183,8 +199,11 @@ class Agent:
             Whether everything finished by itself.
         """
         self._draining = True
+        if self._running:
+            # So that nothing is sent which would only be refused; else the good-bye says it.
+            self._tell_draining()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as self._patience:
                 await self._idle.wait()
                 await self._flushed()
             finished = True
@@ -201,12 +220,51 @@ class Agent:
         self._wake.set()
         return finished
 
-    async def heed(self, notices: Notices) -> None:
-        """Leave when a notice comes, in the time that it gives; later ones change nothing."""
-        notice = await notices.next()
-        _log.warning("%s: leaving within %g seconds", notice.reason, notice.seconds)
-        # What is handed back must still be told.
-        await self.leave(max(0.0, notice.seconds - _HAND_BACK_S))
+    async def heed(self, notices: Notices, *, margin_s: float = _HAND_BACK_S) -> bool:
+        """Do what notices say, until one of them has made the worker leave.
+
+        A notice that gives no time only keeps new actions away. One that comes while the worker
+        leaves already can only take time away.
+
+        Args:
+            notices: where they come from.
+            margin_s: so long before the end what still runs is handed back.
+
+        Returns:
+            Whether everything finished by itself.
+        """
+        leaving: asyncio.Task[bool] | None = None
+        async with asyncio.TaskGroup() as group:
+            told = group.create_task(_next(notices))
+            try:
+                while leaving is None or not leaving.done():
+                    tasks = (told,) if leaving is None else (told, leaving)
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    if not told.done():
+                        break
+                    notice = told.result()
+                    told = group.create_task(_next(notices))
+                    if notice.seconds is None:
+                        _log.warning("%s: taking no new actions", notice.reason)
+                        self.drain()
+                        continue
+                    _log.warning("%s: leaving within %g seconds", notice.reason, notice.seconds)
+                    timeout_s = max(0.0, notice.seconds - margin_s)
+                    if leaving is None:
+                        leaving = group.create_task(self.leave(timeout_s))
+                    else:
+                        self._hasten(timeout_s)
+            finally:
+                told.cancel()
+        return leaving is not None and leaving.result()
+
+    def _hasten(self, timeout_s: float) -> None:
+        """Give what still runs no more than this."""
+        if self._patience is None or self._patience.expired():
+            return
+        due, until = self._patience.when(), asyncio.get_running_loop().time() + timeout_s
+        if due is not None and until < due:
+            self._patience.reschedule(until)
 
     # -- connecting ----------------------------------------------------------------------------
 
@@ -320,6 +378,8 @@ class Agent:
         self._is_answered = False
         self._heard_at = self._clock.monotonic()
         self._connections += 1
+        if self._draining:
+            self._tell_draining()
         self._wake.set()
         _log.info("%s as %s", "connected again" if resumed else "connected", worker_id)
 
@@ -366,6 +426,11 @@ class Agent:
     def _send(self, update: pb.UpdateForScheduler) -> None:
         self._outbox.append(update.SerializeToString())
         self._wake.set()
+
+    def _tell_draining(self) -> None:
+        """Say whether new actions are wanted; a scheduler of NativeLink's passes it over."""
+        alive = pb.KeepAliveRequest(draining=self._draining)
+        self._send(pb.UpdateForScheduler(keep_alive_request=alive))
 
     async def _flushed(self) -> None:
         while self._outbox and self._connected:
@@ -427,6 +492,7 @@ class Agent:
         if self._running.pop(name, None) is not None:
             self._executed += 1
             if not self._running:
+                self._idle_since = self._clock.monotonic()
                 self._idle.set()
 
     def _forget_old_results(self) -> None:
@@ -446,6 +512,10 @@ class Agent:
 
 async def _slept(sleep: Callable[[float], Awaitable[None]], seconds: float) -> None:
     await sleep(seconds)
+
+
+async def _next(notices: Notices) -> Notice:
+    return await notices.next()
 
 
 def _parse(message: bytes | None) -> pb.UpdateForWorker:

@@ -10,15 +10,16 @@ __all__ = ["Notice", "Notices"]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """The machine goes away.
+    """The machine goes away, or may.
 
     Attributes:
         reason: for people, for instance "spot interruption".
-        seconds: until it is gone.
+        seconds: until it is gone; None if nobody knows, so that it should take nothing new but
+            need not hurry.
     """
 
     reason: str
-    seconds: float
+    seconds: float | None
 
 
 class Notices(Protocol):

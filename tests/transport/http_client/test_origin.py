@@ -1,0 +1,497 @@
+"""What is downloaded, from whom, and what is sent to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
+from nativelink.core.hosts import parse_host_pattern
+from nativelink.core.streams import BytesSink, Chunk
+from nativelink.transport.http_client.addresses import AddressPolicy
+from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings, origin_tls
+from nativelink.testing.fakes import wait_until
+from tests.transport.authority import Authority
+from tests.transport.http_client.site import Site, answer, open_site, redirect
+
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+BODY = bytes(range(256)) * 5000
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with open_site() as running:
+        yield running
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Site]:
+    async with open_site() as running:
+        yield running
+
+
+def origin(
+    *hosts: str,
+    networks: tuple[Any, ...] = (LOOPBACK,),
+    ca_file: Path | None = None,
+    names: dict[str, list[list[str]]] | None = None,
+    **settings: Any,
+) -> HttpOrigin:
+    """One that may ask some hosts; `names` are addresses, look-up by look-up."""
+
+    async def lookup(host: str, _port: int) -> list[str]:
+        answers = (names or {}).get(host, [[host]])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    return HttpOrigin(
+        OriginSettings(
+            tuple(map(parse_host_pattern, hosts or ("127.0.0.1:*",))),
+            AddressPolicy(networks),
+            **{"allow_http": True, **settings},
+        ),
+        origin_tls(ca_file),
+        lookup=lookup,
+    )
+
+
+async def read(from_: HttpOrigin, url: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    sink = BytesSink()
+    await from_.read(url, headers, sink)
+    return sink.getvalue()
+
+
+async def refused(from_: HttpOrigin, url: str, **options: Any) -> NativeLinkError:
+    with pytest.raises(NativeLinkError) as raised:
+        await read(from_, url, **options)
+    return raised.value
+
+
+class TestContents:
+    async def test_they_come_as_they_are(self, site: Site) -> None:
+        site.pages["/a?b=c"] = answer(BODY)
+
+        assert await read(origin(), site.url("/a?b=c")) == BODY
+
+    async def test_chunked_ones_are_put_together(self, site: Site) -> None:
+        async def chunked(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nTrailer: t\r\n\r\n")
+
+        site.pages["/"] = chunked
+
+        assert await read(origin(), site.url("/")) == b"abcdefg"
+
+    async def test_those_that_end_with_the_connection_are_taken(self, site: Site) -> None:
+        async def unbounded(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+            await writer.drain()
+            writer.write_eof()
+            await wait_until(writer.transport.is_closing)
+
+        site.pages["/"] = unbounded
+
+        assert await read(origin(), site.url("/")) == b"all of it"
+
+    async def test_nothing_is_something_too(self, site: Site) -> None:
+        site.pages["/"] = answer(b"")
+
+        assert await read(origin(), site.url("/")) == b""
+
+    async def test_no_compression_is_asked_for(self, site: Site) -> None:
+        site.pages["/"] = answer(b"x")
+
+        await read(origin(user_agent="nativelink/1"), site.url("/"), (("X-Own", "1"),))
+
+        assert site.asked[0].headers == {
+            "host": f"127.0.0.1:{site.port}",
+            "x-own": "1",
+            "user-agent": "nativelink/1",
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "connection": "close",
+        }
+
+    async def test_a_compression_that_was_not_asked_for_is_taken_off(self, site: Site) -> None:
+        packed = gzip.compress(BODY) + gzip.compress(b"a second member")
+        site.pages["/plain.txt"] = answer(packed, Content_Encoding="gzip")
+
+        assert await read(origin(), site.url("/plain.txt")) == BODY + b"a second member"
+
+    @pytest.mark.parametrize("size", [256 * 1024, 512 * 1024, 256 * 1024 + 1])
+    async def test_no_byte_of_it_stays_inside(self, site: Site, size: int) -> None:
+        site.pages["/zeros"] = answer(gzip.compress(bytes(size)), Content_Encoding="gzip")
+
+        assert await read(origin(), site.url("/zeros")) == bytes(size)
+
+    async def test_an_archive_that_is_compressed_by_itself_stays_so(self, site: Site) -> None:
+        packed = gzip.compress(BODY)
+        site.pages["/a.tar.gz?x"] = answer(packed, Content_Encoding="gzip")
+
+        assert await read(origin(), site.url("/a.tar.gz?x")) == packed
+
+    @pytest.mark.parametrize(
+        ("body", "encoding", "code"),
+        [
+            (b"not gzip at all", "gzip", Code.ABORTED),
+            (gzip.compress(BODY)[:-9], "gzip", Code.UNAVAILABLE),
+            (b"x", "br", Code.ABORTED),
+        ],
+    )
+    async def test_a_compression_that_cannot_be_taken_off_is_an_error(
+        self, site: Site, body: bytes, encoding: str, code: Code
+    ) -> None:
+        site.pages["/"] = answer(body, Content_Encoding=encoding)
+
+        assert (await refused(origin(), site.url("/"))).code is code
+
+
+class TestLimits:
+    async def test_what_is_announced_as_too_large_is_not_read(self, site: Site) -> None:
+        site.pages["/"] = answer(BODY)
+        sink = BytesSink()
+
+        with pytest.raises(NativeLinkError, match="1000 bytes are allowed") as raised:
+            await origin(max_size_bytes=1000).read(site.url("/"), (), sink)
+        assert raised.value.code is Code.RESOURCE_EXHAUSTED
+        assert not raised.value.retryable
+        assert sink.size == 0
+
+    async def test_what_turns_out_to_be_too_large_is_given_up(self, site: Site) -> None:
+        async def endless(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not writer.transport.is_closing():
+                writer.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+                await writer.drain()
+
+        site.pages["/"] = endless
+
+        failure = await refused(origin(max_size_bytes=100_000), site.url("/"))
+
+        assert failure.code is Code.RESOURCE_EXHAUSTED
+
+    async def test_a_small_answer_cannot_become_a_large_one(self, site: Site) -> None:
+        site.pages["/bomb"] = answer(gzip.compress(bytes(5_000_000)), Content_Encoding="gzip")
+        sink = BytesSink()
+
+        with pytest.raises(NativeLinkError) as raised:
+            await origin(max_size_bytes=1_000_000).read(site.url("/bomb"), (), sink)
+        assert raised.value.code is Code.RESOURCE_EXHAUSTED
+        assert sink.size <= 1_000_000
+
+    async def test_a_head_without_an_end_is_given_up(self, site: Site) -> None:
+        async def chatter(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not writer.transport.is_closing():
+                writer.write(b"X-Y: " + b"z" * 1000 + b"\r\n")
+                await writer.drain()
+
+        site.pages["/"] = chatter
+
+        assert (await refused(origin(), site.url("/"))).code is Code.UNAVAILABLE
+
+    async def test_interim_answers_do_not_go_on_for_ever(self, site: Site) -> None:
+        async def hints(writer: asyncio.StreamWriter) -> None:
+            while not writer.transport.is_closing():
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                await asyncio.sleep(0)
+
+        site.pages["/"] = hints
+
+        assert (await refused(origin(), site.url("/"))).code is Code.UNAVAILABLE
+
+    async def test_silence_ends_it(self, site: Site) -> None:
+        async def silence(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+            await wait_until(writer.transport.is_closing)
+
+        site.pages["/"] = silence
+
+        failure = await refused(origin(idle_timeout_s=0.01), site.url("/"))
+
+        assert failure.code is Code.UNAVAILABLE
+        assert "nothing came" in failure.message
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        ("status", "code", "retryable"),
+        [
+            ("404 Not Found", Code.NOT_FOUND, False),
+            ("410 Gone", Code.NOT_FOUND, False),
+            ("401 Unauthorized", Code.PERMISSION_DENIED, False),
+            ("403 Forbidden", Code.PERMISSION_DENIED, False),
+            ("429 Too Many Requests", Code.UNAVAILABLE, True),
+            ("500 Internal Server Error", Code.UNAVAILABLE, True),
+            ("503 Service Unavailable", Code.UNAVAILABLE, True),
+            ("204 No Content", Code.ABORTED, False),
+            ("206 Partial Content", Code.ABORTED, False),
+            ("304 Not Modified", Code.ABORTED, False),
+            ("400 Bad Request", Code.ABORTED, False),
+        ],
+    )
+    async def test_a_status_means_something(
+        self, site: Site, status: str, code: Code, retryable: bool
+    ) -> None:
+        site.pages["/x?secret"] = answer(b"", status)
+
+        failure = await refused(origin(), site.url("/x?secret"))
+
+        assert failure.code is code
+        assert failure.retryable == retryable
+        assert failure.message == f"{site.url('/x')}: the origin answered {status}"
+
+    async def test_a_connection_that_breaks_may_be_better_next_time(self, site: Site) -> None:
+        async def half(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf")
+
+        async def nothing(_writer: asyncio.StreamWriter) -> None:
+            pass
+
+        async def no_http(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+        for page in (half, nothing, no_http):
+            site.pages["/"] = page
+            failure = await refused(origin(), site.url("/"))
+            assert failure.code is Code.UNAVAILABLE
+            assert failure.retryable
+
+    async def test_a_port_where_nobody_listens_is_unavailable(self, site: Site) -> None:
+        failure = await refused(origin("127.0.0.2:*"), site.url("/", "127.0.0.2"))
+
+        assert failure.code is Code.UNAVAILABLE
+        assert failure.retryable
+
+    async def test_the_next_address_is_tried(self, site: Site) -> None:
+        site.pages["/"] = answer(b"here")
+        names = {"two.test": [["127.0.0.2", "127.0.0.1"]]}
+
+        assert await read(origin("two.test:*", names=names), site.url("/", "two.test")) == b"here"
+
+    async def test_the_failure_of_who_takes_it_is_passed_on(self, site: Site) -> None:
+        class Full:
+            async def write(self, _chunk: Chunk, /) -> None:
+                raise resource_exhausted("no room")
+
+        site.pages["/"] = answer(BODY)
+
+        with pytest.raises(NativeLinkError, match="no room"):
+            await origin().read(site.url("/"), (), Full())
+
+
+class TestWhoMayBeAsked:
+    async def test_a_host_that_is_not_listed_is_not_even_looked_up(self, site: Site) -> None:
+        asked: list[str] = []
+
+        async def lookup(host: str, _port: int) -> list[str]:
+            asked.append(host)
+            return [host]
+
+        settings = OriginSettings(
+            (parse_host_pattern("other.org"),), AddressPolicy((LOOPBACK,)), allow_http=True
+        )
+        failure = await refused(
+            HttpOrigin(settings, origin_tls(None), lookup=lookup), site.url("/")
+        )
+
+        assert failure.code is Code.PERMISSION_DENIED
+        assert asked == []
+        assert site.asked == []
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]", "local.test"])
+    async def test_this_machine_is_not_asked_unless_its_network_is_named(
+        self, site: Site, host: str
+    ) -> None:
+        names = {"local.test": [["127.0.0.1"]]}
+
+        failure = await refused(origin("*:*", networks=(), names=names), site.url("/", host))
+
+        assert failure.code is Code.PERMISSION_DENIED
+        assert site.asked == []
+
+    async def test_a_name_is_looked_up_once_and_connected_to_as_it_was_checked(
+        self, site: Site
+    ) -> None:
+        # The second answer would be this machine; a client that looks the name up again when it
+        # connects would reach it.
+        names = {"rebound.test": [["203.0.113.9"], ["127.0.0.1"]]}
+        documentation = ipaddress.ip_network("203.0.113.0/24")
+
+        failure = await refused(
+            origin(
+                "rebound.test:*", networks=(documentation,), names=names, connect_timeout_s=0.05
+            ),
+            site.url("/", "rebound.test"),
+        )
+
+        assert failure.code is Code.UNAVAILABLE
+        assert site.asked == []
+        assert names["rebound.test"] == [["127.0.0.1"]]
+
+    async def test_plain_http_is_not_used_unless_it_is_allowed(self, site: Site) -> None:
+        failure = await refused(origin(allow_http=False), site.url("/"))
+
+        assert failure.code is Code.PERMISSION_DENIED
+        assert site.asked == []
+
+    @pytest.mark.parametrize("headers", [(("X", "a\r\nHost: b"),), (("X Y", "a"),)])
+    async def test_a_header_cannot_hold_another_one(
+        self, site: Site, headers: tuple[tuple[str, str], ...]
+    ) -> None:
+        failure = await refused(origin(), site.url("/"), headers=headers)
+
+        assert failure.code is Code.INVALID_ARGUMENT
+        assert site.asked == []
+
+
+class TestRedirects:
+    @pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+    async def test_they_are_followed(self, site: Site, status: str) -> None:
+        site.pages["/a"] = redirect("b?c", status)
+        site.pages["/b?c"] = answer(BODY)
+
+        assert await read(origin(), site.url("/a")) == BODY
+
+    async def test_they_are_held_against_the_list_of_hosts_again(
+        self, site: Site, elsewhere: Site
+    ) -> None:
+        site.pages["/"] = redirect(elsewhere.url("/"))
+        elsewhere.pages["/"] = answer(BODY)
+
+        failure = await refused(origin(f"127.0.0.1:{site.port}"), site.url("/"))
+
+        assert failure.code is Code.PERMISSION_DENIED
+        assert elsewhere.asked == []
+
+    async def test_they_are_held_against_the_networks_again(
+        self, site: Site, elsewhere: Site
+    ) -> None:
+        site.pages["/"] = redirect(f"http://inside.test:{elsewhere.port}/")
+        names = {"inside.test": [["127.0.0.1"]], "outside.test": [["127.0.0.1"], ["10.0.0.1"]]}
+        only = ipaddress.ip_network("127.0.0.1/32")
+
+        class OnlyOnce(AddressPolicy):
+            """Stands for a public address at first: the site of the test is on loopback."""
+
+            checked = 0
+
+            def allows(self, text: str) -> bool:
+                self.checked += 1
+                return self.checked == 1 and super().allows(text)
+
+        async def lookup(host: str, _port: int) -> list[str]:
+            return names[host][0]
+
+        settings = OriginSettings((parse_host_pattern("*:*"),), OnlyOnce((only,)), allow_http=True)
+        failure = await refused(
+            HttpOrigin(settings, origin_tls(None), lookup=lookup), site.url("/", "outside.test")
+        )
+
+        assert failure.code is Code.PERMISSION_DENIED
+        assert "inside.test" in failure.message
+        assert elsewhere.asked == []
+
+    @pytest.mark.parametrize(
+        "location",
+        ["file:///etc/passwd", "gopher://127.0.0.1/", "http://a:b@127.0.0.1/"],
+    )
+    async def test_they_lead_nowhere_else_than_to_http(self, site: Site, location: str) -> None:
+        site.pages["/"] = redirect(location)
+
+        failure = await refused(origin("*:*"), site.url("/"))
+
+        assert failure.code is Code.INVALID_ARGUMENT
+
+    async def test_a_circle_ends(self, site: Site) -> None:
+        site.pages["/"] = redirect("/")
+
+        failure = await refused(origin(), site.url("/"))
+
+        assert failure.code is Code.ABORTED
+        assert not failure.retryable
+        assert len(site.asked) == 21
+
+    async def test_one_without_a_target_is_an_error(self, site: Site) -> None:
+        site.pages["/"] = answer(b"", "302 Found")
+
+        assert (await refused(origin(), site.url("/"))).code is Code.ABORTED
+
+    async def test_credentials_stay_with_the_server_that_they_are_for(
+        self, site: Site, elsewhere: Site
+    ) -> None:
+        site.pages["/"] = redirect("/again")
+        site.pages["/again"] = redirect(elsewhere.url("/there"))
+        elsewhere.pages["/there"] = redirect(site.url("/back"))
+        site.pages["/back"] = answer(BODY)
+        headers = (
+            ("Authorization", "Bearer secret"),
+            ("Cookie", "secret"),
+            ("X-JFrog-Art-Api", "secret"),
+            ("User-Agent", "Bazel/7"),
+            ("Accept", "application/octet-stream"),
+        )
+
+        assert await read(origin(), site.url("/"), headers) == BODY
+
+        sent = [set(each.headers) for each in (*site.asked, *elsewhere.asked)]
+        secret = {"authorization", "cookie", "x-jfrog-art-api"}
+        assert [bool(each & secret) for each in sent] == [True, True, False, False]
+        there = elsewhere.asked[0].headers
+        assert there["user-agent"] == "Bazel/7"
+        assert there["accept"] == "application/octet-stream"
+
+
+class TestTls:
+    @pytest.fixture
+    def authority(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path)
+
+    @pytest.fixture
+    def context(self, authority: Authority) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*authority.issue("site"))
+        return context
+
+    async def test_a_certificate_of_the_named_host_is_taken(
+        self, authority: Authority, context: ssl.SSLContext
+    ) -> None:
+        async with open_site(context) as site:
+            site.pages["/"] = answer(BODY)
+            trusting = origin(
+                "localhost:*",
+                names={"localhost": [["127.0.0.1"]]},
+                ca_file=authority.file,
+                allow_http=False,
+            )
+            assert await read(trusting, site.url("/", "localhost")) == BODY
+
+    @pytest.mark.parametrize(("host", "trusted"), [("localhost", False), ("other.test", True)])
+    async def test_any_other_certificate_is_not(
+        self, authority: Authority, context: ssl.SSLContext, host: str, trusted: bool
+    ) -> None:
+        async with open_site(context) as site:
+            site.pages["/"] = answer(BODY)
+            asking = origin(
+                "*:*",
+                names={host: [["127.0.0.1"]]},
+                ca_file=authority.file if trusted else None,
+            )
+            failure = await refused(asking, site.url("/", host))
+
+        assert "certificate" in failure.message
+        assert not failure.retryable
+        assert site.asked == []
+
+    def test_a_file_that_holds_no_certificate_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "none").write_text("nothing")
+
+        for name in ("none", "absent"):
+            with pytest.raises(NativeLinkError, match="ca_file"):
+                origin_tls(tmp_path / name)

@@ -35,14 +35,12 @@ def test_schedulers_and_services_that_are_missing_are_named():
           execution: [{ cas_store: "CAS", scheduler: "MAIN" }],
         },
       }],
-      experimental_origin_events: { publisher: { store: "CAS" } },
     }"""
     assert list(unavailable(config(text))) == [
         (
             "schedulers/MAIN/scheduler/experimental_backend: a scheduler's state in Redis is not "
             "available in this version"
         ),
-        "experimental_origin_events: they are not available in this version",
     ]
 
 

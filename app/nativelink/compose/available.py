@@ -29,8 +29,6 @@ def unavailable(config: Config) -> Iterator[str]:
         for name in _SERVICES:
             if getattr(server.services, name):
                 yield f"{where}/{name}: this service is not available in this version"
-    if config.experimental_origin_events is not None:
-        yield "experimental_origin_events: they are not available in this version"
 
 
 def ignored(config: Config) -> Iterator[str]:

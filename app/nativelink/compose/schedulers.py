@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nativelink.compose.environment import Environment
+from nativelink.compose.origin import OriginEventsNode
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_schedulers import (
     AddProperty,
@@ -25,7 +26,7 @@ from nativelink.config.specs_schedulers import (
 from nativelink.core.errors import already_exists, context, invalid_argument
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Allocation, Policy, PropertyKind
-from nativelink.scheduler.recorder import NO_RECORDER
+from nativelink.scheduler.recorder import NO_RECORDER, Recorder
 from nativelink.scheduler.scheduler import Scheduler
 from nativelink.telemetry.execution import ExecutionRecorder, FarmMetrics
 
@@ -55,16 +56,26 @@ class SchedulerBuilder:
         specs: the configuration's schedulers.
         stores: where their specs find the stores they name.
         env: collaborators.
+        origin: where origin events go; None if nobody wants them.
     """
 
     def __init__(
-        self, specs: Sequence[NamedScheduler], stores: StoreBuilder, env: Environment
+        self,
+        specs: Sequence[NamedScheduler],
+        stores: StoreBuilder,
+        env: Environment,
+        origin: OriginEventsNode | None = None,
     ) -> None:
         self._specs = specs
         self._stores = stores
         self._env = env
         self.made: dict[str, SchedulerNode] = {}
-        self._recorder = ExecutionRecorder(env.registry) if env.measured and specs else NO_RECORDER
+        self._origin = origin
+        self._recorder: Recorder = NO_RECORDER
+        if env.measured and specs:
+            self._recorder = ExecutionRecorder(env.registry)
+        if origin is not None:
+            self._recorder = origin.recording(self._recorder)
 
     async def build_all(self) -> None:
         """Make every scheduler.
@@ -81,7 +92,10 @@ class SchedulerBuilder:
                     f"schedulers/{named.name}: there are two schedulers of this name"
                 )
             with context(f"schedulers/{named.name}"):
-                node = self.made[named.name] = await self._build(named.spec)
+                node = await self._build(named.spec)
+            if self._origin is not None and node.local is not None:
+                node = SchedulerNode(self._origin.admitting(node.scheduler), node.local)
+            self.made[named.name] = node
             if node.local is not None:
                 farm.add(named.name, node.local)
 

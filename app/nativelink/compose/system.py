@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.compose.available import ignored, unavailable
 from nativelink.compose.environment import Environment
+from nativelink.compose.origin import open_origin_events
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.servers import Listener, open_listeners
 from nativelink.compose.stores import Leaf, StoreBuilder
@@ -156,7 +157,8 @@ async def _open(
     )
     stores = StoreBuilder(config.stores, env)
     await stores.build_all()
-    schedulers = SchedulerBuilder(config.schedulers or (), stores, env)
+    origin = await open_origin_events(config.experimental_origin_events, stores, env)
+    schedulers = SchedulerBuilder(config.schedulers or (), stores, env, origin)
     await schedulers.build_all()
     listeners = await open_listeners(config, stores, schedulers, env)
     workers: list[Worker] = []

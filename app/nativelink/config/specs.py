@@ -45,12 +45,12 @@ class OriginEventsPublisherSpec(Spec):
 
 
 class OriginEventsSpec(Spec):
-    """Records what requests did, as events."""
+    """Records which actions were executed, where, for whom, and what they used, as events."""
 
     publisher: OriginEventsPublisherSpec = Field(description="Where events go.")
     max_event_queue_size: Annotated[Number, Zero(65_536)] = Field(
         default=65_536,
-        description="Events that may wait; a full queue slows all requests down.",
+        description="Events that may wait to be written; a full queue makes new executions wait.",
     )
 
 
@@ -134,7 +134,7 @@ class Config(Spec):
         description="Listeners with the services that they offer."
     )
     experimental_origin_events: OriginEventsSpec | None = Field(
-        default=None, description="Record what requests did. Unset: no."
+        default=None, description="Record what was executed, as events. Unset: no."
     )
     global_: Annotated[GlobalSpec, NullIs(GlobalSpec())] = Field(
         alias="global", default=GlobalSpec(), description="What concerns the whole process."

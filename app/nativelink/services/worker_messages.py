@@ -11,7 +11,8 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
     worker_api_pb2 as api,
 )
 from nativelink.proto.google.protobuf import empty_pb2
-from nativelink.scheduler.scheduler import KillOrder, Order, StartOrder, WorkerHello
+from nativelink.scheduler.action import ActionInfo
+from nativelink.scheduler.scheduler import KillOrder, Order, WorkerHello
 from nativelink.services.operation_messages import digest_message, timestamp_message
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "connection_result",
     "hello_of",
     "order_message",
+    "start_message",
 ]
 
 #: Headers of our own workers; NativeLink's send none of them.
@@ -67,25 +69,27 @@ def order_message(order: Order, worker_id: str) -> bytes:
     if isinstance(order, KillOrder):
         kill = api.KillOperationRequest(operation_id=order.operation_id)
         return api.UpdateForWorker(kill_operation_request=kill).SerializeToString()
-    return _start(order, worker_id)
+    start = start_message(order.operation_id, order.action, order.queued_at, worker_id)
+    return api.UpdateForWorker(start_action=start).SerializeToString()
 
 
-def _start(order: StartOrder, worker_id: str) -> bytes:
-    action = order.action
+def start_message(
+    operation_id: str, action: ActionInfo, queued_at: float, worker_id: str
+) -> api.StartExecute:
+    """An order to execute."""
     key = action.key
-    start = api.StartExecute(
+    return api.StartExecute(
         execute_request=pb.ExecuteRequest(
             instance_name=key.instance_name,
             skip_cache_lookup=not action.joinable,
             action_digest=digest_message(key.digest),
             digest_function=int(key.digest_function),  # type: ignore[arg-type]
         ),
-        operation_id=order.operation_id,
-        queued_timestamp=timestamp_message(order.queued_at),
+        operation_id=operation_id,
+        queued_timestamp=timestamp_message(queued_at),
         platform=_platform(action.properties),
         worker_id=worker_id,
     )
-    return api.UpdateForWorker(start_action=start).SerializeToString()
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from typing import Final
 
 from nativelink.telemetry.execution_metrics import EXECUTION_CATALOGUE, FARM_CATALOGUE
 from nativelink.telemetry.meter import Definition, Kind
+from nativelink.telemetry.origin import ORIGIN_CATALOGUE
 
 __all__ = [
     "BUILD_INFO",
@@ -328,6 +329,7 @@ CATALOGUE: Final = (
     STORE_REDUCTION_IO,
     STORE_COMPLETENESS_CHECKS,
     *FARM_CATALOGUE,
+    *ORIGIN_CATALOGUE,
     EVENT_LOOP_LAG,
     PROCESS_MEMORY,
     PROCESS_CPU_TIME,

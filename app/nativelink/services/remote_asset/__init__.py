@@ -1,0 +1,1 @@
+"""The Remote Asset API: contents by where they come from."""

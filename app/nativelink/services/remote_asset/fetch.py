@@ -1,0 +1,234 @@
+"""Fetch: what a URI leads to (build.bazel.remote.asset.v1.Fetch).
+
+What was pushed, or downloaded before, is found in the index; whatever it refers to must still be
+in the CAS. What is not known is downloaded where the operator allows it. Failures outside of this
+server are told in the response's status, as the API asks; the call itself succeeds then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from nativelink.core.clock import Clock
+from nativelink.core.digest import Digest, DigestFunction, digest_function
+from nativelink.core.errors import Code, invalid_argument
+from nativelink.core.rpc import CallContext, Method, Reply
+from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
+from nativelink.proto.google.protobuf import timestamp_pb2
+from nativelink.services.digest_functions import use_digest_function
+from nativelink.services.instances import Instances
+from nativelink.services.methods import method, service
+from nativelink.services.remote_asset.downloads import Download, Downloads, Fetched, Refused
+from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
+from nativelink.services.remote_asset.presence import is_complete
+from nativelink.services.remote_asset.qualifiers import Query, parse_qualifiers
+from nativelink.stores.store import Store
+
+__all__ = ["FetchInstance", "FetchRecorder", "FetchService"]
+
+_SERVICE: Final = service(pb.DESCRIPTOR, "Fetch")
+#: Beginnings of URIs that a download may be tried of.
+_DOWNLOADED: Final = ("http://", "https://")
+
+_Request: TypeAlias = pb.FetchBlobRequest | pb.FetchDirectoryRequest
+_Response = TypeVar("_Response", pb.FetchBlobResponse, pb.FetchDirectoryResponse)
+
+
+class FetchRecorder(Protocol):
+    """Hears how fetches ended."""
+
+    def fetched(self, kind: str, result: str, /) -> None:
+        """One was answered; `result` is `known`, `downloaded` or the name of a code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchInstance:
+    """One instance.
+
+    Attributes:
+        index: what is known.
+        cas: must still have what is found; None if this server does not know it.
+        downloads: for blobs that are not known; None: nothing is downloaded.
+    """
+
+    index: AssetIndex
+    cas: Store | None = None
+    downloads: Downloads | None = None
+
+
+class FetchService:
+    """Tells clients what URIs lead to, for several instances.
+
+    Args:
+        instances: by name.
+        clock: says what has expired.
+        default_function: the digest function of requests that name none.
+        recorder: hears how fetches ended.
+    """
+
+    def __init__(
+        self,
+        instances: Mapping[str, FetchInstance],
+        *,
+        clock: Clock,
+        default_function: DigestFunction = DigestFunction.SHA256,
+        recorder: FetchRecorder | None = None,
+    ) -> None:
+        self._instances = Instances("fetch service", instances)
+        self._clock = clock
+        self._default_function = default_function
+        self._recorder = recorder
+
+    def methods(self) -> Sequence[Method]:
+        """The methods to serve."""
+        return [
+            method(_SERVICE, "FetchBlob", self._fetch_blob),
+            method(_SERVICE, "FetchDirectory", self._fetch_directory),
+        ]
+
+    async def _fetch_blob(self, request: pb.FetchBlobRequest, _context: CallContext) -> Reply:
+        outcome = await self._fetch(Kind.BLOB, request)
+        response = self._response(pb.FetchBlobResponse(), request, outcome)
+        if not isinstance(outcome, Refused):
+            response.blob_digest.CopyFrom(_message(outcome.digest))
+        return response
+
+    async def _fetch_directory(
+        self, request: pb.FetchDirectoryRequest, _context: CallContext
+    ) -> Reply:
+        outcome = await self._fetch(Kind.DIRECTORY, request)
+        response = self._response(pb.FetchDirectoryResponse(), request, outcome)
+        if not isinstance(outcome, Refused):
+            response.root_directory_digest.CopyFrom(_message(outcome.digest))
+        return response
+
+    async def _fetch(self, kind: Kind, request: _Request) -> Asset | Fetched | Refused:
+        instance = self._instances.get(request.instance_name)
+        use_digest_function(request.digest_function, self._default_function)
+        function = digest_function.get() or self._default_function
+        query = parse_qualifiers(request.uris, request.qualifiers)
+        oldest = _seconds(request.oldest_content_accepted)
+        outcome: Asset | Fetched | Refused | None = await self._known(
+            instance, kind, query, function, oldest
+        )
+        result = "known"
+        if outcome is None:
+            outcome = await self._download(instance, kind, query, function, request, oldest)
+            result = "downloaded"
+        if isinstance(outcome, Refused):
+            result = outcome.code.name.lower()
+        if self._recorder is not None:
+            self._recorder.fetched(kind, result)
+        return outcome
+
+    async def _known(
+        self,
+        instance: FetchInstance,
+        kind: Kind,
+        query: Query,
+        function: DigestFunction,
+        oldest: float,
+    ) -> Asset | None:
+        """The first that is known, and of use, of what is asked for."""
+        now = self._clock.time()
+        for uri in query.uris:
+            for asset in await instance.index.find(kind, uri, query.identities):
+                if (
+                    (asset.function or self._default_function) is function
+                    and (asset.expires_at is None or now < _seconds(asset.expires_at))
+                    and _is_young(asset, oldest)
+                    and not any(each.excludes(asset.digest, function) for each in query.checksums)
+                    and await _is_there(instance.cas, kind, asset)
+                ):
+                    return asset
+        return None
+
+    async def _download(
+        self,
+        instance: FetchInstance,
+        kind: Kind,
+        query: Query,
+        function: DigestFunction,
+        request: _Request,
+        oldest: float,
+    ) -> Fetched | Refused:
+        timeout_s = None
+        if request.HasField("timeout"):
+            timeout_s = request.timeout.ToNanoseconds() / 1e9
+            if timeout_s < 0:
+                raise invalid_argument(f"timeout is {timeout_s:g} s; it cannot be negative")
+        uris = [
+            index for index, uri in enumerate(query.uris) if uri[:8].lower().startswith(_DOWNLOADED)
+        ]
+        if kind is Kind.DIRECTORY or instance.downloads is None or not uris:
+            what = f"no {kind.value} is known here for {query.uris[0][:500]!r}"
+            if len(query.uris) > 1:
+                what += f" and {len(query.uris) - 1} other URIs"
+            if query.given:
+                what += f" with {len(query.given)} qualifiers"
+            if instance.downloads is None and kind is Kind.BLOB and uris:
+                what += ", and this server downloads nothing"
+            return Refused(query.uris[0], Code.NOT_FOUND, what)
+        query.require_downloadable()
+        headers = query.headers()
+        wanted = Download(
+            tuple((query.uris[index], headers[index]) for index in uris),
+            query.essential,
+            query.checksums,
+            function,
+        )
+        return await instance.downloads.fetch(
+            wanted, timeout_s=timeout_s or None, not_before=oldest
+        )
+
+    def _response(
+        self, response: _Response, request: _Request, outcome: Asset | Fetched | Refused
+    ) -> _Response:
+        """What responses of both kinds have in common."""
+        response.status.SetInParent()
+        response.uri = outcome.uri
+        if isinstance(outcome, Refused):
+            response.status.code = outcome.code
+            response.status.message = outcome.message
+            return response
+        function = digest_function.get() or self._default_function
+        response.digest_function = int(function)  # type: ignore[assignment]
+        if isinstance(outcome, Asset):
+            if outcome.expires_at is not None:
+                response.expires_at.CopyFrom(outcome.expires_at)
+            qualifiers = Query((), outcome.qualifiers, ()).essential
+        else:
+            qualifiers = parse_qualifiers(request.uris, request.qualifiers).essential
+        response.qualifiers.extend(
+            pb.Qualifier(name=name, value=value) for name, value in qualifiers
+        )
+        return response
+
+
+def _is_young(asset: Asset, oldest: float) -> bool:
+    """Whether contents are not older than a client accepts; nobody knows of NativeLink's."""
+    return not oldest or (asset.content_time is not None and asset.content_time >= oldest)
+
+
+async def _is_there(cas: Store | None, kind: Kind, asset: Asset) -> bool:
+    if cas is None:
+        return True
+    directories, blobs = asset.references_directories, asset.references_blobs
+    if kind is Kind.DIRECTORY:
+        directories = (asset.digest, *directories)
+    else:
+        blobs = (asset.digest, *blobs)
+    return await is_complete(cas, blobs=blobs, directories=directories)
+
+
+def _seconds(timestamp: timestamp_pb2.Timestamp) -> float:
+    """Since the epoch; 0 for one that is not set."""
+    return timestamp.ToNanoseconds() / 1e9
+
+
+def _message(digest: Digest) -> reapi.Digest:
+    return reapi.Digest(hash=digest.hash, size_bytes=digest.size_bytes)

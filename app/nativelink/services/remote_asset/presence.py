@@ -1,0 +1,92 @@
+"""Whether all that an asset refers to is in the CAS.
+
+A client takes an answer for granted: what is named to it must be there, and stay for a while
+(Fetch service, REAPI v2). Asking for a blob makes it younger in the stores, so what is asked for
+often is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from nativelink.core.digest import Digest, parse_many
+from nativelink.core.eager import run_all
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.stores.store import Store
+from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests
+
+__all__ = ["is_complete"]
+
+_CONCURRENT_READS: Final = 16
+#: Different directories of one tree, as GetTree has it: far more than real ones have.
+_MAX_DIRECTORIES: Final = 500_000
+
+
+async def is_complete(
+    cas: Store, *, blobs: Iterable[Digest], directories: Iterable[Digest] = ()
+) -> bool:
+    """Whether blobs, and directories with all that is in them, are there.
+
+    Raises:
+        NativeLinkError: what the CAS raised, other than NOT_FOUND.
+    """
+    try:
+        await _require(cas, blobs)
+        known = level = set(directories)
+        while level:
+            below: set[Digest] = set()
+            ordered = list(level)
+            for start in range(0, len(ordered), _CONCURRENT_READS):
+                batch = ordered[start : start + _CONCURRENT_READS]
+                for found in await run_all(_read(cas, each) for each in batch):
+                    below |= found
+            level = below - known
+            known = known | level
+            if len(known) > _MAX_DIRECTORIES:
+                raise NativeLinkError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"an asset has more than {_MAX_DIRECTORIES} directories",
+                )
+    except _IncompleteError:
+        return False
+    return True
+
+
+class _IncompleteError(Exception):
+    """Something is missing, or is not what it is said to be."""
+
+
+async def _read(cas: Store, directory: Digest) -> set[Digest]:
+    """The directories in one whose files are all there."""
+
+    async def require(pairs: DigestPairs) -> None:
+        await _require(cas, _parse(pairs))
+
+    found = TreeDigests(require, is_tree=False)
+    try:
+        await cas.get(directory, found)
+        found.end()
+    except DecodeError as error:
+        raise _IncompleteError from error
+    except NativeLinkError as error:
+        if error.code is Code.NOT_FOUND:
+            raise _IncompleteError from error
+        raise
+    await require(found.files)
+    return set(_parse(found.directories))
+
+
+async def _require(cas: Store, digests: Iterable[Digest]) -> None:
+    keys = list(digests)
+    if keys and None in await cas.has(keys):
+        raise _IncompleteError
+
+
+def _parse(pairs: DigestPairs) -> Iterable[Digest]:
+    try:
+        return parse_many(pairs)
+    except NativeLinkError as error:
+        raise _IncompleteError from error

@@ -7,15 +7,12 @@ with one line for each such part, before anything is opened.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from nativelink.config.fields import Spec
 from nativelink.config.specs import Config
 from nativelink.config.specs_schedulers import RedisBackendSpec
 
 __all__ = ["ignored", "unavailable"]
-
-_SERVICES: Final = ("fetch", "push")
 
 
 def unavailable(config: Config) -> Iterator[str]:
@@ -24,11 +21,6 @@ def unavailable(config: Config) -> Iterator[str]:
         for path, spec in _tree(f"schedulers/{scheduler.name}", scheduler.spec):
             if isinstance(spec, RedisBackendSpec):
                 yield f"{path}: a scheduler's state in Redis is not available in this version"
-    for index, server in enumerate(config.servers):
-        where = f"servers/{server.name or index}/services"
-        for name in _SERVICES:
-            if getattr(server.services, name):
-                yield f"{where}/{name}: this service is not available in this version"
 
 
 def ignored(config: Config) -> Iterator[str]:

@@ -74,6 +74,10 @@ async def service_methods(
         found += await _execution(spec.execution, max_batch_bytes, stores, schedulers, env)
     if spec.worker_api is not None:
         found += _worker_api(spec.worker_api, schedulers)
+    if spec.fetch or spec.push:
+        from nativelink.compose.assets import asset_methods
+
+        found += await asset_methods(spec, stores, env)
     if spec.experimental_bep is not None:
         found += await _build_events(spec.experimental_bep, stores, env)
     return found
@@ -89,6 +93,8 @@ def offered(spec: ServicesSpec) -> tuple[str, ...]:
             "capabilities",
             "bytestream",
             "execution",
+            "fetch",
+            "push",
             "worker_api",
             "experimental_bep",
         )

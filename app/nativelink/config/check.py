@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nativelink.config.check_assets import check_assets
 from nativelink.config.check_paths import check_paths
 from nativelink.config.check_servers import check_servers
 from nativelink.config.check_stores import check_stores
@@ -41,6 +42,7 @@ def check(sections: Sections) -> list[Problem]:
         *_scheduler_backends(sections),
         *check_stores(sections),
         *check_servers(sections),
+        *check_assets(sections),
         *check_paths(sections),
         *check_values(sections),
     ]

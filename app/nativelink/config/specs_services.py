@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from nativelink.config.fields import (
+    EXTENSION,
     Flag,
     Items,
     NullIsEmpty,
@@ -18,6 +19,7 @@ from nativelink.config.fields import (
     Verbatim,
     Zero,
 )
+from nativelink.config.specs_downloads import DownloadsSpec
 
 __all__ = [
     "AcServiceSpec",
@@ -115,16 +117,29 @@ class ByteStreamServiceSpec(InstanceSpec):
     )
 
 
+_ASSET_CAS = (
+    "Name of the CAS store with the contents, which must be there before they are named to anyone. "
+    "Unset: that of the instance's `cas` service on the same server; without one, nothing is "
+    "looked for."
+)
+
+
 class FetchServiceSpec(InstanceSpec):
     """Remote asset downloads for one instance."""
 
     fetch_store: Text = Field(description="Name of the store that maps assets to blobs.")
+    cas_store: Annotated[Text, EXTENSION] | None = Field(default=None, description=_ASSET_CAS)
+    downloads: Annotated[DownloadsSpec, EXTENSION] | None = Field(
+        default=None,
+        description="Download what nobody pushed. Unset: only what was pushed is found.",
+    )
 
 
 class PushServiceSpec(InstanceSpec):
     """Remote asset registrations for one instance."""
 
     push_store: Text = Field(description="Name of the store that maps assets to blobs.")
+    cas_store: Annotated[Text, EXTENSION] | None = Field(default=None, description=_ASSET_CAS)
     read_only: Flag = Field(default=False, description="Refuse registrations by clients.")
 
 

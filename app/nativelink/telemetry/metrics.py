@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nativelink.telemetry.assets import ASSET_CATALOGUE
 from nativelink.telemetry.execution_metrics import EXECUTION_CATALOGUE, FARM_CATALOGUE
 from nativelink.telemetry.meter import Definition, Kind
 from nativelink.telemetry.origin import ORIGIN_CATALOGUE
@@ -328,6 +329,7 @@ CATALOGUE: Final = (
     STORE_REFRESHES,
     STORE_REDUCTION_IO,
     STORE_COMPLETENESS_CHECKS,
+    *ASSET_CATALOGUE,
     *FARM_CATALOGUE,
     *ORIGIN_CATALOGUE,
     EVENT_LOOP_LAG,

@@ -2,7 +2,7 @@
 
 import json5
 
-from nativelink.compose.available import ignored, unavailable
+from nativelink.compose.available import unavailable
 from nativelink.config import Config
 
 
@@ -42,21 +42,3 @@ def test_schedulers_and_services_that_are_missing_are_named():
             "available in this version"
         ),
     ]
-
-
-def test_options_that_clients_can_do_without_are_passed_over_with_a_line():
-    text = """{
-      stores: [{ name: "CAS", memory: {} }],
-      servers: [{
-        listener: { http: { socket_address: "127.0.0.1:0" } },
-        services: {
-          cas: [{ instance_name: "a", cas_store: "CAS", experimental_chunking: {} }],
-          capabilities: [{ instance_name: "a", remote_cache_compression: true },
-                         { instance_name: "b" }],
-        },
-      }],
-    }"""
-    assert list(unavailable(config(text))) == []
-    chunking, compression = ignored(config(text))
-    assert chunking.startswith("servers/0/services/cas/a: experimental_chunking is not available")
-    assert compression.startswith("servers/0/services/capabilities/a: remote_cache_compression")

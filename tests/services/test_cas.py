@@ -9,7 +9,7 @@ from nativelink.core.digest import Digest, DigestFunction, StoreKey, digest_func
 from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
 from nativelink.core.streams import Sink, Source
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.services.cas import CasService
+from nativelink.services.cas import CasInstance, CasService
 from nativelink.services.limits import (
     MAX_BATCH_ENTRIES,
     MAX_BATCH_TOTAL_SIZE_BYTES,
@@ -32,7 +32,9 @@ async def stored(store: DictStore, *blobs: bytes) -> list[Digest]:
 
 
 def caller(store: DictStore | DelegatingStore, **settings: int) -> Caller:
-    return Caller(CasService({"": store, "a/b": DictStore()}, **settings).methods())
+    return Caller(
+        CasService({"": CasInstance(store), "a/b": CasInstance(DictStore())}, **settings).methods()
+    )
 
 
 def find(digests: Sequence[Digest], instance: str = "", function: int = 0) -> bytes:

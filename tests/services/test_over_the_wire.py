@@ -19,7 +19,7 @@ from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
-from nativelink.services.cas import CasService
+from nativelink.services.cas import CasInstance, CasService
 from nativelink.stores.store import write_bytes
 from nativelink.testing.fakes import DictStore
 from nativelink.testing.reapi import ReapiClient, digest_of
@@ -55,7 +55,7 @@ async def service() -> AsyncIterator[Service]:
     cas = DictStore()
     async with ByteStreamService({INSTANCE: ByteStreamInstance(cas)}) as bytestream:
         methods = [
-            *CasService({INSTANCE: cas}).methods(),
+            *CasService({INSTANCE: CasInstance(cas)}).methods(),
             *bytestream.methods(),
             *ActionCacheService({INSTANCE: ActionCacheInstance(DictStore(), cas=cas)}).methods(),
             *CapabilitiesService({INSTANCE: CapabilitiesInstance(True)}).methods(),

@@ -12,7 +12,7 @@ from nativelink.config.fields import Spec
 from nativelink.config.specs import Config
 from nativelink.config.specs_schedulers import RedisBackendSpec
 
-__all__ = ["ignored", "unavailable"]
+__all__ = ["unavailable"]
 
 
 def unavailable(config: Config) -> Iterator[str]:
@@ -21,24 +21,6 @@ def unavailable(config: Config) -> Iterator[str]:
         for path, spec in _tree(f"schedulers/{scheduler.name}", scheduler.spec):
             if isinstance(spec, RedisBackendSpec):
                 yield f"{path}: a scheduler's state in Redis is not available in this version"
-
-
-def ignored(config: Config) -> Iterator[str]:
-    """One line for each option that this version passes over, because clients do without it."""
-    for index, server in enumerate(config.servers):
-        where = f"servers/{server.name or index}/services"
-        for cas in server.services.cas:
-            if cas.experimental_chunking is not None:
-                yield (
-                    f"{where}/cas/{cas.instance_name}: experimental_chunking is not available in "
-                    "this version; blobs are transferred whole"
-                )
-        for capabilities in server.services.capabilities:
-            if capabilities.remote_cache_compression:
-                yield (
-                    f"{where}/capabilities/{capabilities.instance_name}: remote_cache_compression "
-                    "is not available in this version; blobs are transferred uncompressed"
-                )
 
 
 def _tree(path: str, spec: Spec) -> Iterator[tuple[str, Spec]]:

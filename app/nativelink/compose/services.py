@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from nativelink.compose.chunking import chunking
 from nativelink.compose.environment import Environment
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import (
     AcServiceSpec,
     BepSpec,
-    ByteStreamServiceSpec,
     CapabilitiesServiceSpec,
     CasServiceSpec,
     ExecutionServiceSpec,
@@ -24,7 +24,8 @@ from nativelink.core.rpc import Method
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
-from nativelink.services.cas import CasService
+from nativelink.services.cas import CasInstance, CasService
+from nativelink.services.chunking import Chunking
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.stores.store import Store
 
@@ -63,13 +64,13 @@ async def service_methods(
     )
     found: list[Method] = []
     if spec.cas:
-        found += await _cas(spec.cas, max_batch_bytes, stores, env)
+        found += await _cas(spec, max_batch_bytes, stores, env)
     if spec.bytestream:
-        found += await _bytestream(spec.bytestream, stores, env)
+        found += await _bytestream(spec, stores, env)
     if spec.ac:
         found += await _action_cache(spec.ac, spec.cas, max_batch_bytes, stores, env)
     if spec.capabilities:
-        found += _capabilities(spec.capabilities, spec.ac, max_batch_bytes, schedulers, env)
+        found += _capabilities(spec, max_batch_bytes, schedulers, env)
     if spec.execution:
         found += await _execution(spec.execution, max_batch_bytes, stores, schedulers, env)
     if spec.worker_api is not None:
@@ -116,29 +117,37 @@ def cache_instances(spec: ServicesSpec) -> tuple[str, ...]:
 
 
 async def _cas(
-    specs: Sequence[CasServiceSpec], max_batch_bytes: int, stores: StoreBuilder, env: Environment
+    spec: ServicesSpec, max_batch_bytes: int, stores: StoreBuilder, env: Environment
 ) -> Sequence[Method]:
+    compressed = _compressed(spec)
+    instances: dict[str, CasInstance] = {}
+    for each in _distinct("cas", spec.cas):
+        store = await _store("cas", each, each.cas_store, stores)
+        chunks: Chunking | None = None
+        if each.experimental_chunking is not None:
+            with context(_path("cas", each)):
+                chunks = await chunking(each.experimental_chunking, store, stores, env)
+        instances[each.instance_name] = CasInstance(store, each.instance_name in compressed, chunks)
     return CasService(
-        {
-            spec.instance_name: await _store("cas", spec, spec.cas_store, stores)
-            for spec in _distinct("cas", specs)
-        },
+        instances,
         default_function=env.digest_function,
         max_batch_total_size_bytes=max_batch_bytes,
     ).methods()
 
 
 async def _bytestream(
-    specs: Sequence[ByteStreamServiceSpec], stores: StoreBuilder, env: Environment
+    spec: ServicesSpec, stores: StoreBuilder, env: Environment
 ) -> Sequence[Method]:
+    compressed = _compressed(spec)
     service = ByteStreamService(
         {
-            spec.instance_name: ByteStreamInstance(
-                await _store("bytestream", spec, spec.cas_store, stores),
-                spec.max_bytes_per_stream,
-                spec.persist_stream_on_disconnect_timeout_s,
+            each.instance_name: ByteStreamInstance(
+                await _store("bytestream", each, each.cas_store, stores),
+                each.max_bytes_per_stream,
+                each.persist_stream_on_disconnect_timeout_s,
+                each.instance_name in compressed,
             )
-            for spec in _distinct("bytestream", specs)
+            for each in _distinct("bytestream", spec.bytestream)
         },
         default_function=env.digest_function,
     )
@@ -221,23 +230,34 @@ async def _build_events(spec: BepSpec, stores: StoreBuilder, env: Environment) -
 
 
 def _capabilities(
-    specs: Sequence[CapabilitiesServiceSpec],
-    action_caches: Sequence[AcServiceSpec],
-    max_batch_bytes: int,
-    schedulers: SchedulerBuilder,
-    env: Environment,
+    spec: ServicesSpec, max_batch_bytes: int, schedulers: SchedulerBuilder, env: Environment
 ) -> Sequence[Method]:
-    writable = {spec.instance_name for spec in action_caches if not spec.read_only}
+    writable = {each.instance_name for each in spec.ac if not each.read_only}
+    chunk_sizes = {
+        each.instance_name: each.experimental_chunking.avg_chunk_size_bytes
+        for each in spec.cas
+        if each.experimental_chunking is not None
+    }
     return CapabilitiesService(
         {
-            spec.instance_name: CapabilitiesInstance(
-                spec.instance_name in writable, _platform_properties(spec, schedulers)
+            each.instance_name: CapabilitiesInstance(
+                each.instance_name in writable,
+                _platform_properties(each, schedulers),
+                each.remote_cache_compression,
+                chunk_sizes.get(each.instance_name),
             )
-            for spec in _distinct("capabilities", specs)
+            for each in _distinct("capabilities", spec.capabilities)
         },
         default_function=env.digest_function,
         max_batch_total_size_bytes=max_batch_bytes,
     ).methods()
+
+
+def _compressed(spec: ServicesSpec) -> frozenset[str]:
+    """The instances of a listener whose blobs may travel compressed."""
+    return frozenset(
+        each.instance_name for each in spec.capabilities if each.remote_cache_compression
+    )
 
 
 def _platform_properties(

@@ -6,14 +6,13 @@ They are closed in the opposite order, each when nobody needs it any more.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from nativelink.compose.available import ignored, unavailable
+from nativelink.compose.available import unavailable
 from nativelink.compose.environment import Environment
 from nativelink.compose.origin import open_origin_events
 from nativelink.compose.schedulers import SchedulerBuilder
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["System", "open_system"]
 
-_log: Final = logging.getLogger(__name__)
 #: Between looks at whether the last operation has ended.
 _LOOK_S: Final = 0.05
 
@@ -110,8 +108,6 @@ async def open_system(
     """
     if lines := list(unavailable(config)):
         raise NativeLinkError(Code.UNIMPLEMENTED, "\n".join(lines))
-    for line in ignored(config):
-        _log.warning("%s", line)
     registry = Registry()
     checks = registry.counter(HEALTH_CHECKS)
 

@@ -207,12 +207,29 @@ def _chunking(sections: Sections) -> Iterator[Problem]:
         if not isinstance(service.spec, CasServiceSpec):
             continue
         chunking = service.spec.experimental_chunking
-        if chunking is not None and not smallest <= chunking.avg_chunk_size_bytes <= largest:
+        if chunking is None:
+            continue
+        path = (*service.path, "experimental_chunking")
+        size = chunking.avg_chunk_size_bytes
+        if not smallest <= size <= largest:
             yield error(
-                (*service.path, "experimental_chunking", "avg_chunk_size_bytes"),
+                (*path, "avg_chunk_size_bytes"),
                 "chunks of this size are not supported",
-                got=str(chunking.avg_chunk_size_bytes),
+                got=str(size),
                 allowed=f"{smallest} to {largest} bytes",
+            )
+        elif size & (size - 1):
+            yield warning(
+                (*path, "avg_chunk_size_bytes"),
+                f"Bazel takes powers of two only: it cuts chunks of 512 KiB instead of {size} "
+                "bytes, and has none in common with other clients",
+            )
+        if chunking.index_store == service.spec.cas_store:
+            yield error(
+                (*path, "index_store"),
+                "a list of chunks stands under its blob's digest, and would replace the blob in "
+                "the CAS",
+                hint="name another store, or none",
             )
 
 

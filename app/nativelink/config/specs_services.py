@@ -54,13 +54,19 @@ class ChunkingSpec(Spec):
 
     index_store: Text | None = Field(
         default=None,
-        description="Name of the store that remembers the chunks of a blob. Unset: the CAS store.",
+        description="Name of the store that remembers the chunks of a blob, under the blob's "
+        "digest: any store but the CAS itself, and no `verify`. Unset: 64 MiB of the process's "
+        "memory.",
     )
     avg_chunk_size_bytes: Annotated[Size, Zero(512 * 1024)] = Field(
-        default=512 * 1024, description="Bytes of a chunk on average, 1 KiB to 1 MiB."
+        default=512 * 1024,
+        description="Bytes of a chunk on average, 1 KiB to 1 MiB; a power of two, or Bazel cuts "
+        "chunks of 512 KiB. Chunks have a quarter of it at least and four times it at most.",
     )
     max_chunk_count: Annotated[Number, Zero(50_000)] = Field(
-        default=50_000, description="Chunks that one blob may have."
+        default=50_000,
+        description="Chunks that one blob may have; a blob that has more is transferred whole. "
+        "50,000 are about what an answer of 4 MiB, the limit of most clients, can list.",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -11,7 +12,9 @@ from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, out_of_range
 from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method, Reply
 from nativelink.core.streams import BytesSource, Chunk
+from nativelink.core.zstandard import CompressingSink
 from nativelink.proto.google.bytestream import bytestream_pb2 as pb
+from nativelink.services.compression import ZSTD, CompressedUpload
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
 from nativelink.services.methods import method, service
@@ -36,11 +39,13 @@ class ByteStreamInstance:
         store: where its blobs are.
         max_bytes_per_stream: bytes of a blob in one message of a read.
         persist_stream_on_disconnect_timeout_s: seconds that an upload without a call is kept.
+        zstd: whether blobs may be transferred zstd-compressed too.
     """
 
     store: Store
     max_bytes_per_stream: int = 64 * 1024
     persist_stream_on_disconnect_timeout_s: float = 60.0
+    zstd: bool = False
 
 
 class ByteStreamService:
@@ -102,14 +107,23 @@ class ByteStreamService:
             raise out_of_range(f"read_offset {offset} is outside the {size} bytes of {name.digest}")
         if limit < 0:
             raise invalid_argument(f"read_limit {limit} is negative; 0 reads to the end")
-        blob = _ReadSink(sink, instance.max_bytes_per_stream)
-        await instance.store.get(name.digest, blob, offset=offset, limit=limit or None)
         expected = min(limit, size - offset) if limit else size - offset
+        blob: _ReadSink | CompressingSink = _ReadSink(sink, instance.max_bytes_per_stream)
+        if name.compressed:
+            if limit:
+                raise invalid_argument(
+                    f"read_limit {limit} of a compressed blob; it must be 0 (REAPI v2), and "
+                    "read_offset counts bytes of the plain blob"
+                )
+            blob = CompressingSink(blob, expected)
+        await instance.store.get(name.digest, blob, offset=offset, limit=limit or None)
         if blob.size != expected:
             raise NativeLinkError(
                 Code.DATA_LOSS,
                 f"the store gave {blob.size} bytes of {expected} asked for of blob {name.digest}",
             )
+        if isinstance(blob, CompressingSink):
+            await blob.end()
 
     async def _write(self, source: MessageSource, context: CallContext) -> Reply:
         message = await source.read()
@@ -123,9 +137,9 @@ class ByteStreamService:
         if self._uploads.resumable(upload_name, request.write_offset) is None:
             if await has_one(instance.store, name.digest) is not None:
                 # REAPI v2: whoever uploads what is there already is told so at once.
-                return pb.WriteResponse(committed_size=size)
+                return pb.WriteResponse(committed_size=-1 if name.compressed else size)
             whole = request.finish_write and request.write_offset == 0
-            if whole and len(request.data) == size:
+            if whole and len(request.data) == size and not name.compressed:
                 await instance.store.put(name.digest, BytesSource(request.data))
                 return pb.WriteResponse(committed_size=size)
         with self._uploads.feeding(
@@ -135,15 +149,25 @@ class ByteStreamService:
             instance.persist_stream_on_disconnect_timeout_s,
             context,
         ) as upload:
-            await self._receive(upload, request, source, context)
+            if name.compressed:
+                stream = CompressedUpload(upload, context, request.write_offset)
+                await self._receive(upload, stream.feed, request, source)
+                size = await stream.finish()
+            else:
+                await self._receive(upload, partial(upload.feed, context), request, source)
+                await upload.finish(context)
         return pb.WriteResponse(committed_size=size)
 
     async def _receive(
-        self, upload: Upload, request: WriteRequest, source: MessageSource, context: CallContext
+        self,
+        upload: Upload,
+        feed: Callable[[int, Chunk], Awaitable[None]],
+        request: WriteRequest,
+        source: MessageSource,
     ) -> None:
         """Feed an upload with everything that a call sends."""
         resource_name = request.resource_name
-        await upload.feed(context, request.write_offset, request.data)
+        await feed(request.write_offset, request.data)
         while not request.finish_write:
             message = await source.read()
             if message is None:
@@ -157,8 +181,7 @@ class ByteStreamService:
                     f"resource name {request.resource_name[:300]!r} in a stream that started "
                     f"with {resource_name[:300]!r}"
                 )
-            await upload.feed(context, request.write_offset, request.data)
-        await upload.finish(context)
+            await feed(request.write_offset, request.data)
 
     async def _query_write_status(
         self, request: pb.QueryWriteStatusRequest, _context: CallContext
@@ -176,10 +199,11 @@ class ByteStreamService:
     def _instance(self, name: ResourceName) -> ByteStreamInstance:
         """The instance of a resource name, whose digest function becomes the call's."""
         instance = self._instances.get(name.instance)
-        if name.compressed:
+        if name.compressed and not (instance.zstd and name.compressor == ZSTD):
+            allowed = f"blobs and compressed-blobs/{ZSTD}" if instance.zstd else "blobs"
             raise invalid_argument(
                 f"compressed-blobs/{name.compressor} is not enabled for instance "
-                f"{name.instance!r}; use blobs, without compression"
+                f"{name.instance!r}; use {allowed}"
             )
         if name.function is not None:
             use_digest_function(name.function, self._default_function)

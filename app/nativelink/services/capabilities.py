@@ -33,10 +33,15 @@ class CapabilitiesInstance:
         action_cache_updates: whether clients may write results.
         platform_properties: gives the names of the properties that the instance's scheduler
             knows; None if it has no scheduler, so that nothing can be executed.
+        zstd: whether blobs may be transferred zstd-compressed.
+        average_chunk_size: bytes of a chunk that SplitBlob cuts, on average; None if clients are
+            not offered chunks.
     """
 
     action_cache_updates: bool
     platform_properties: Callable[[], Sequence[str]] | None = None
+    zstd: bool = False
+    average_chunk_size: int | None = None
 
 
 class CapabilitiesService:
@@ -108,6 +113,8 @@ def _capabilities(
         pb.DigestFunction.Value.Name(function)
         for function in sorted(DigestFunction, key=lambda function: function is not default)
     ]
+    compressors = [pb.Compressor.ZSTD] if instance.zstd else []
+    chunks = instance.average_chunk_size
     return pb.ServerCapabilities(
         cache_capabilities=pb.CacheCapabilities(
             digest_functions=functions,
@@ -117,6 +124,14 @@ def _capabilities(
             max_batch_total_size_bytes=max_batch_total_size_bytes,
             # Directories and results are kept as they come: nothing here refuses a target.
             symlink_absolute_path_strategy=pb.SymlinkAbsolutePathStrategy.ALLOWED,
+            # IDENTITY is never named (REAPI v2, CacheCapabilities).
+            supported_compressors=compressors,
+            supported_batch_update_compressors=compressors,
+            split_blob_support=chunks is not None,
+            splice_blob_support=chunks is not None,
+            fast_cdc_2020_params=None
+            if chunks is None
+            else pb.FastCdc2020Params(avg_chunk_size_bytes=chunks, seed=0),
         ),
         execution_capabilities=None
         if instance.platform_properties is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from nativelink.core.digest import Digest, DigestFunction, digests_of
@@ -17,6 +18,8 @@ from nativelink.core.rpc import CallContext, MessageSink, Method, Reply
 from nativelink.core.streams import BytesSink, BytesSource, Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.rpc import status_pb2
+from nativelink.services.chunking import Chunking
+from nativelink.services.compression import compressed, expanded, unsupported
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.find_missing import DigestTable, Question
 from nativelink.services.instances import Instances
@@ -32,7 +35,7 @@ from nativelink.services.tree import TreeWalk
 from nativelink.services.wire import varint
 from nativelink.stores.store import Store
 
-__all__ = ["CasService"]
+__all__ = ["CasInstance", "CasService"]
 
 _SERVICE: Final = service(pb.DESCRIPTOR, "ContentAddressableStorage")
 
@@ -43,6 +46,8 @@ _DIGEST_TAG: Final = b"\x0a"
 _DATA_TAG: Final = b"\x12"
 _READ_STATUS_TAG: Final = b"\x1a"
 _UPDATE_STATUS_TAG: Final = b"\x12"
+#: What says in a read's entry that its data is compressed: field 4, the number of ZSTD.
+_ZSTD_FIELD: Final = b"\x20\x01"
 #: Tag and length of a status's message, and what they add to the lengths around them.
 _STATUS_MESSAGE_BYTES: Final = 8
 #: Clients take answers of 4 MiB, and fail as a whole at one that is longer.
@@ -51,11 +56,26 @@ _ANSWER_FULL: Final = NativeLinkError(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CasInstance:
+    """One instance.
+
+    Attributes:
+        store: where its blobs are.
+        zstd: whether blobs may be zstd-compressed in batches.
+        chunking: splits and splices its blobs; None if clients are not offered that.
+    """
+
+    store: Store
+    zstd: bool = False
+    chunking: Chunking | None = None
+
+
 class CasService:
     """Serves the CAS of several instances.
 
     Args:
-        instances: each instance's store.
+        instances: by name.
         default_function: the digest function of requests that name none.
         max_batch_total_size_bytes: bytes of blobs in one batch; the advertised limit, enforced.
         digest_table: of the digests that clients ask for again and again.
@@ -63,16 +83,24 @@ class CasService:
 
     def __init__(
         self,
-        instances: Mapping[str, Store],
+        instances: Mapping[str, CasInstance],
         *,
         default_function: DigestFunction = DigestFunction.SHA256,
         max_batch_total_size_bytes: int = MAX_BATCH_TOTAL_SIZE_BYTES,
         digest_table: DigestTable | None = None,
     ) -> None:
-        self._stores = Instances("CAS", instances)
+        self._instances = Instances("CAS", instances)
         self._default_function = default_function
         self._max_batch_bytes = max_batch_total_size_bytes
         self._table = DigestTable() if digest_table is None else digest_table
+        self._max_splice_bytes = max(
+            (
+                instance.chunking.max_request_bytes
+                for instance in instances.values()
+                if instance.chunking is not None
+            ),
+            default=0,
+        )
 
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
@@ -87,19 +115,24 @@ class CasService:
             method(_SERVICE, "BatchReadBlobs", self._batch_read_blobs),
             method(_SERVICE, "GetTree", self._get_tree),
             method(_SERVICE, "SplitBlob", self._split_blob),
-            method(_SERVICE, "SpliceBlob", self._splice_blob),
+            method(
+                _SERVICE,
+                "SpliceBlob",
+                self._splice_blob,
+                min_message_bytes=self._max_splice_bytes,
+            ),
         ]
 
     async def _find_missing_blobs(self, question: Question, _context: CallContext) -> Reply:
         message = question.message
-        store = self._stores.get(message.instance_name)
+        store = self._instances.get(message.instance_name).store
         use_digest_function(message.digest_function, self._default_function)
         return question.answer(await store.has(self._table.read(question)))
 
     async def _batch_read_blobs(
         self, request: pb.BatchReadBlobsRequest, _context: CallContext
     ) -> Reply:
-        store = self._stores.get(request.instance_name)
+        instance = self._instances.get(request.instance_name)
         use_digest_function(request.digest_function, self._default_function)
         messages = request.digests
         digests = _each_digest(messages)
@@ -108,22 +141,30 @@ class CasService:
         room = _room(len(digests))
         if size > room:
             digests = _fitting(digests, room)
-        blobs = await run_all([_read_entry(store, digest) for digest in digests])
-        return _read_answer(messages, blobs, room - size)
+        blobs = await run_all([_read_entry(instance.store, digest) for digest in digests])
+        fields = [b""] * len(blobs)
+        if instance.zstd and pb.Compressor.ZSTD in request.acceptable_compressors:
+            for at, frame in enumerate(await compressed(blobs)):
+                if frame is not None:
+                    blobs[at], fields[at] = frame, _ZSTD_FIELD
+        return _read_answer(messages, blobs, fields, room - size)
 
     async def _batch_update_blobs(
         self, request: pb.BatchUpdateBlobsRequest, _context: CallContext
     ) -> Reply:
-        store = self._stores.get(request.instance_name)
+        instance = self._instances.get(request.instance_name)
         use_digest_function(request.digest_function, self._default_function)
         entries = request.requests
         blobs = [entry.data for entry in entries]
-        self._check_batch(len(blobs), sum(map(len, blobs)))
+        compressors = [entry.compressor for entry in entries]
         messages = [entry.digest for entry in entries]
+        self._check_batch(len(blobs), _plain_size(messages, blobs, compressors))
         outcomes = await run_all(
             [
-                _update_entry(store, digest, data, entry.compressor)
-                for digest, data, entry in zip(_each_digest(messages), blobs, entries, strict=True)
+                _update_entry(instance, digest, data, compressor)
+                for digest, data, compressor in zip(
+                    _each_digest(messages), blobs, compressors, strict=True
+                )
             ]
         )
         room = _room(len(messages))
@@ -138,7 +179,7 @@ class CasService:
     async def _get_tree(
         self, request: pb.GetTreeRequest, _context: CallContext, sink: MessageSink
     ) -> None:
-        store = self._stores.get(request.instance_name)
+        store = self._instances.get(request.instance_name).store
         use_digest_function(request.digest_function, self._default_function)
         if request.page_size < 0:
             raise invalid_argument(
@@ -151,18 +192,30 @@ class CasService:
         await walk.send(sink, request.page_token)
 
     async def _split_blob(self, request: pb.SplitBlobRequest, _context: CallContext) -> Reply:
-        self._stores.get(request.instance_name)
-        raise unimplemented(
-            f"SplitBlob is not enabled for instance {request.instance_name!r}; "
-            "read the blob with ByteStream.Read"
-        )
+        chunking = self._chunking(request.instance_name, "SplitBlob", "read it with Read")
+        use_digest_function(request.digest_function, self._default_function)
+        digest = request.blob_digest
+        return await chunking.split(Digest.parse(digest.hash, digest.size_bytes))
 
     async def _splice_blob(self, request: pb.SpliceBlobRequest, _context: CallContext) -> Reply:
-        self._stores.get(request.instance_name)
-        raise unimplemented(
-            f"SpliceBlob is not enabled for instance {request.instance_name!r}; "
-            "upload the blob with ByteStream.Write"
+        chunking = self._chunking(request.instance_name, "SpliceBlob", "upload it with Write")
+        use_digest_function(request.digest_function, self._default_function)
+        digest = request.blob_digest
+        await chunking.splice(
+            Digest.parse(digest.hash, digest.size_bytes),
+            digests_of(request.chunk_digests),
+            request.chunking_function,
         )
+        return pb.SpliceBlobResponse(blob_digest=digest)
+
+    def _chunking(self, instance_name: str, method_name: str, instead: str) -> Chunking:
+        chunking = self._instances.get(instance_name).chunking
+        if chunking is None:
+            raise unimplemented(
+                f"{method_name} is not enabled for instance {instance_name!r}: have the blob "
+                f"whole, {instead} of ByteStream"
+            )
+        return chunking
 
     def _check_batch(self, count: int, size: int) -> None:
         if count > MAX_BATCH_ENTRIES:
@@ -206,22 +259,35 @@ async def _read_entry(store: Store, digest: Digest | NativeLinkError) -> bytes |
     return sink.getvalue()
 
 
+def _plain_size(
+    messages: Sequence[pb.Digest], blobs: Sequence[bytes], compressors: Sequence[int]
+) -> int:
+    """Bytes of the blobs in a batch, by what their digests say where they are compressed."""
+    if not any(compressors):
+        return sum(map(len, blobs))
+    return sum(
+        max(message.size_bytes, len(data)) if compressor else len(data)
+        for message, data, compressor in zip(messages, blobs, compressors, strict=True)
+    )
+
+
 async def _update_entry(
-    store: Store, digest: Digest | NativeLinkError, data: bytes, compressor: int
+    instance: CasInstance, digest: Digest | NativeLinkError, data: bytes, compressor: int
 ) -> NativeLinkError | None:
     """Store a blob; why it failed, or None."""
     if isinstance(digest, NativeLinkError):
         return digest
     if compressor != pb.Compressor.IDENTITY:
-        names = {number: name for name, number in pb.Compressor.Value.items()}
-        return invalid_argument(
-            f"compressor {names.get(compressor, compressor)} of blob {digest} is not enabled "
-            "here; IDENTITY is"
-        )
+        if compressor != pb.Compressor.ZSTD or not instance.zstd:
+            return unsupported(compressor, zstd=instance.zstd)
+        try:
+            data = await expanded(data, digest.size_bytes)
+        except NativeLinkError as error:
+            return error
     if len(data) != digest.size_bytes:
         return invalid_argument(f"{len(data)} bytes were sent for blob {digest}")
     try:
-        await store.put(digest, BytesSource(data))
+        await instance.store.put(digest, BytesSource(data))
     except NativeLinkError as error:
         return error
     return None
@@ -245,26 +311,32 @@ def _fitting(
 
 
 def _read_answer(
-    messages: Sequence[pb.Digest], blobs: Sequence[bytes | NativeLinkError], room: int
+    messages: Sequence[pb.Digest],
+    blobs: Sequence[bytes | NativeLinkError],
+    fields: Sequence[bytes],
+    room: int,
 ) -> bytes:
-    """The bytes of a BatchReadBlobsResponse whose errors say no more than `room` bytes."""
+    """The bytes of a BatchReadBlobsResponse whose errors say no more than `room` bytes.
+
+    `fields` are each blob's further fields, encoded.
+    """
     parts: list[Chunk] = []
-    heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-    for message, blob in zip(messages, blobs, strict=True):
+    heads: dict[tuple[int, int, int], tuple[bytes, bytes]] = {}
+    for message, blob, more in zip(messages, blobs, fields, strict=True):
         name = message.SerializeToString()
         if isinstance(blob, NativeLinkError):
             status, room = _status(blob, room)
             parts.append(_entry(name, _READ_STATUS_TAG, status))
             continue
         # Blobs of equal size have equal tags and lengths around them.
-        sizes = len(name), len(blob)
+        sizes = len(name), len(blob), len(more)
         head = heads.get(sizes)
         if head is None:
             before_data = _DATA_TAG + varint(len(blob))
             digest_head = _DIGEST_TAG + varint(len(name))
-            size = len(digest_head) + len(name) + len(before_data) + len(blob)
+            size = len(digest_head) + len(name) + len(before_data) + len(blob) + len(more)
             head = heads[sizes] = _ENTRY_TAG + varint(size) + digest_head, before_data
-        parts += (head[0], name, head[1], blob)
+        parts += (head[0], name, head[1], blob, more)
     return b"".join(parts)
 
 

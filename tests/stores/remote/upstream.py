@@ -10,7 +10,7 @@ from nativelink.core.rpc import CallContext, Method
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
-from nativelink.services.cas import CasService
+from nativelink.services.cas import CasInstance, CasService
 from nativelink.stores.remote.call_metadata import CallMetadata
 from nativelink.stores.remote.grpc_ac import GrpcAcStore
 from nativelink.stores.remote.grpc_cas import Batching, GrpcCasStore
@@ -71,7 +71,7 @@ async def serving(
         methods = {
             method.path: upstream.counted(method)
             for method in (
-                *CasService({INSTANCE: cas}).methods(),
+                *CasService({INSTANCE: CasInstance(cas)}).methods(),
                 *bytestream.methods(),
                 *ActionCacheService({INSTANCE: ActionCacheInstance(ac or cas)}).methods(),
                 *CapabilitiesService({INSTANCE: CapabilitiesInstance(True)}).methods(),

@@ -16,9 +16,9 @@ from nativelink.testing.execution import ExecutionClient
 from tests.clients.programs import running, wait_until_ready
 from tests.execution.farm import Json, Ports, farm_config, worker_config
 
-__all__ = ["FarmProcesses", "Program", "open_processes"]
+__all__ = ["NATIVELINK", "FarmProcesses", "Program", "open_processes"]
 
-_NATIVELINK = Path(sys.executable).with_name("nativelink")
+NATIVELINK = Path(sys.executable).with_name("nativelink")
 
 
 class Program:
@@ -46,7 +46,7 @@ class Program:
         """Run it."""
         environment = {"HOME": os.environ.get("HOME", "/")}
         self.process: subprocess.Popen[bytes] = self._lifetimes.enter_context(
-            running([_NATIVELINK, self._file], self.log, environment=environment)
+            running([NATIVELINK, self._file], self.log, environment=environment)
         )
 
     def kill(self) -> None:

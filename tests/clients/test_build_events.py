@@ -1,0 +1,296 @@
+"""Real Bazel publishes its build events to our server, which is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution.events_pb2 import (
+    BepEvent,
+)
+from nativelink.proto.google.devtools.build.v1.publish_build_event_pb2 import (
+    PublishBuildToolEventStreamResponse as Ack,
+)
+from tests.clients.bazel import Bazel
+from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
+from tests.clients.conftest import debian_bazel
+from tests.clients.farm import NATIVELINK, Program
+from tests.clients.programs import CLIENT_TESTS, wait_until_ready
+from tests.clients.server import free_ports
+from tests.clients.workspace import make_workspace
+from tests.execution.gate import Gate, wait_for
+from tests.services.builds.tool import Request, Tool, finish, start
+
+pytestmark = [*CLIENT_TESTS, pytest.mark.timeout(300)]
+
+
+class Publishing:
+    """A server that keeps build events, and a cache, on disk."""
+
+    def __init__(self, folder: Path, lifetimes: ExitStack) -> None:
+        [self.port] = free_ports(1)
+        self.events = folder / "BEP/content/s"
+        self.server = Program(folder / "server", self._configuration(folder), lifetimes)
+        self.wait_until_ready()
+
+    def _configuration(self, folder: Path) -> dict[str, Any]:
+        def disk(name: str) -> dict[str, Any]:
+            paths = {
+                "content_path": str(folder / name / "content"),
+                "temp_path": str(folder / name / "temp"),
+            }
+            policy = {"eviction_policy": {"max_bytes": 1_000_000_000}}
+            return {"name": name, "filesystem": {**paths, **policy}}
+
+        services = {
+            "cas": [{"cas_store": "CAS"}],
+            "ac": [{"ac_store": "AC"}],
+            "bytestream": [{"cas_store": "CAS"}],
+            "capabilities": [{}],
+            "experimental_bep": {"store": "BEP"},
+        }
+        listener = {"http": {"socket_address": f"127.0.0.1:{self.port}"}}
+        return {
+            "stores": [disk(name) for name in ("CAS", "AC", "BEP")],
+            "servers": [{"listener": listener, "services": services}],
+        }
+
+    @property
+    def url(self) -> str:
+        return f"grpc://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self) -> None:
+        wait_until_ready(f"127.0.0.1:{self.port}", self.server.log, process=self.server.process)
+
+    def flags(self, *, cache: bool = True) -> list[str]:
+        flags = [f"--bes_backend={self.url}", "--bes_results_url=http://builds.example/show/"]
+        return [*flags, f"--remote_cache={self.url}"] if cache else flags
+
+    def ask(self, *words: str) -> str:
+        """What `nativelink builds` says."""
+        done = subprocess.run(
+            [NATIVELINK, "builds", *words, "--server", self.url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def build(self, name: str = "") -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.ask("show", *filter(None, [name]), "--json"))
+        return document
+
+    def numbers(self, invocation: str) -> list[int]:
+        """Of the events of a stream that are stored."""
+        files = self.events.glob(f"BepEvent:be:*:{invocation}:*")
+        return sorted(int(file.name.rpartition(":")[2]) for file in files)
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate-of-events") / "files")
+
+
+@pytest.fixture(scope="module")
+def publishing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publishing]:
+    with ExitStack() as lifetimes:
+        yield Publishing(tmp_path_factory.mktemp("publishing"), lifetimes)
+
+
+@pytest.fixture(scope="module")
+def told_workspace(tmp_path_factory: pytest.TempPathFactory, sources: Path, gate: Gate) -> Path:
+    workspace = make_workspace(tmp_path_factory.mktemp("events") / "program", sources)
+    add_checks(workspace, gate)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def telling(told_workspace: Path, user_root: Path) -> Iterator[Bazel]:
+    flags = [coverage_flag(told_workspace)]
+    bazel = debian_bazel(told_workspace, user_root, "events", flags=flags)
+    yield bazel
+    bazel.stop()
+
+
+def invocation_of(output: str) -> str:
+    found = re.search(r"http://builds.example/show/(\S+)", output)
+    assert found is not None, output
+    return found[1]
+
+
+def test_a_build_is_told_with_its_targets_tests_failures_and_cache(
+    publishing: Publishing, telling: Bazel
+) -> None:
+    targets = ["//checks/...", "//checks:fails", "//checks:broken"]
+    flags = [*publishing.flags(), "--keep_going", "--bes_keywords=nightly", "--project_id=acme"]
+    done = telling.build(*flags, command="test", targets=targets, ok=False)
+    assert done.code == 1, done.output
+    assert "Build Event Protocol upload failed" not in done.output
+    invocation = invocation_of(done.output)
+
+    build = publishing.build(invocation)
+    assert (build["state"], build["exit_name"]) == ("FAILED", "BUILD_FAILURE")
+    assert (build["command"], build["patterns"]) == ("test", targets)
+    assert build["user"]
+    assert build["host"]
+    assert build["project_id"] == "acme"
+    assert "user_keyword=nightly" in build["keywords"]
+    assert (build["targets_built"], build["targets_failed"]) == (TESTS + 1, 1)
+    assert (build["tests_passed"], build["tests_failed"]) == (TESTS, 1)
+    [failure] = build["failures"]
+    assert (failure["label"], failure["mnemonic"]) == ("//checks:broken", "Shell")
+    assert build["critical_path_time"] > 0
+    assert build["cache"]["hits"] == 0
+    assert build["cache"]["actions"] == done.executed
+    assert not build["incomplete"]
+
+    text = publishing.ask("show", invocation)
+    # The logs are in the CAS, because Bazel uploads what its events name.
+    assert "    what went wrong\n" in text
+    assert "    the reason\n" in text
+    assert "Shell checks/broken.txt failed: (Exit 7)" in publishing.ask("log", invocation)
+
+
+def test_what_bazel_sent_is_stored_as_nativelink_stores_it(
+    publishing: Publishing, telling: Bazel
+) -> None:
+    done = telling.build(*publishing.flags(), targets=["//:empty"])
+    invocation = invocation_of(done.output)
+    numbers = publishing.numbers(invocation)
+    assert numbers == list(range(1, publishing.build(invocation)["last_sequence_number"] + 1))
+    build_id = publishing.build(invocation)["build_id"]
+    for file in publishing.events.glob(f"BepEvent:be:*:{invocation}:*"):
+        value = file.read_bytes()
+        event = BepEvent.FromString(value)
+        ordered = event.build_tool_event.ordered_build_event
+        number = ordered.sequence_number
+        assert file.name == f"BepEvent:be:{build_id}:{invocation}:{number}"
+        assert event.SerializeToString() == value
+    lives = {file.name for file in publishing.events.glob(f"BepEvent:le:{build_id}:*")}
+    assert lives == {
+        f"BepEvent:le:{build_id}::1",
+        f"BepEvent:le:{build_id}::2",
+        f"BepEvent:le:{build_id}:{invocation}:1",
+        f"BepEvent:le:{build_id}:{invocation}:2",
+    }
+
+
+def test_a_build_out_of_the_cache_says_so(publishing: Publishing, telling: Bazel) -> None:
+    targets = ["//:lua", "//:z"]
+    telling.build(*publishing.flags(), targets=targets)
+    telling.clean()
+    done = telling.build(*publishing.flags(), targets=targets)
+    assert done.executed == 0
+
+    build = publishing.build()
+    assert build["invocation_id"] == invocation_of(done.output)
+    assert build["state"] == "SUCCEEDED"
+    assert build["cache"] == {"hits": done.hits, "actions": done.hits, "rate": 1.0}
+    assert "100%" in publishing.ask("list", "--limit", "1")
+
+
+def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
+    publishing: Publishing, telling: Bazel, gate: Gate, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    targets = [f"//checks:gated{number}" for number in range(GATED)]
+    flags = publishing.flags(cache=False)
+    with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
+        gate.wait()
+        wait_for(lambda: publishing.build()["targets_configured"] == GATED, "its targets")
+        running = publishing.build()
+        assert running["state"] == "RUNNING"
+        invocation = running["invocation_id"]
+        acknowledged = running["last_sequence_number"]
+
+        publishing.server.kill()
+        publishing.server.start()
+        publishing.wait_until_ready()
+        gate.open()
+        assert process.wait(120) == 0, log.read_text()
+
+    assert "Build Event Protocol upload failed" not in log.read_text()
+    build = publishing.build(invocation)
+    assert build["state"] == "SUCCEEDED"
+    assert build["targets_built"] == GATED
+    assert build["last_sequence_number"] > acknowledged
+    assert not build["incomplete"]
+    assert publishing.numbers(invocation) == list(range(1, build["last_sequence_number"] + 1))
+
+
+def upload(address: str, tool: Tool, acknowledged: int, stop: Callable[[int], None]) -> int:
+    """Send what was not acknowledged, as Bazel does; what is acknowledged when it ends."""
+    with grpc.insecure_channel(address) as channel:
+        publish = channel.stream_stream(
+            "/google.devtools.build.v1.PublishBuildEvent/PublishBuildToolEventStream",
+            request_serializer=Request.SerializeToString,
+            response_deserializer=Ack.FromString,
+        )
+        try:
+            for ack in publish(iter(tool.events[acknowledged:]), wait_for_ready=True):
+                assert ack.sequence_number == acknowledged + 1
+                acknowledged += 1
+                stop(acknowledged)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE, error  # noqa: PT017
+    return acknowledged
+
+
+def test_a_server_that_is_killed_in_full_flow_has_all_that_it_acknowledged(
+    publishing: Publishing,
+) -> None:
+    tool = Tool("killed-in-full-flow")
+    start(tool)
+    tool.chatter(3_000)
+    finish(tool)
+    tool.end()
+    address = f"127.0.0.1:{publishing.port}"
+    acknowledged = 0
+    for stop_at in (1, 333, 1_001, 2_500):
+
+        def stop(number: int, at: int = stop_at) -> None:
+            if number == at:
+                publishing.server.kill()
+
+        acknowledged = upload(address, tool, acknowledged, stop)
+        assert stop_at <= acknowledged < len(tool.events)
+        stored = set(publishing.numbers(tool.invocation))
+        assert stored >= set(range(1, acknowledged + 1))
+        publishing.server.start()
+        publishing.wait_until_ready()
+    assert upload(address, tool, acknowledged, lambda _: None) == len(tool.events)
+
+    assert publishing.numbers(tool.invocation) == list(range(1, len(tool.events) + 1))
+    build = publishing.build(tool.invocation)
+    assert build["state"] == "SUCCEEDED"
+    assert build["last_sequence_number"] == len(tool.events)
+    assert not build["incomplete"]
+
+
+def test_an_interrupted_build_is_no_failure(
+    publishing: Publishing, telling: Bazel, tmp_path: Path, told_workspace: Path
+) -> None:
+    other = Gate(tmp_path / "gate")
+    package = told_workspace / "waits"
+    package.mkdir()
+    (package / "BUILD").write_text(
+        'load("//checks:defs.bzl", "shell")\n'
+        f'shell(name = "waits", script = "{other.script}; echo > OUT")\n'
+    )
+    flags = publishing.flags(cache=False)
+    with telling.start(*flags, targets=["//waits"], log=tmp_path / "log") as process:
+        other.wait()
+        process.send_signal(2)
+        assert process.wait(60) == 8, (tmp_path / "log").read_text()
+    build = publishing.build()
+    assert (build["state"], build["exit_name"]) == ("INTERRUPTED", "INTERRUPTED")

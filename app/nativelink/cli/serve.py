@@ -17,6 +17,7 @@ from opentelemetry.metrics import set_meter_provider
 from nativelink import __version__
 from nativelink.cli.banner import show_banner
 from nativelink.cli.garbage import freeze_what_stays
+from nativelink.cli.heap import share_one_heap
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.config.load import load_file
@@ -48,6 +49,7 @@ def serve(path: Path) -> int:
         # Every problem with its place in the file, in the form that editors jump to.
         print(error.message, file=sys.stderr)
         return 1
+    share_one_heap()
     wanted = config.global_.max_open_files
     got = raise_open_files(wanted)
     if got < wanted and "max_open_files" in config.global_.model_fields_set:

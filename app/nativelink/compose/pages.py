@@ -28,8 +28,10 @@ def page_routes(
     schedulers: Mapping[str, SchedulerNode],
     listeners: Snapshot,
     env: Environment,
+    *,
+    cache: Sequence[str],
 ) -> list[HttpRoute]:
-    """The pages of one listener.
+    """The pages of one listener, with a word on what else is there: gRPC, and the HTTP cache.
 
     `/metrics` is there wherever one of the other pages is: a listener without them may be open to
     everybody, and tells nothing about itself.
@@ -66,6 +68,7 @@ def page_routes(
         landing_route(
             f"nativelink {env.version}\n\n"
             f"This port speaks gRPC (Remote Execution API v2: {offers}).\n"
+            + ("HTTP cache:\n" + "".join(f"  {path}/\n" for path in cache) if cache else "")
             + (f"Pages:\n{pages}" if pages else "")
         )
     )

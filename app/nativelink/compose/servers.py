@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from nativelink.compose.environment import Environment
+from nativelink.compose.http_cache import cache_routes
 from nativelink.compose.listeners import server_settings, tls_settings
 from nativelink.compose.pages import Snapshot, page_routes
 from nativelink.compose.schedulers import SchedulerBuilder
@@ -143,10 +144,24 @@ async def _open(
         methods = [env.tracer.traced(method) for method in methods]
     services = offered(spec.services)
     instances = cache_instances(spec.services)
-    routes = page_routes(spec.services, services, stores.leaves, schedulers.made, snapshot, env)
+    cache = await cache_routes(
+        spec.services,
+        stores,
+        env,
+        requires_identity=spec.experimental_identity_header.required,
+    )
+    routes = page_routes(
+        spec.services,
+        services,
+        stores.leaves,
+        schedulers.made,
+        snapshot,
+        env,
+        cache=[route.path for route in cache],
+    )
     server = Server(
         methods,
-        routes,
+        [*routes, *cache],
         settings=settings,
         tls=tls,
         observer=_observer(methods, env),
@@ -155,6 +170,7 @@ async def _open(
     address = await _start(server, env)
     _observe(name, server, env)
     pages = tuple(route.path for route in routes if route.path != "/")
+    pages += tuple(route.path for route in cache if route.path.endswith(("/ac", "/cas")))
     return Listener(name, server, health, address, tls, services, instances, pages, tuple(methods))
 
 

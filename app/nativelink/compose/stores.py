@@ -50,7 +50,7 @@ from nativelink.config.specs_stores import (
     VerifySpec,
 )
 from nativelink.config.specs_stores import StoreDirection as DirectionSpec
-from nativelink.core.digest import StoreKey
+from nativelink.core.digest import Digest, StoreKey
 from nativelink.core.errors import (
     Code,
     NativeLinkError,
@@ -61,7 +61,7 @@ from nativelink.core.errors import (
 from nativelink.services.status import Health, remote_check, store_check
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.local_files import LocalFiles
-from nativelink.stores.store import RemovalFeed, Store, TreeSource
+from nativelink.stores.store import BlobFinder, RemovalFeed, Store, TreeSource
 from nativelink.telemetry.meter import Observation
 from nativelink.telemetry.metrics import (
     STORE_DISK_AVAILABLE,
@@ -110,6 +110,8 @@ class Node:
         files: its blobs as files of this machine, if they are.
         trees: gives whole trees in one call, if it can.
         tiers: its two sides, if it is a fast_slow store whose fast side's blobs are files.
+        finder: finds all that is in it by the hash alone, if it can.
+        verified: what is put is checked against its digest.
     """
 
     store: Store
@@ -118,6 +120,8 @@ class Node:
     files: LocalFiles | None = None
     trees: TreeSource | None = None
     tiers: LocalTiers | None = None
+    finder: BlobFinder | None = None
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +270,7 @@ class StoreBuilder:
         store = MemoryStore(eviction=policy, clock=self._env.clock)
         figures = store.statistics
         self._leaf(Leaf(path, spec.KIND, "memory", policy, figures, figures), store)
-        return Node(store, store)
+        return Node(store, store, finder=store)
 
     async def _filesystem(self, spec: FilesystemSpec, path: str) -> Node:
         from nativelink.stores.filesystem import FilesystemStore
@@ -303,7 +307,7 @@ class StoreBuilder:
             return [] if disk is None else [((path, spec.KIND), disk.available_bytes)]
 
         self._env.registry.observe(STORE_DISK_AVAILABLE, available)
-        return Node(store, store, files=store.files)
+        return Node(store, store, files=store.files, finder=store)
 
     def _noop(self) -> Node:
         from nativelink.stores.noop import NoopStore
@@ -522,7 +526,8 @@ class StoreBuilder:
         tiers = None if fast.files is None else LocalTiers(fast.files, upstream, slow.trees)
         # What a slow side that takes uploads lost is lost, whatever the fast side still has.
         removals = _feeds(fast, slow) if upstream is None else slow.removals
-        return Node(store, removals, tiers=tiers)
+        finder = _finder(fast, slow) if upstream is None else _finder(slow)
+        return Node(store, removals, tiers=tiers, finder=finder)
 
     async def _size_partitioning(self, spec: SizePartitioningSpec, path: str) -> Node:
         from nativelink.stores.join.size_partition import SizePartitioningStore
@@ -530,7 +535,7 @@ class StoreBuilder:
         lower = await self._build(spec.lower_store, f"{path}/lower_store")
         upper = await self._build(spec.upper_store, f"{path}/upper_store")
         store = SizePartitioningStore(lower.store, upper.store, size=spec.size)
-        return Node(store, _feeds(lower, upper))
+        return Node(store, _feeds(lower, upper), finder=_finder(lower, upper))
 
     async def _shard(self, spec: ShardSpec, path: str) -> Node:
         from nativelink.stores.join.shard import ShardStore
@@ -543,7 +548,8 @@ class StoreBuilder:
         weights = [item.weight for item in spec.stores]
         with context(f"stores/{path}"):
             choice = Rendezvous(weights) if spec.rendezvous else Bounds(weights)
-        return Node(ShardStore([shard.store for shard in shards], choice), _feeds(*shards))
+        store = ShardStore([shard.store for shard in shards], choice)
+        return Node(store, _feeds(*shards), finder=_finder(*shards))
 
     async def _dedup(self, spec: DedupSpec, path: str) -> Node:
         from nativelink.stores.join.chunker import Chunker
@@ -563,7 +569,7 @@ class StoreBuilder:
             report=self._reductions(path, spec.KIND),
         )
         # Which blobs a chunk belongs to is not known, so only lost lists are told of.
-        return Node(store, index.removals)
+        return Node(store, index.removals, finder=index.finder)
 
     async def _compression(self, spec: CompressionSpec, path: str) -> Node:
         from nativelink.stores.wrap.compression import CompressionStore
@@ -586,7 +592,7 @@ class StoreBuilder:
             max_block_size=max_block_size,
             report=self._reductions(path, spec.KIND),
         )
-        return Node(store, backend.removals)
+        return Node(store, backend.removals, finder=backend.finder)
 
     def _reductions(self, path: str, kind: str) -> Callable[[int, int], None]:
         """Takes the bytes of each blob that is put, and what was stored for it."""
@@ -613,7 +619,8 @@ class StoreBuilder:
             verify_hash=spec.verify_hash,
             default_function=self._env.digest_function,
         )
-        return Node(store, backend.removals)
+        verified = spec.verify_size and spec.verify_hash
+        return Node(store, backend.removals, finder=backend.finder, verified=verified)
 
     async def _existence_cache(self, spec: ExistenceCacheSpec, path: str) -> Node:
         from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
@@ -625,7 +632,7 @@ class StoreBuilder:
             clock=self._env.clock,
             removals=backend.removals,
         )
-        return Node(store, backend.removals)
+        return Node(store, backend.removals, finder=backend.finder)
 
     async def _completeness_checking(self, spec: CompletenessCheckingSpec, path: str) -> Node:
         from nativelink.stores.wrap.completeness import CompletenessCheckingStore
@@ -643,7 +650,7 @@ class StoreBuilder:
             self._absences[spec.cas_store.name].on_absent(verdicts.lose)
         observe_verdicts(env.registry, path, verdicts)
         store = CompletenessCheckingStore(backend.store, cas.store, verdicts=verdicts)
-        return Node(store, backend.removals)
+        return Node(store, backend.removals, finder=backend.finder)
 
     async def _cache_metrics(self, spec: CacheMetricsSpec, path: str) -> Node:
         from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
@@ -655,7 +662,7 @@ class StoreBuilder:
             cache_type=spec.cache_type,
             recorder=CacheRecorder(self._env.registry),
         )
-        return Node(store, backend.removals)
+        return Node(store, backend.removals, finder=backend.finder)
 
 
 class _AllFeeds:
@@ -673,6 +680,29 @@ def _feeds(*nodes: Node) -> RemovalFeed | None:
     """What is known of what leaves several stores: one that does not say hides no other."""
     feeds = [node.removals for node in nodes if node.removals is not None]
     return _AllFeeds(feeds) if feeds else None
+
+
+class _AnyFinder:
+    """Finds what is in one of several stores, or in the other."""
+
+    def __init__(self, finders: Sequence[BlobFinder]) -> None:
+        self._finders = finders
+
+    async def find(self, hash_: str) -> Digest | None:
+        for finder in self._finders:
+            found = await finder.find(hash_)
+            if found is not None:
+                return found
+        return None
+
+
+def _finder(*nodes: Node) -> BlobFinder | None:
+    """Finds what is in several stores; None if one of them cannot say what it has."""
+    finders = [node.finder for node in nodes if node.keeps]
+    known = [finder for finder in finders if finder is not None]
+    if len(known) < len(finders):
+        return None
+    return known[0] if len(known) == 1 else _AnyFinder(known)
 
 
 def _direction(node: Node, spec: DirectionSpec) -> StoreDirection:

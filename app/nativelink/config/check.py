@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nativelink.config.check_assets import check_assets
+from nativelink.config.check_http_cache import check_http_cache
 from nativelink.config.check_paths import check_paths
 from nativelink.config.check_servers import check_servers
 from nativelink.config.check_stores import check_stores
@@ -43,6 +44,7 @@ def check(sections: Sections) -> list[Problem]:
         *check_stores(sections),
         *check_servers(sections),
         *check_assets(sections),
+        *check_http_cache(sections),
         *check_paths(sections),
         *check_values(sections),
     ]

@@ -25,7 +25,8 @@ __all__ = ["check_servers"]
 
 #: What clients use; `worker_api` and what only operators see is not among it.
 _PUBLIC: Final = frozenset(
-    {"cas", "ac", "capabilities", "execution", "bytestream", "fetch", "push", "experimental_bep"}
+    {"cas", "ac", "capabilities", "execution", "bytestream", "fetch", "push", "http_cache"}
+    | {"experimental_bep"}
 )
 _CHUNK_RANGE: Final = (1024, 1024 * 1024)
 

@@ -27,6 +27,7 @@ from nativelink.config.specs_services import (
     ExecutionServiceSpec,
     FetchServiceSpec,
     HealthSpec,
+    HttpCacheSpec,
     PushServiceSpec,
     WorkerApiSpec,
 )
@@ -55,6 +56,7 @@ _SERVICES: Final[Mapping[str, type[Spec]]] = {
     "bytestream": ByteStreamServiceSpec,
     "fetch": FetchServiceSpec,
     "push": PushServiceSpec,
+    "http_cache": HttpCacheSpec,
     "worker_api": WorkerApiSpec,
     "experimental_bep": BepSpec,
     "admin": AdminSpec,

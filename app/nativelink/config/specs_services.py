@@ -32,6 +32,7 @@ __all__ = [
     "ExecutionServiceSpec",
     "FetchServiceSpec",
     "HealthSpec",
+    "HttpCacheSpec",
     "InstanceSpec",
     "PushServiceSpec",
     "RemoteExecutionSpec",
@@ -149,6 +150,25 @@ class PushServiceSpec(InstanceSpec):
     read_only: Flag = Field(default=False, description="Refuse registrations by clients.")
 
 
+class HttpCacheSpec(InstanceSpec):
+    """A cache by plain HTTP for one instance: Bazel, ccache, sccache, Gradle, Turborepo."""
+
+    cas_store: Text | None = Field(
+        default=None,
+        description="Name of the store of what is below `/cas/`. Unset: that of the instance's "
+        "`cas` service on the same server; without one there is no `/cas/`.",
+    )
+    ac_store: Text | None = Field(
+        default=None,
+        description="Name of the store of everything else. Unset: that of the instance's `ac` "
+        "service on the same server.",
+    )
+    read_only: Flag | None = Field(
+        default=None,
+        description="Refuse whatever clients put. Unset: as the instance's `ac` service.",
+    )
+
+
 class WorkerApiSpec(Spec):
     """Where workers connect. Give it a port of its own that clients cannot reach."""
 
@@ -210,6 +230,10 @@ class ServicesSpec(Spec):
     )
     push: Annotated[tuple[PushServiceSpec, ...], Items, NullIsEmpty] = Field(
         default=(), description="Remote asset registrations."
+    )
+    http_cache: Annotated[tuple[HttpCacheSpec, ...], Items, NullIsEmpty, EXTENSION] = Field(
+        default=(),
+        description="A cache by plain HTTP on the same port (docs/http-cache.md).",
     )
     worker_api: WorkerApiSpec | None = Field(
         default=None, description="Connections of workers. Not for a public port."

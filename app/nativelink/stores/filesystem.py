@@ -53,6 +53,7 @@ from nativelink.stores.filesystem_scan import Found, StartupScan
 from nativelink.stores.filesystem_write import TempFile, gather, write_stream
 from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
 from nativelink.stores.group_commit import CommitStatistics, DiskSync, GroupCommit, WrittenFile
+from nativelink.stores.hash_index import HashIndex
 from nativelink.stores.store import absent
 
 __all__ = ["FilesystemStatistics", "FilesystemStore"]
@@ -150,6 +151,7 @@ class FilesystemStore:
         for digest in EMPTY_DIGESTS:
             self._map.pin(digest, 0)
         self._map.on_removed(self._removed)
+        self._by_hash = HashIndex(self._map.keys_oldest_first)
         self._callbacks: list[Callable[[StoreKey], None]] = []
         self._guard = InlineGuard(clock.monotonic)
         self._cached = CachedReads()
@@ -289,9 +291,14 @@ class FilesystemStore:
             if known is not None:
                 found[key] = known
             elif size is not None and self._scanning and key not in self._changed:
+                self._by_hash.add(key)
                 self._map.insert(key, size, self._now())
                 found[key] = size
         return found
+
+    async def find(self, hash_: str) -> Digest | None:
+        """`BlobFinder`; what the start-up scan has not reached yet is found a little later."""
+        return self._by_hash.find(hash_)
 
     # Reading.
 
@@ -515,12 +522,14 @@ class FilesystemStore:
         self._layout.discard_temp(file.name)
 
     def _insert(self, file: WrittenFile) -> None:
+        self._by_hash.add(file.key)
         self._map.insert(file.key, _shared(file.key, file.size), self._now())
 
     # What leaves.
 
     def _removed(self, key: StoreKey, size: int) -> None:
         """The map let a value go."""
+        self._by_hash.discard(key)
         if self._scanning:
             self._changed.add(key)
         self.files.removed(key)
@@ -559,6 +568,7 @@ class FilesystemStore:
         insert = self._map.insert_oldest
         for key, size, used in found:
             if key not in self._changed:
+                self._by_hash.add(key)
                 insert(key, _shared(key, size), now - max(0.0, wall - used))
 
     def _scanned(self, error: BaseException | None) -> None:

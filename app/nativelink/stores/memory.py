@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nativelink.core.clock import Clock
-from nativelink.core.digest import EMPTY_DIGESTS, StoreKey
+from nativelink.core.digest import EMPTY_DIGESTS, Digest, StoreKey
 from nativelink.core.errors import out_of_range
 from nativelink.core.streams import Chunk, Sink, Source, drain
 from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
+from nativelink.stores.hash_index import HashIndex
 from nativelink.stores.store import absent
 
 __all__ = ["MemoryStore"]
@@ -26,7 +27,7 @@ class MemoryStore:
         clock: ages are measured by its monotonic time.
     """
 
-    __slots__ = ("_callbacks", "_map", "_max_bytes", "_now")
+    __slots__ = ("_by_hash", "_callbacks", "_map", "_max_bytes", "_now")
 
     def __init__(self, *, eviction: EvictionPolicy, clock: Clock) -> None:
         self._map: EvictingMap[StoreKey, bytes] = EvictingMap(eviction, weigh=len)
@@ -36,6 +37,7 @@ class MemoryStore:
         self._now = clock.monotonic
         self._callbacks: list[Callable[[StoreKey], None]] = []
         self._map.on_removed(self._report)
+        self._by_hash = HashIndex(self._map.keys_oldest_first)
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         values = self._map.get_many(keys, self._now())
@@ -79,8 +81,14 @@ class MemoryStore:
         else:
             # A view would keep the whole buffer alive that it was cut from.
             value = b"".join(chunks)
+        # Before the map is told: it may evict the key at once.
+        self._by_hash.add(key)
         self._map.insert(key, value, self._now())
         return size
+
+    async def find(self, hash_: str) -> Digest | None:
+        """`BlobFinder`."""
+        return self._by_hash.find(hash_)
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         """`RemovalFeed`."""
@@ -99,5 +107,6 @@ class MemoryStore:
         return size
 
     def _report(self, key: StoreKey, _value: bytes = b"") -> None:
+        self._by_hash.discard(key)
         for callback in self._callbacks:
             callback(key)

@@ -10,6 +10,7 @@ from nativelink.core.errors import NativeLinkError, missing_blob, not_found
 from nativelink.core.streams import BytesSink, BytesSource, Chunk, Sink, Source
 
 __all__ = [
+    "BlobFinder",
     "DelegatingStore",
     "RemovalFeed",
     "Store",
@@ -75,6 +76,21 @@ class RemovalFeed(Protocol):
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         """Call `callback`, on the event loop's thread, for every key that is evicted or lost."""
+        ...
+
+
+class BlobFinder(Protocol):
+    """An optional power of a store: it finds a blob of which only the hash is known.
+
+    For plain HTTP, whose URLs say no size. It knows every digest that the store has; string keys
+    are nobody's hash. Passed by itself to who needs it.
+    """
+
+    async def find(self, hash_: str) -> Digest | None:
+        """The digest that has this hash, 64 lower-case hexadecimal digits; None if none has.
+
+        The blob may be gone by the time that it is read.
+        """
         ...
 
 

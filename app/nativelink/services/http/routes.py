@@ -1,0 +1,138 @@
+"""The paths of the HTTP cache, and what each method does there.
+
+    /ac/HASH                   an entry: a result of an action, or whatever a client puts
+    /cas/HASH                  a blob, named by its hash
+    /cache/ANY/PATH            an entry under a path: ccache, sccache (WebDAV), Gradle
+    /v8/artifacts/...          Turborepo
+
+each behind `/INSTANCE` if the instance has a name. GET, HEAD and PUT do what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+from nativelink.core.errors import Code, NativeLinkError, failed_precondition
+from nativelink.core.rpc import (
+    CallContext,
+    HttpRequest,
+    HttpResponse,
+    HttpSink,
+    HttpStreamHandler,
+    HttpStreamRoute,
+    current_call,
+)
+from nativelink.core.streams import Source
+from nativelink.services.http.instance import HttpCacheInstance
+from nativelink.services.http.names import parse_hash_name
+from nativelink.services.http.refusal import RefusedError, not_allowed
+from nativelink.services.http.turborepo import answer_turborepo
+from nativelink.services.http.webdav import METHODS as WEBDAV_METHODS
+from nativelink.services.http.webdav import answer_webdav
+from nativelink.services.identity import identity
+
+__all__ = ["http_cache_routes"]
+
+#: Takes a request, its body, the sink, and the path below the route's.
+_Serve: TypeAlias = Callable[[HttpRequest, Source, HttpSink, str], Awaitable[HttpResponse | None]]
+
+_ALLOWED: Final = "GET, HEAD, PUT"
+
+
+def http_cache_routes(
+    instances: Mapping[str, HttpCacheInstance], *, requires_identity: bool = False
+) -> Sequence[HttpStreamRoute]:
+    """The routes of one listener.
+
+    Args:
+        instances: by name; each is a prefix of paths.
+        requires_identity: refuse requests that do not say who sends them, as gRPC calls.
+    """
+    routes: list[HttpStreamRoute] = []
+    for name, instance in instances.items():
+        prefix = f"/{quote(name)}" if name else ""
+        for path, serve in (
+            ("/ac", _entries(instance)),
+            ("/cas", _blobs(instance)),
+            ("/cache", _tree(instance)),
+            ("/v8/artifacts", _turborepo(instance)),
+        ):
+            handler = _handler(serve, prefix + path, requires_identity=requires_identity)
+            routes.append(HttpStreamRoute(prefix + path, handler, prefix=True))
+    return routes
+
+
+def _handler(serve: _Serve, path: str, *, requires_identity: bool) -> HttpStreamHandler:
+    """What is the same for all of them: who asks, and how refusals are answered."""
+
+    async def handle(request: HttpRequest, body: Source, sink: HttpSink) -> HttpResponse | None:
+        call = CallContext(request.path, request.headers, request.peer)
+        if requires_identity and not identity(call):
+            raise failed_precondition(
+                "this server wants to know who sends a request: the header 'baggage' must hold "
+                "enduser.id=NAME"
+            )
+        # Stores that pass requests on look into it; every request has a context of its own.
+        current_call.set(call)
+        try:
+            return await serve(request, body, sink, request.path[len(path) + 1 :])
+        except RefusedError as refused:
+            return refused.response
+        except NativeLinkError as error:
+            if error.code is Code.RESOURCE_EXHAUSTED and request.method == "PUT":
+                return HttpResponse(507, f"{error.message}\n".encode())
+            raise
+
+    return handle
+
+
+def _entries(instance: HttpCacheInstance) -> _Serve:
+    async def serve(
+        request: HttpRequest, body: Source, sink: HttpSink, rest: str
+    ) -> HttpResponse | None:
+        if request.method in {"GET", "HEAD"}:
+            return await instance.get_entry(request, sink, parse_hash_name(rest))
+        if request.method == "PUT":
+            return await instance.put_entry(request, body, parse_hash_name(rest))
+        raise not_allowed(request.method, _ALLOWED)
+
+    return serve
+
+
+def _blobs(instance: HttpCacheInstance) -> _Serve:
+    async def serve(
+        request: HttpRequest, body: Source, sink: HttpSink, rest: str
+    ) -> HttpResponse | None:
+        if request.method in {"GET", "HEAD"}:
+            return await instance.get_blob(request, sink, parse_hash_name(rest))
+        if request.method == "PUT":
+            return await instance.put_blob(request, body, parse_hash_name(rest))
+        raise not_allowed(request.method, _ALLOWED)
+
+    return serve
+
+
+def _tree(instance: HttpCacheInstance) -> _Serve:
+    async def serve(
+        request: HttpRequest, body: Source, sink: HttpSink, rest: str
+    ) -> HttpResponse | None:
+        if request.method in WEBDAV_METHODS:
+            return await answer_webdav(request, instance, rest)
+        if request.method in {"GET", "HEAD"}:
+            return await instance.get_path(request, sink, rest)
+        if request.method == "PUT":
+            return await instance.put_path(request, body, rest)
+        raise not_allowed(request.method, f"{_ALLOWED}, {', '.join(WEBDAV_METHODS)}")
+
+    return serve
+
+
+def _turborepo(instance: HttpCacheInstance) -> _Serve:
+    async def serve(
+        request: HttpRequest, body: Source, sink: HttpSink, rest: str
+    ) -> HttpResponse | None:
+        return await answer_turborepo(request, body, sink, instance, rest)
+
+    return serve

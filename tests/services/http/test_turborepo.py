@@ -1,0 +1,91 @@
+"""`/v8/artifacts`: what Turborepo's client asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from nativelink.services.http.instance import HttpCacheInstance
+from nativelink.testing.fakes import DictStore
+from tests.services.http.web import Web, web
+
+ARTIFACT = b"a tar, compressed by the client"
+
+
+@pytest.fixture
+async def ask() -> AsyncIterator[Web]:
+    async with web({"": HttpCacheInstance("", DictStore())}) as ask:
+        yield ask
+
+
+async def test_caching_is_switched_on(ask: Web) -> None:
+    answer = await ask.get("/v8/artifacts/status?teamId=t")
+    assert (answer.status, json.loads(answer.body)) == (200, {"status": "enabled"})
+
+
+async def test_an_artifact_comes_back_with_what_was_said_of_it(ask: Web) -> None:
+    path = "/v8/artifacts/e8ca63d6b6e27034?slug=team"
+    assert (await ask.get(path)).status == 404
+    put = await ask.put(path, ARTIFACT, x_artifact_duration="541", x_artifact_tag="c2ln")
+    assert put.status == 202
+    answer = await ask.get(path)
+    assert (answer.status, answer.body) == (200, ARTIFACT)
+    assert answer.headers["x-artifact-duration"] == "541"
+    assert answer.headers["x-artifact-tag"] == "c2ln"
+    assert (await ask.head(path)).headers["content-length"] == str(len(ARTIFACT))
+
+
+async def test_an_artifact_without_a_word_about_it_is_one(ask: Web) -> None:
+    await ask.put("/v8/artifacts/a", ARTIFACT)
+    answer = await ask.get("/v8/artifacts/a")
+    assert (answer.body, "x-artifact-tag" in answer.headers) == (ARTIFACT, False)
+
+
+async def test_teams_do_not_see_each_other(ask: Web) -> None:
+    await ask.put("/v8/artifacts/a?teamId=one", ARTIFACT)
+    assert (await ask.get("/v8/artifacts/a?teamId=one")).status == 200
+    for query in ("?teamId=two", "", "?teamId=..%2Fteam-one"):
+        assert (await ask.get(f"/v8/artifacts/a{query}")).status == 404
+
+
+async def test_several_artifacts_are_asked_for_at_once(ask: Web) -> None:
+    await ask.put("/v8/artifacts/a?slug=t", ARTIFACT, x_artifact_duration="9", x_artifact_tag="s")
+    query = json.dumps({"hashes": ["a", "b"]}).encode()
+    answer = await ask.ask("POST", "/v8/artifacts?slug=t", query)
+    assert json.loads(answer.body) == {
+        "a": {"size": len(ARTIFACT), "taskDurationMs": 9, "tag": "s"},
+        "b": None,
+    }
+
+
+async def test_events_are_taken(ask: Web) -> None:
+    assert (await ask.ask("POST", "/v8/artifacts/events", b"[]")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v8/artifacts/a/b", b"", 400),
+        ("GET", "/v8/artifacts/..", b"", 400),
+        ("GET", "/v8/artifacts/" + "x" * 129, b"", 400),
+        ("DELETE", "/v8/artifacts/a", b"", 405),
+        ("GET", "/v8/artifacts", b"", 405),
+        ("PUT", "/v8/artifacts/status", b"", 405),
+        ("GET", "/v8/artifacts/events", b"", 405),
+        ("POST", "/v8/artifacts", b"not JSON", 400),
+        ("POST", "/v8/artifacts", b"[]", 400),
+        ("POST", "/v8/artifacts", json.dumps({"hashes": ["x"] * 1001}).encode(), 400),
+        ("POST", "/v8/artifacts", bytes(1024 * 1024 + 1), 413),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    ask: Web, method: str, path: str, body: bytes, status: int
+) -> None:
+    assert (await ask.ask(method, path, body)).status == status
+
+
+async def test_a_tag_that_could_be_another_header_is_refused(ask: Web) -> None:
+    answer = await ask.put("/v8/artifacts/a", ARTIFACT, x_artifact_tag="ä")
+    assert answer.status == 400

@@ -63,6 +63,15 @@ def test_where_actions_are_executed_the_lines_ask_for_that(capsys: pytest.Captur
     assert "--remote_cache instead of --remote_executor" in shown
 
 
+def test_where_build_events_are_taken_one_more_line_sends_them_there():
+    cache = listener()
+    events = listener(address="127.0.0.1:2", services=("experimental_bep",), instances=())
+    line = "build --bes_backend=grpc://{}  # optional, for: nativelink builds show"
+    assert bazelrc(system(cache, events))[-1] == line.format("127.0.0.1:2")
+    both = listener(services=("cas", "experimental_bep"))
+    assert bazelrc(system(events, both))[-1] == line.format("127.0.0.1:50051")
+
+
 def test_without_a_cache_there_is_nothing_to_paste():
     assert bazelrc(system(listener(instances=()))) == []
 

@@ -215,10 +215,12 @@ def test_the_second_process_on_a_port_is_told_so_in_one_line(memory_file: Path, 
 
 
 REFUSED = {
-    """{ stores: [{ name: "A", memory: {} }],
+    """{ stores: [{ name: "A", redis_store: { addresses: ["redis://127.0.0.1:1"] } }],
+       schedulers: [{ name: "M",
+                      simple: { experimental_backend: { redis: { redis_store: "A" } } } }],
        servers: [{ listener: { http: { socket_address: "127.0.0.1:0" } },
-                   services: { experimental_bep: { store: "A" } } }] }""": (
-        "servers/0/services/experimental_bep: this service is not available in this version"
+                   services: { worker_api: { scheduler: "M" } } }] }""": (
+        "schedulers/M/experimental_backend: a scheduler's state in Redis is not available"
     ),
     """{ stores: [{ name: "A", filesystem: {
          content_path: "/dev/null/content", temp_path: "/dev/null/temp" } }],

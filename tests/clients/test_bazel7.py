@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.clients.server import RunningServer
 from tests.clients.test_bazel import assert_all_hits, flags, secure_flags
 from tests.clients.test_bazel_execution import flags as execution_flags
 from tests.clients.test_bazel_execution import where
+from tests.clients.test_build_events import Publishing, invocation_of
 from tests.clients.workspace import MINIMUM_ACTIONS, make_workspace
 from tests.execution.gate import Gate
 
@@ -205,3 +207,32 @@ def test_bazel_7_resumes_an_interrupted_build(
 
     assert set(where(resumed)) <= {"remote", "remote cache hit"}
     assert len(gate.arrived) == GATED
+
+
+def test_bazel_7_tells_of_its_builds(
+    bazel7: Bazel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with ExitStack() as lifetimes:
+        publishing = Publishing(tmp_path_factory.mktemp("events7"), lifetimes)
+        bazel7.clean()
+        targets = ["//checks/...", "//checks:fails", "//checks:broken"]
+        flags = [*publishing.flags(), "--keep_going", "--bes_instance_name=acme"]
+        done = bazel7.build(*flags, targets=targets, command="test", ok=False)
+        assert done.code == 1, done.output
+        assert "Build Event Protocol upload failed" not in done.output
+        build = publishing.build(invocation_of(done.output))
+        assert (build["state"], build["exit_name"]) == ("FAILED", "BUILD_FAILURE")
+        assert build["project_id"] == "acme"
+        assert (build["targets_built"], build["targets_failed"]) == (TESTS + 1, 1)
+        assert (build["tests_passed"], build["tests_failed"]) == (TESTS, 1)
+        assert build["failures"][0]["label"] == "//checks:broken"
+        assert build["cache"]["actions"] == done.executed
+        assert build["action_cache_misses"] > 0
+        assert build["critical_path_time"] > 0
+        assert build["wall_time"] > 0
+        assert not build["incomplete"]
+
+        bazel7.clean()
+        again = bazel7.build(*publishing.flags(), targets=["//:lua"])
+        assert again.executed == 0, again.runners
+        assert publishing.build()["cache"]["rate"] == 1.0

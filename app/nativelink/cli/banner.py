@@ -22,6 +22,7 @@ __all__ = ["bazelrc", "show_banner"]
 
 _log: Final = logging.getLogger(__name__)
 _EXECUTION: Final = "execution"
+_BUILD_EVENTS: Final = "experimental_bep"
 _LEAVE: Final = "Ctrl-C finishes what is under way and stops."
 
 
@@ -44,14 +45,21 @@ def bazelrc(system: System) -> list[str]:
     """
     for listener in system.listeners:
         if listener.instances:
-            return list(_lines(listener))
+            return [*_lines(listener), *_events(listener, system)]
     return []
 
 
+def _events(cache: Listener, system: System) -> Iterator[str]:
+    """A line that lets builds be told, to the listener of the cache if it takes that."""
+    takers = [each for each in system.listeners if _BUILD_EVENTS in each.services]
+    if takers:
+        taker = cache if cache in takers else takers[0]
+        yield f"build --bes_backend={_url(taker)}  # optional, for: nativelink builds show"
+
+
 def _lines(listener: Listener) -> Iterator[str]:
-    scheme = "grpcs" if listener.tls is not None else "grpc"
     use = "remote_executor" if _EXECUTION in listener.services else "remote_cache"
-    yield f"build --{use}={scheme}://{_reachable(listener)}"
+    yield f"build --{use}={_url(listener)}"
     # A name says later what a cache was for; Bazel asks for the empty one by itself.
     named = [name for name in listener.instances if name]
     if "" not in listener.instances or named:
@@ -66,6 +74,11 @@ def _lines(listener: Listener) -> Iterator[str]:
         if listener.tls.client_ca_file is not None:
             yield "build --tls_client_certificate=/path/to/client.crt"
             yield "build --tls_client_key=/path/to/client.key"
+
+
+def _url(listener: Listener) -> str:
+    scheme = "grpcs" if listener.tls is not None else "grpc"
+    return f"{scheme}://{_reachable(listener)}"
 
 
 def _reachable(listener: Listener) -> str:

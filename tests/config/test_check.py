@@ -256,6 +256,31 @@ def test_an_action_cache_in_the_store_of_any_cas_is_an_error():
     assert not of('cas: [{ cas_store: "A" }], ac: [{ ac_store: "B" }]')
 
 
+@pytest.mark.parametrize(
+    "services", ["ac: [{{ ac_store: {} }}]", "bytestream: [{{ cas_store: {} }}]", ""]
+)
+def test_lists_of_chunks_have_a_store_of_their_own(services):
+    def of(index, other):
+        cas = f'cas: [{{ cas_store: "B", experimental_chunking: {{ index_store: "{index}" }} }}]'
+        found = of_server(f"{cas}, {services.format(other)}", TWO_STORES)
+        return [each for each in found if "a list of chunks" in each]
+
+    (sentence,) = of("R", '"A"') if services else of("B", "")
+    assert sentence.startswith(
+        "error: servers[0].services.cas[0].experimental_chunking.index_store: the store of a CAS"
+    )
+    assert not of("R", '"B"')
+
+
+@pytest.mark.parametrize(("size", "warned"), [("256KiB", False), ("262143", True), ("1KiB", False)])
+def test_bazel_does_without_chunks_whose_size_is_no_power_of_two(size, warned):
+    cas = (
+        f'cas: [{{ cas_store: "A", experimental_chunking: {{ avg_chunk_size_bytes: "{size}" }} }}]'
+    )
+    found = [each for each in of_server(cas, TWO_STORES) if "powers of two" in each]
+    assert [each.startswith("warning: ") for each in found] == [True] * warned
+
+
 def test_a_cas_of_two_stores_is_a_warning():
     def of(services):
         return {each for each in of_server(services, TWO_STORES) if "another store" in each}

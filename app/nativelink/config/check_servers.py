@@ -204,6 +204,11 @@ def _worker_api(services: list[Service]) -> Iterator[Problem]:
 
 def _chunking(sections: Sections) -> Iterator[Problem]:
     smallest, largest = _CHUNK_RANGE
+    taken = [
+        service.spec.ac_store if isinstance(service.spec, AcServiceSpec) else service.spec.cas_store
+        for service in sections.services
+        if isinstance(service.spec, CasServiceSpec | ByteStreamServiceSpec | AcServiceSpec)
+    ]
     for service in sections.services:
         if not isinstance(service.spec, CasServiceSpec):
             continue
@@ -225,12 +230,13 @@ def _chunking(sections: Sections) -> Iterator[Problem]:
                 f"Bazel takes powers of two only: it cuts chunks of 512 KiB instead of {size} "
                 "bytes, and has none in common with other clients",
             )
-        if chunking.index_store == service.spec.cas_store:
+        index = chunking.index_store
+        if index is not None and any(_one_store(index, name, sections) for name in taken):
             yield error(
                 (*path, "index_store"),
-                "a list of chunks stands under its blob's digest, and would replace the blob in "
-                "the CAS",
-                hint="name another store, or none",
+                "the store of a CAS or an action cache: a list of chunks stands under its blob's "
+                "digest, and would replace what is there",
+                hint="name a store of its own, or none",
             )
 
 

@@ -56,7 +56,7 @@ class ChunkingSpec(Spec):
     index_store: Text | None = Field(
         default=None,
         description="Name of the store that remembers the chunks of a blob, under the blob's "
-        "digest: any store but the CAS itself, and no `verify`. Unset: 64 MiB of the process's "
+        "digest: a store of its own, and no `verify`. Unset: 64 MiB of the process's "
         "memory.",
     )
     avg_chunk_size_bytes: Annotated[Size, Zero(512 * 1024)] = Field(

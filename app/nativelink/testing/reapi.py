@@ -145,6 +145,26 @@ class ReapiClient:
             "ContentAddressableStorage/BatchReadBlobs", request, re.BatchReadBlobsResponse
         )
 
+    def split(self, blob: re.Digest) -> re.SplitBlobResponse:
+        """The chunks of a blob."""
+        request = re.SplitBlobRequest(
+            instance_name=self.instance,
+            blob_digest=blob,
+            chunking_function=re.ChunkingFunction.FAST_CDC_2020,
+        )
+        return self.unary("ContentAddressableStorage/SplitBlob", request, re.SplitBlobResponse)
+
+    def splice(self, blob: re.Digest, chunks: Iterable[re.Digest]) -> re.Digest:
+        """Make a blob of its chunks."""
+        request = re.SpliceBlobRequest(
+            instance_name=self.instance,
+            blob_digest=blob,
+            chunk_digests=chunks,
+            chunking_function=re.ChunkingFunction.FAST_CDC_2020,
+        )
+        answer = self.unary("ContentAddressableStorage/SpliceBlob", request, re.SpliceBlobResponse)
+        return answer.blob_digest
+
     def get_action_result(self, digest: re.Digest) -> re.ActionResult:
         """A cached result; NOT_FOUND where there is none."""
         request = re.GetActionResultRequest(instance_name=self.instance, action_digest=digest)
@@ -157,25 +177,28 @@ class ReapiClient:
         )
         return self.unary("ActionCache/UpdateActionResult", request, re.ActionResult)
 
-    def read_name(self, digest: re.Digest) -> str:
+    def read_name(self, digest: re.Digest, *, zstd: bool = False) -> str:
         """ByteStream resource name of a blob."""
         prefix = f"{self.instance}/" if self.instance else ""
-        return f"{prefix}blobs/{digest.hash}/{digest.size_bytes}"
+        return f"{prefix}{_blobs(zstd)}/{digest.hash}/{digest.size_bytes}"
 
-    def write_name(self, digest: re.Digest) -> str:
+    def write_name(self, digest: re.Digest, *, zstd: bool = False) -> str:
         """ByteStream resource name of a new upload."""
         prefix = f"{self.instance}/" if self.instance else ""
-        return f"{prefix}uploads/{uuid.uuid4()}/blobs/{digest.hash}/{digest.size_bytes}"
+        name = f"{_blobs(zstd)}/{digest.hash}/{digest.size_bytes}"
+        return f"{prefix}uploads/{uuid.uuid4()}/{name}"
 
-    def read_chunks(self, digest: re.Digest, *, offset: int = 0, limit: int = 0) -> Iterator[bytes]:
-        """A blob's bytes as they arrive."""
+    def read_chunks(
+        self, digest: re.Digest, *, offset: int = 0, limit: int = 0, zstd: bool = False
+    ) -> Iterator[bytes]:
+        """A blob's bytes, or the zstd stream of them, as they arrive."""
         call = self._channel.unary_stream(
             _BYTESTREAM + "Read",
             request_serializer=bs.ReadRequest.SerializeToString,
             response_deserializer=bs.ReadResponse.FromString,
         )
         request = bs.ReadRequest(
-            resource_name=self.read_name(digest), read_offset=offset, read_limit=limit
+            resource_name=self.read_name(digest, zstd=zstd), read_offset=offset, read_limit=limit
         )
         for answer in call(request, timeout=self._timeout_s):
             yield answer.data
@@ -191,8 +214,16 @@ class ReapiClient:
             (data[at : at + _WRITE_CHUNK_BYTES] for at in range(0, len(data), _WRITE_CHUNK_BYTES)),
         )
 
-    def write_chunks(self, digest: re.Digest, chunks: Iterable[bytes]) -> int:
-        """Upload a blob of any size from its chunks; the committed size."""
+    def write_chunks(
+        self, digest: re.Digest, chunks: Iterable[bytes], *, zstd_size: int | None = None
+    ) -> int:
+        """Upload a blob of any size from its chunks; the committed size.
+
+        Args:
+            digest: of the blob.
+            chunks: of it, or of the zstd stream of it.
+            zstd_size: bytes of the stream; None for a plain blob.
+        """
         call = self._channel.stream_unary(
             _BYTESTREAM + "Write",
             request_serializer=bs.WriteRequest.SerializeToString,
@@ -200,15 +231,20 @@ class ReapiClient:
         )
 
         def requests() -> Iterator[bs.WriteRequest]:
-            name, offset = self.write_name(digest), 0
+            name, offset = self.write_name(digest, zstd=zstd_size is not None), 0
+            size = digest.size_bytes if zstd_size is None else zstd_size
             for chunk in chunks:
                 end = offset + len(chunk)
                 yield bs.WriteRequest(
                     resource_name=name,
                     write_offset=offset,
                     data=chunk,
-                    finish_write=end == digest.size_bytes,
+                    finish_write=end == size,
                 )
                 name, offset = "", end
 
         return int(call(requests(), timeout=self._timeout_s).committed_size)
+
+
+def _blobs(zstd: bool) -> str:
+    return "compressed-blobs/zstd" if zstd else "blobs"

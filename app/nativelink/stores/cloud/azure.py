@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from nativelink.core.errors import invalid_argument
 from nativelink.core.retry import Retry
@@ -12,7 +13,7 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 
 if TYPE_CHECKING:
-    from obstore.store import AzureConfig
+    from obstore.store import AzureConfig, AzureCredentialProvider, AzureSASToken
 
 __all__ = ["AzureAddress", "azure_bucket"]
 
@@ -71,8 +72,11 @@ def azure_bucket(
     config: AzureConfig = {"account_name": address.account, "disable_tagging": True}
     if address.endpoint is not None:
         config["endpoint"] = address.endpoint
-    if address.sas is not None:
-        config["sas_key"] = address.sas
+    credentials: AzureCredentialProvider | None = None
+    if (sas := address.sas) is not None:
+        # As a setting it would come behind any AZURE_ variable with another credential.
+        pairs = parse_qsl(sas, keep_blank_values=True)
+        credentials = partial(_signature, pairs)
     if address.account_key is not None:
         config["account_key"] = address.account_key
 
@@ -82,6 +86,7 @@ def azure_bucket(
             config=config,
             client_options=client.options(),
             retry_config=client.retries(retrying),
+            credential_provider=credentials,
         )
 
     with client.opening(address.container):
@@ -95,3 +100,7 @@ def azure_bucket(
         max_concurrent_requests=max_concurrent_requests,
         max_retry_buffer_bytes=max_retry_buffer_bytes,
     )
+
+
+def _signature(pairs: list[tuple[str, str]]) -> AzureSASToken:
+    return {"sas_token": pairs, "expires_at": None}

@@ -20,6 +20,7 @@ from nativelink.services.remote_asset.downloads import Downloads
 from nativelink.services.remote_asset.fetch import FetchInstance, FetchService
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.qualifiers import Headers
+from nativelink.services.request_metadata import HEADER
 from nativelink.testing.calls import Caller, digest_message
 from nativelink.testing.fakes import DictStore, FakeClock
 
@@ -58,7 +59,7 @@ class Server:
         self.downloads = Downloads(
             self.origin, self.cas, index=self.index, clock=self.clock, folder=folder
         )
-        self._caller = Caller(
+        self._methods = (
             FetchService(
                 {
                     "": FetchInstance(self.index, self.cas),
@@ -67,8 +68,15 @@ class Server:
                 },
                 clock=self.clock,
                 recorder=self,
-            ).methods()
-        )
+            )
+        ).methods()
+        self._caller = Caller(self._methods)
+
+    def asked_by(self, tool: str, version: str) -> None:
+        """Let the calls from now on be those of a client."""
+        details = reapi.ToolDetails(tool_name=tool, tool_version=version)
+        metadata = reapi.RequestMetadata(tool_details=details).SerializeToString()
+        self._caller = Caller(self._methods, [(HEADER, base64.b64encode(metadata))])
 
     def fetched(self, kind: str, result: str, /) -> None:
         self.results.append((kind, result))
@@ -343,6 +351,33 @@ class TestDownloads:
         assert response.status.code == Code.ABORTED
         assert not response.HasField("blob_digest")
         assert server.results == [("blob", "aborted")]
+
+    @pytest.mark.parametrize("version", ["4.2.3- (@non-git)", "7.7.1", "8.1.9", "unknown", ""])
+    async def test_bazel_that_reads_no_status_gets_an_error(
+        self, server: Server, version: str
+    ) -> None:
+        server.asked_by("bazel", version)
+
+        for checksum, uri, code in (
+            (b"other", URI, Code.FAILED_PRECONDITION),
+            (b"x", OTHER, Code.NOT_FOUND),
+        ):
+            with pytest.raises(NativeLinkError, match=uri) as raised:
+                await server.fetch(sri(checksum), uris=[uri], instance="web")
+            assert raised.value.code is code
+        assert await server.digest(sri(b"x"), instance="web") == X
+
+    @pytest.mark.parametrize(
+        ("tool", "version"), [("bazel", "8.2.0"), ("bazel", "10.0.0-pre"), ("bst", "2.8.1")]
+    )
+    async def test_who_reads_the_status_finds_it_there(
+        self, server: Server, tool: str, version: str
+    ) -> None:
+        server.asked_by(tool, version)
+
+        response = await server.fetch(uris=[OTHER], instance="web")
+
+        assert response.status.code == Code.NOT_FOUND
 
     async def test_qualifiers_that_nobody_could_vouch_for_are_refused(self, server: Server) -> None:
         with pytest.raises(NativeLinkError, match=r"vcs\.commit") as raised:

@@ -15,9 +15,9 @@ import pytest
 from nativelink.core.errors import Code, NativeLinkError, resource_exhausted
 from nativelink.core.hosts import parse_host_pattern
 from nativelink.core.streams import BytesSink, Chunk
+from nativelink.testing.fakes import wait_until
 from nativelink.transport.http_client.addresses import AddressPolicy
 from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings, origin_tls
-from nativelink.testing.fakes import wait_until
 from tests.transport.authority import Authority
 from tests.transport.http_client.site import Site, answer, open_site, redirect
 

@@ -2,7 +2,8 @@
 
 What was pushed, or downloaded before, is found in the index; whatever it refers to must still be
 in the CAS. What is not known is downloaded where the operator allows it. Failures outside of this
-server are told in the response's status, as the API asks; the call itself succeeds then.
+server are told in the response's status, as the API asks; the call itself succeeds then. (Only
+clients that would take it for a success get an error instead: `status_readers.py`.)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction, digest_function
-from nativelink.core.errors import Code, invalid_argument
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.core.rpc import CallContext, Method, Reply
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
@@ -25,6 +26,7 @@ from nativelink.services.remote_asset.downloads import Download, Downloads, Fetc
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.presence import is_complete
 from nativelink.services.remote_asset.qualifiers import Query, parse_qualifiers
+from nativelink.services.remote_asset.status_readers import code_for_call, reads_status
 from nativelink.stores.store import Store
 
 __all__ = ["FetchInstance", "FetchRecorder", "FetchService"]
@@ -90,8 +92,10 @@ class FetchService:
             method(_SERVICE, "FetchDirectory", self._fetch_directory),
         ]
 
-    async def _fetch_blob(self, request: pb.FetchBlobRequest, _context: CallContext) -> Reply:
+    async def _fetch_blob(self, request: pb.FetchBlobRequest, context: CallContext) -> Reply:
         outcome = await self._fetch(Kind.BLOB, request)
+        if isinstance(outcome, Refused) and not reads_status(context):
+            raise NativeLinkError(code_for_call(outcome.code), outcome.message)
         response = self._response(pb.FetchBlobResponse(), request, outcome)
         if not isinstance(outcome, Refused):
             response.blob_digest.CopyFrom(_message(outcome.digest))

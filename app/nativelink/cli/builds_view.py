@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +36,11 @@ _SHOWN_STEPS: Final = 10
 _SHOWN_OPTIONS: Final = 12
 #: The end of a log that is read for its last lines.
 _LOG_BYTES: Final = 16 << 10
-_MILLION: Final = 1_000_000
+_STEP: Final = re.compile(
+    r"(?P<took>[\d.]+)s(?:, (?P<where>\w+) \([^)]*\): \[(?P<shares>[^\]]*)\])?,?\s+"
+    r"(?:action '(?P<action>.*)'|(?P<step>.*))"
+)
+_SHARE: Final = re.compile(r"(\w[\w ]*): ([\d.]+)%")
 
 
 def list_rows(builds: Sequence[pb.Build], now: float) -> list[Sequence[Text | str]]:
@@ -213,17 +218,13 @@ async def _show_failures(session: Session, build: pb.Build, lines: int) -> None:
         return
     _heading(session, "failures")
     for failure in build.failures[:_SHOWN_FAILURES]:
-        code = f"exit code {failure.exit_code}" if failure.exit_code else failure.reason
-        words = [
-            "",
-            f"  {failure.mnemonic}" if failure.mnemonic else "",
-            f"  {code}" if code else "",
-        ]
+        # Bazel's exit code of an action is its own, of the build: 1, whatever the action said.
+        words = "".join(f"  {each}" for each in (failure.mnemonic, failure.reason) if each)
         session.screen.line(
             Text.assemble(
                 ("  ✗ ", "red"),
                 (printable(failure.label or "?"), "bold"),
-                printable("".join(words)),
+                printable(words),
             )
         )
         if failure.message:
@@ -313,14 +314,37 @@ def _show_places(session: Session, build: pb.Build) -> None:
 
 
 def _show_critical_path(session: Session, build: pb.Build) -> None:
+    """The chain of actions that took as long as the build had to take, the last one first."""
     steps = build.critical_path.splitlines()[1:]
     if not steps:
         return
     _heading(session, "critical path")
-    for step in steps[:_SHOWN_STEPS]:
-        session.screen.line(f"  {printable(step.strip())}")
+    session.screen.table(
+        [
+            Column("  took", right=True),
+            Column("where"),
+            Column("mostly"),
+            Column("step", flexible=True),
+        ],
+        [_step(step.strip()) for step in steps[:_SHOWN_STEPS]],
+    )
     if len(steps) > _SHOWN_STEPS:
         session.screen.line(f"  … and {count(len(steps) - _SHOWN_STEPS, 'step')} more", style="dim")
+
+
+def _step(text: str) -> Sequence[str]:
+    """A step as Bazel prints it: `0.46s, Remote (99% of the time): [queue: 2%, …] action 'x'`."""
+    found = _STEP.fullmatch(text)
+    if found is None:
+        return "", "", "", printable(text)
+    shares = {name: float(share) for name, share in _SHARE.findall(found["shares"] or "")}
+    mostly = max(shares, key=lambda name: shares[name], default="")
+    return (
+        f"  {found['took']} s",
+        printable((found["where"] or "").lower()),
+        f"{mostly} {shares[mostly]:.0f}%" if mostly else "",
+        printable(found["action"] or found["step"]),
+    )
 
 
 async def _said(session: Session, lines: int, *uris: str) -> str:

@@ -201,7 +201,11 @@ def failing_build(tool: Tool) -> None:
             log=[
                 bep.File(
                     name="critical path",
-                    contents=b"Critical Path: 8.25s\n  action 'Compiling main.c'",
+                    contents=b"Critical Path: 8.25s\n"
+                    b"  7.10s, Remote (99.57% of the time): [parse: 0.22%, queue: 0.00%, "
+                    b"process: 90.52%, input files: 28] action 'Compiling main.c'\n"
+                    b"  0.05s runfiles for //app:bad_test\n"
+                    b"  something new",
                 ),
                 bep.File(
                     name="process stats",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Policy, PropertyKind
-from nativelink.scheduler.pools import NO_POOL, Pool, PoolStatistics
+from nativelink.scheduler.pools import NO_POOL, Pool, Pools, PoolStatistics
 from nativelink.scheduler.scheduler import WorkerHello, WorkerLink
 from nativelink.testing.fakes import FakeClock
 from tests.scheduler.farm import action
@@ -31,8 +31,11 @@ class Farm:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.scheduler = LocalScheduler(POLICY, clock=self.clock, worker_match_logging_interval_s=0)
-        self.read = self.scheduler.pools([X86, ARM])
+        self.pools = Pools([X86, ARM], self.scheduler.rules)
         self._count = 0
+
+    def read(self) -> Sequence[PoolStatistics]:
+        return self.scheduler.pool_statistics(self.pools)
 
     async def ask(self, **properties: str) -> None:
         self._count += 1
@@ -115,5 +118,5 @@ async def test_a_draining_worker_is_no_capacity_but_its_actions_are_load(farm: F
 
 async def test_a_pool_that_offers_an_amount_that_is_none_is_refused(farm: Farm) -> None:
     with pytest.raises(NativeLinkError, match="pool odd: platform property cpu_count") as raised:
-        farm.scheduler.pools([Pool("odd", (("cpu_count", "many"),))])
+        Pools([Pool("odd", (("cpu_count", "many"),))], farm.scheduler.rules)
     assert raised.value.code is Code.INVALID_ARGUMENT

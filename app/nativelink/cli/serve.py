@@ -18,6 +18,7 @@ from nativelink import __version__
 from nativelink.cli.banner import show_banner
 from nativelink.cli.garbage import freeze_what_stays
 from nativelink.cli.heap import share_one_heap
+from nativelink.cli.service_manager import ServiceManager
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.config.load import load_file
@@ -79,16 +80,22 @@ async def _run(config: Config, environ: Mapping[str, str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
-    async with open_system(
-        config, version=__version__, environ=environ, clock=SystemClock()
-    ) as system:
+    manager = ServiceManager(environ)
+    async with (
+        open_system(config, version=__version__, environ=environ, clock=SystemClock()) as system,
+        asyncio.TaskGroup() as group,
+    ):
         # Libraries that are instrumented with OpenTelemetry report beside us.
         set_meter_provider(ApiMeterProvider(system.registry))
         freeze_what_stays()
         show_banner(system, environ)
+        alive = group.create_task(manager.stay_alive())
+        manager.tell("READY=1")
         await stopping.wait()
+        manager.tell("STOPPING=1")
         _log.info("%s: draining", signal.Signals(received[0]).name)
         clean = await system.drain(_GRACE_S)
+        alive.cancel()
     _log.info("stopped" if clean else "stopped, calls under way were cut off")
     return 0 if clean else 128 + received[0]
 

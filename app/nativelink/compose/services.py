@@ -21,6 +21,7 @@ from nativelink.config.specs_services import (
 )
 from nativelink.core.errors import context, invalid_argument
 from nativelink.core.rpc import Method
+from nativelink.scheduler.scheduler import WorkerGateway
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
@@ -74,7 +75,7 @@ async def service_methods(
     if spec.execution:
         found += await _execution(spec.execution, max_batch_bytes, stores, schedulers, env)
     if spec.worker_api is not None:
-        found += _worker_api(spec.worker_api, schedulers)
+        found += await _worker_api(spec.worker_api, stores, schedulers, env)
     if spec.fetch or spec.push:
         from nativelink.compose.assets import asset_methods
 
@@ -205,14 +206,24 @@ async def _execution(
     return [*execution.methods(), *operations.methods()]
 
 
-def _worker_api(spec: WorkerApiSpec, schedulers: SchedulerBuilder) -> Sequence[Method]:
+async def _worker_api(
+    spec: WorkerApiSpec, stores: StoreBuilder, schedulers: SchedulerBuilder, env: Environment
+) -> Sequence[Method]:
     from nativelink.services.worker_api import WorkerApiService
 
     with context("services/worker_api"):
-        gateway = schedulers.named(spec.scheduler).local
+        gateway: WorkerGateway | None = schedulers.named(spec.scheduler).local
         if gateway is None:
             raise invalid_argument(
                 f"workers cannot join {spec.scheduler!r}: it passes actions on to another server"
+            )
+        if spec.ac_store is not None:
+            from nativelink.scheduler.wrap.cache_update import CacheUpdateGateway
+            from nativelink.services.cached_results import CachedResults
+
+            results = CachedResults((await stores.named(spec.ac_store)).store)
+            gateway = await env.lifetimes.enter_async_context(
+                CacheUpdateGateway(gateway, results.keep)
             )
     return WorkerApiService(gateway).methods()
 

@@ -160,6 +160,12 @@ async def _open(
     workers: list[Worker] = []
     if config.workers:
         workers = await _open_workers(config, stores, listeners, env, environ)
+    if config.global_.aws is not None:
+        from nativelink.compose.aws import open_aws
+
+        group = await env.lifetimes.enter_async_context(_Background())
+        for task in await open_aws(config.global_.aws, schedulers, workers, env):
+            group.start(task)
     local = {id(each.local): each.local for each in schedulers.made.values() if each.local}
     return System(
         tuple(listeners),

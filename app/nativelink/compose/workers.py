@@ -78,6 +78,7 @@ class Worker:
         work_directory: where actions run.
         max_inflight_tasks: so many at a time; 0 is no limit.
         drain_timeout_s: seconds that running actions get to finish.
+        max_action_timeout_s: seconds that one of them may run.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Worker:
     work_directory: Path
     max_inflight_tasks: int
     drain_timeout_s: float
+    max_action_timeout_s: float
 
 
 async def open_workers(
@@ -158,6 +160,7 @@ async def _open(
         work_directory,
         spec.max_inflight_tasks,
         spec.drain_timeout_s,
+        spec.max_action_timeout_s,
     )
 
 

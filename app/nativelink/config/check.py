@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nativelink.config.check_assets import check_assets
+from nativelink.config.check_aws import aws_scheduler_references, check_aws
 from nativelink.config.check_http_cache import check_http_cache
 from nativelink.config.check_paths import check_paths
 from nativelink.config.check_servers import check_servers
@@ -47,6 +48,7 @@ def check(sections: Sections) -> list[Problem]:
         *check_http_cache(sections),
         *check_paths(sections),
         *check_values(sections),
+        *check_aws(sections),
     ]
 
 
@@ -96,6 +98,7 @@ def _store_references(sections: Sections) -> Iterator[tuple[Path, str]]:
 
 
 def _scheduler_references(sections: Sections) -> Iterator[tuple[Path, str]]:
+    yield from aws_scheduler_references(sections)
     for service in sections.services:
         name = getattr(service.spec, "scheduler", None)
         if isinstance(name, str):

@@ -19,6 +19,7 @@ from nativelink.config.fields import (
     Text,
     Zero,
 )
+from nativelink.config.specs_aws import AwsServicesSpec
 from nativelink.config.specs_common import SocketAddress
 from nativelink.config.specs_schedulers import NamedScheduler
 from nativelink.config.specs_servers import ServerSpec
@@ -115,6 +116,9 @@ class GlobalSpec(Spec):
     )
     tracing: Annotated[TracingSpec, EXTENSION] = Field(
         default=TracingSpec(), description="How traces leave the process."
+    )
+    aws: Annotated[AwsServicesSpec, EXTENSION] | None = Field(
+        default=None, description="What the process does because it runs on AWS. Unset: nothing."
     )
 
 

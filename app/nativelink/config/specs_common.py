@@ -6,13 +6,16 @@ import ipaddress
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from nativelink.config.fields import (
+    EXTENSION,
+    Expansion,
     Flag,
     Fraction64,
     Items,
+    Kind,
     NoEffect,
     NullIs,
     Number,
@@ -29,8 +32,11 @@ __all__ = [
     "ErrorCode",
     "EvictionSpec",
     "GrpcEndpointSpec",
+    "OptionalClientTls",
     "RetrySpec",
     "SocketAddress",
+    "TlsMode",
+    "TlsModeText",
     "split_address",
 ]
 
@@ -155,8 +161,42 @@ class RetrySpec(Spec):
     )
 
 
+class TlsMode(StrEnum):
+    """How much of TLS there is."""
+
+    OFF = "off"
+    SERVER = "server"
+    MUTUAL = "mutual"
+
+
+def _read_mode(kind: Kind, raw: object) -> object:
+    if isinstance(raw, str) and raw in tuple(TlsMode):
+        return TlsMode(raw)
+    raise kind.wrong("no such mode")
+
+
+#: A mode; unlike other words it may come from a variable, so that one file serves all modes.
+TlsModeText = Annotated[
+    TlsMode,
+    Kind(
+        "text",
+        '"off", "server" or "mutual"',
+        Expansion.ENVIRONMENT,
+        _read_mode,
+        ({"enum": [*TlsMode]}, {"type": "string", "pattern": r"\$"}),
+    ),
+]
+
+
 class ClientTlsSpec(Spec):
     """TLS of a connection that this process opens."""
+
+    mode: Annotated[TlsModeText, EXTENSION] | None = Field(
+        default=None,
+        description="`off`: as if this was not here. `server`: no certificate is shown, whatever "
+        "`cert_file` says. `mutual`: one is. Unset: what the other keys say. In quotes, variables "
+        "expand, so that one file serves all modes.",
+    )
 
     ca_file: PathText | None = Field(
         default=None,
@@ -175,6 +215,23 @@ class ClientTlsSpec(Spec):
         description="Trust the authorities of the operating system instead of `ca_file`.",
     )
 
+    @model_validator(mode="after")
+    def _as_the_mode_says(self) -> ClientTlsSpec:
+        match self.mode:
+            case TlsMode.MUTUAL if self.cert_file is None:
+                raise PydanticCustomError("mode", 'the mode "mutual" needs "cert_file"')
+            case TlsMode.SERVER if self.cert_file is not None:
+                return self.model_copy(update={"cert_file": None, "key_file": None})
+            case _:
+                return self
+
+
+#: TLS of a connection; None where there is none.
+OptionalClientTls = Annotated[
+    ClientTlsSpec | None,
+    AfterValidator(lambda tls: None if tls is None or tls.mode is TlsMode.OFF else tls),
+]
+
 
 class GrpcEndpointSpec(Spec):
     """One upstream gRPC server."""
@@ -183,7 +240,7 @@ class GrpcEndpointSpec(Spec):
         description="`grpc://host:port` for plain text, `grpcs://host:port` for TLS (`http` and "
         "`https` mean the same).",
     )
-    tls_config: ClientTlsSpec | None = Field(
+    tls_config: OptionalClientTls = Field(
         default=None, description="Required with a TLS address, refused with a plain one."
     )
     concurrency_limit: Number | None = Field(

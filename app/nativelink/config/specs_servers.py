@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from nativelink.config.fields import (
     EXTENSION,
@@ -22,7 +23,7 @@ from nativelink.config.fields import (
     Text,
     Zero,
 )
-from nativelink.config.specs_common import SocketAddress, split_address
+from nativelink.config.specs_common import SocketAddress, TlsMode, TlsModeText, split_address
 from nativelink.config.specs_services import ServicesSpec
 
 __all__ = [
@@ -128,6 +129,12 @@ class AdvancedHttpSpec(Spec):
 class TlsSpec(Spec):
     """TLS of a listener. Changed files are read again without a restart."""
 
+    mode: Annotated[TlsModeText, EXTENSION] | None = Field(
+        default=None,
+        description="`off`: plain text, as if this was not here. `server`: clients need no "
+        "certificate, whatever `client_ca_file` says. `mutual`: they do. Unset: what the other "
+        "keys say. In quotes, variables expand, so that one file serves all modes.",
+    )
     cert_file: PathText = Field(description="PEM file with the certificate chain.")
     key_file: PathText = Field(description="PEM file with the private key.")
     client_ca_file: PathText | None = Field(
@@ -137,8 +144,23 @@ class TlsSpec(Spec):
     )
     client_crl_file: PathText | None = Field(
         default=None,
-        description="PEM file with revoked client certificates; needs `client_ca_file`.",
+        description="PEM file with revoked client certificates; needs `client_ca_file`. Unset, "
+        "and empty: none.",
     )
+
+    @model_validator(mode="after")
+    def _as_the_mode_says(self) -> TlsSpec:
+        changes: dict[str, str | None] = {}
+        if self.client_crl_file == "":
+            changes["client_crl_file"] = None
+        match self.mode:
+            case TlsMode.MUTUAL if self.client_ca_file is None:
+                raise PydanticCustomError("mode", 'the mode "mutual" needs "client_ca_file"')
+            case TlsMode.SERVER:
+                changes |= {"client_ca_file": None, "client_crl_file": None}
+            case _:
+                pass
+        return self.model_copy(update=changes) if changes else self
 
 
 class HttpListenerSpec(Spec):
@@ -163,7 +185,10 @@ class HttpListenerSpec(Spec):
         "64 KiB less, as clients are told; a BatchUpdateBlobs request may be longer by the names "
         "of its blobs.",
     )
-    tls: TlsSpec | None = Field(default=None, description="TLS. Unset: plain text.")
+    tls: Annotated[
+        TlsSpec | None,
+        AfterValidator(lambda tls: None if tls is None or tls.mode is TlsMode.OFF else tls),
+    ] = Field(default=None, description="TLS. Unset: plain text.")
 
     @property
     def host(self) -> str:

@@ -173,6 +173,12 @@ class WorkerApiSpec(Spec):
     """Where workers connect. Give it a port of its own that clients cannot reach."""
 
     scheduler: Text = Field(description="Name of the scheduler that the workers serve.")
+    ac_store: Annotated[Verbatim, EXTENSION] | None = Field(
+        default=None,
+        description="Name of the action cache that this server writes the workers' successful "
+        "results to, before clients get them, so that workers need no access to it. Unset: "
+        "workers write there themselves (`upload_action_result`).",
+    )
     disable_kill_revoked_operations: Flag = Field(
         default=False,
         description="Let a worker finish an action that was taken from it, instead of stopping it.",

@@ -26,7 +26,7 @@ from nativelink.config.fields import (
     Zero,
     key_of,
 )
-from nativelink.config.specs_common import ClientTlsSpec
+from nativelink.config.specs_common import OptionalClientTls
 
 __all__ = [
     "ActionLimitsSpec",
@@ -55,7 +55,7 @@ class EndpointSpec(Spec):
             default=5.0, description="Seconds that a request may take, with a fraction. 0 means 5."
         )
     )
-    tls_config: ClientTlsSpec | None = Field(
+    tls_config: OptionalClientTls = Field(
         default=None, description="Required with a TLS address, refused with a plain one."
     )
 

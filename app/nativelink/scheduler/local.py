@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
 from uuid import uuid4
@@ -28,7 +28,7 @@ from nativelink.scheduler.ends import LocalLink, LocalWatch
 from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.scheduler.policy import Policy
-from nativelink.scheduler.pools import Pool, Pools, PoolStatistics
+from nativelink.scheduler.pools import Pools, PoolStatistics
 from nativelink.scheduler.properties import PropertyRules
 from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
 from nativelink.scheduler.records import StoryEntry
@@ -282,14 +282,14 @@ class LocalScheduler:
         """How much waits, runs and is there to run it."""
         return self._machine.statistics()
 
-    def pools(self, pools: Iterable[Pool]) -> Callable[[], Sequence[PoolStatistics]]:
-        """What tells, each time that it is called, how these pools are.
+    @property
+    def rules(self) -> PropertyRules:
+        """How platform properties are compared."""
+        return self._machine.matching.rules
 
-        Raises:
-            NativeLinkError: INVALID_ARGUMENT for a `minimum` property that is no number.
-        """
-        counted = Pools(pools, PropertyRules(self._policy.supported_properties))
-        return lambda: self._machine.pool_statistics(counted, self._now())
+    def pool_statistics(self, pools: Pools) -> Sequence[PoolStatistics]:
+        """How much waits, runs and is there to run it, by pools."""
+        return self._machine.pool_statistics(pools, self._now())
 
     # -- the machine ----------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""What the program does because it runs on AWS: metrics, notices, leaving, and when to grow."""

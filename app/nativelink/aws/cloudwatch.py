@@ -1,0 +1,171 @@
+"""The pools' load as CloudWatch metrics, which auto scaling groups follow.
+
+A round is taken every few seconds; another task sends what was taken. So the scheduler never
+waits, and a CloudWatch that does not answer costs the metrics of that time at most: what waits is
+bounded, the oldest goes first, and each value carries the time at which it was true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from nativelink.aws.clients import Clients, aws_errors
+from nativelink.aws.outage import Outage
+from nativelink.aws.scaling import load_ratio
+from nativelink.core.clock import Clock
+from nativelink.core.errors import NativeLinkError
+from nativelink.scheduler.pools import PoolStatistics
+
+__all__ = ["Datum", "PoolPublisher", "Put", "put_metric_data"]
+
+_log: Final = logging.getLogger(__name__)
+
+#: Values of one request (CloudWatch, PutMetricData: 1,000 metrics, 1 MiB).
+_MAX_VALUES: Final = 1000
+#: Values that wait while CloudWatch does not answer: an hour of three pools, about 2 MiB.
+_MAX_WAITING: Final = 6480
+#: Of a request that got an answer to nothing; the next round is due long before.
+_TIMEOUT_S: Final = 20.0
+_HIGH_RESOLUTION_S: Final = 1
+_RESOLUTION_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One value.
+
+    Attributes:
+        name: of the metric.
+        pool: of its only dimension.
+        value: the value.
+        unit: CloudWatch's name of it.
+        at: when it was true, seconds since the Unix epoch.
+        resolution_s: 1 is high resolution.
+    """
+
+    name: str
+    pool: str
+    value: float
+    unit: str
+    at: float
+    resolution_s: int = _HIGH_RESOLUTION_S
+
+
+Put: TypeAlias = Callable[[Sequence[Datum]], Awaitable[None]]
+
+
+class PoolPublisher:
+    """Publishes pools until it is cancelled. Use it as `await publisher.run()`, in a task.
+
+    Args:
+        read: tells how the pools are.
+        put: sends up to 1,000 values.
+        clock: when values were true.
+        interval_s: between rounds.
+        sleep: waits for seconds; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Sequence[PoolStatistics]],
+        put: Put,
+        *,
+        clock: Clock,
+        interval_s: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._read = read
+        self._put = put
+        self._clock = clock
+        self._interval_s = interval_s
+        self._sleep = sleep
+        self._waiting: deque[Datum] = deque(maxlen=_MAX_WAITING)
+        self._taken = asyncio.Event()
+        self._outage = Outage(_log, "metrics cannot be published, the newest are kept")
+
+    async def run(self) -> None:
+        """Take rounds and send them."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take())
+            group.create_task(self._send())
+
+    def interrupted(self, pool: str) -> None:
+        """Count a machine of the pool that was taken away."""
+        self._waiting.append(
+            Datum("Interruptions", pool, 1, "Count", self._clock.time(), _RESOLUTION_S)
+        )
+
+    async def _take(self) -> None:
+        while True:
+            now = self._clock.time()
+            for pool in self._read():
+                self._waiting.extend(_values(pool, now))
+            self._taken.set()
+            await self._sleep(self._interval_s)
+
+    async def _send(self) -> None:
+        while True:
+            await self._taken.wait()
+            self._taken.clear()
+            while self._waiting:
+                count = min(len(self._waiting), _MAX_VALUES)
+                batch = [self._waiting.popleft() for _ in range(count)]
+                try:
+                    async with asyncio.timeout(_TIMEOUT_S):
+                        await self._put(batch)
+                except (NativeLinkError, TimeoutError) as error:
+                    self._outage.failed(error)
+                    self._keep(batch)
+                    break
+                self._outage.worked()
+
+    def _keep(self, batch: list[Datum]) -> None:
+        """Put back what was not sent, as far as there is room before what is newer."""
+        room = _MAX_WAITING - len(self._waiting)
+        self._waiting.extendleft(reversed(batch[len(batch) - min(room, len(batch)) :]))
+
+
+def _values(pool: PoolStatistics, now: float) -> Sequence[Datum]:
+    ratio = load_ratio(pool.queued, pool.running, pool.slots)
+    return (
+        Datum("QueuedActions", pool.name, pool.queued, "Count", now),
+        Datum("RunningActions", pool.name, pool.running, "Count", now),
+        Datum("OldestQueuedSeconds", pool.name, pool.oldest_queued_s, "Seconds", now),
+        Datum("IdleWorkers", pool.name, pool.idle, "Count", now),
+        Datum("RegisteredWorkers", pool.name, pool.workers, "Count", now),
+        Datum("LoadRatio", pool.name, ratio, "Percent", now),
+    )
+
+
+async def put_metric_data(clients: Clients, namespace: str) -> Put:
+    """What sends values to a namespace of CloudWatch.
+
+    Raises:
+        NativeLinkError: there can be no client.
+    """
+    client = await clients.client("cloudwatch")
+
+    async def put(values: Sequence[Datum]) -> None:
+        with aws_errors("PutMetricData"):
+            await client.put_metric_data(
+                Namespace=namespace, MetricData=[_message(value) for value in values]
+            )
+
+    return put
+
+
+def _message(value: Datum) -> dict[str, Any]:
+    return {
+        "MetricName": value.name,
+        "Dimensions": [{"Name": "Pool", "Value": value.pool}],
+        "Timestamp": datetime.fromtimestamp(value.at, UTC),
+        "Value": value.value,
+        "Unit": value.unit,
+        "StorageResolution": value.resolution_s,
+    }

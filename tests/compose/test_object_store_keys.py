@@ -137,6 +137,23 @@ async def test_region_and_bucket_stand_in_every_request():
     assert there.heads[-1].startswith("HEAD /a-bucket/a-prefix/key ")
 
 
+async def test_an_endpoint_of_the_file_comes_before_one_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    async with listening() as there:
+        spec = AwsSpec(
+            provider="aws",
+            region="r",
+            bucket="b",
+            endpoint=f"http://127.0.0.1:{there.port}",
+            insecure_allow_http=True,
+        )
+        async with await object_store(spec, SystemClock()) as store:
+            assert await store.has(["key"]) == [None]
+
+
 async def test_the_vserver_is_what_ontaps_requests_are_signed_for(certificates: Certificates):
     async with listening(certificates) as there:
         spec = OntapSpec(

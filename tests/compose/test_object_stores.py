@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from nativelink.compose.object_stores import object_store, remembered_s
-from nativelink.config.specs_cloud import AwsSpec, AzureSpec, OntapS3Spec
+from nativelink.config.specs_cloud import AwsSpec, AzureSpec, GcsSpec, OntapS3Spec
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.store import read_bytes, write_bytes
+from tests.stores.cloud.google import xml_api
 from tests.stores.cloud.servers import (
     BUCKET,
     KEY,
     REGION,
     SECRET,
     Azurite,
+    FakeGcs,
     Moto,
     fresh_prefix,
     shared,
@@ -84,6 +86,23 @@ async def test_plain_http_must_be_allowed():
     with pytest.raises(NativeLinkError) as caught:
         await object_store(ontap, SystemClock())
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_an_endpoint_that_the_environment_names_may_be_of_plain_http(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{shared(Moto).port}")
+    spec = aws(insecure_allow_http=False, endpoint=None, key_prefix=fresh_prefix())
+    async with await object_store(spec, SystemClock()) as store:
+        await write_bytes(store, "key", b"value")
+        assert await read_bytes(store, "key") == b"value"
+    async with xml_api(shared(FakeGcs).port) as port:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        google = GcsSpec(provider="gcs", bucket=BUCKET, key_prefix=fresh_prefix())
+        async with await object_store(google, SystemClock()) as store:
+            await write_bytes(store, "key", b"value")
+            assert await read_bytes(store, "key") == b"value"
 
 
 async def test_certificates_that_are_not_there_end_the_start(tmp_path: Path):

@@ -130,10 +130,18 @@ def _bucket(spec: CloudObjectSpec | OntapS3Spec, clock: Clock) -> Bucket:
             return _azure(spec)
 
 
-def _client(spec: ObjectStoreSpec) -> ClientSettings:
+def _client(spec: ObjectStoreSpec, endpoint: str | None = None) -> ClientSettings:
+    """Settings of the connections.
+
+    Args:
+        spec: of the bucket.
+        endpoint: what the environment says the provider's address is. Who sets one without TLS, as
+            for an emulator on the same machine, means it; a file must say `insecure_allow_http`.
+    """
+    allow_http = spec.insecure_allow_http or (endpoint or "").startswith("http://")
     if isinstance(spec, GcsSpec):
         return ClientSettings(
-            allow_http=spec.insecure_allow_http,
+            allow_http=allow_http,
             disable_http2=spec.disable_http2,
             connect_timeout_s=spec.connection_timeout_s,
             read_timeout_s=spec.read_timeout_s,
@@ -145,7 +153,7 @@ def _client(spec: ObjectStoreSpec) -> ClientSettings:
         except OSError as error:
             raise failed_precondition(f"{error.filename}: {error.strerror}") from error
     return ClientSettings(
-        allow_http=spec.insecure_allow_http,
+        allow_http=allow_http,
         disable_http2=spec.disable_http2,
         root_certificates=roots,
     )
@@ -155,15 +163,15 @@ def _aws_address(spec: AwsSpec) -> S3Address:
     """Where Amazon's bucket is, or who stands in for Amazon."""
     from nativelink.stores.cloud.aws import S3Address
 
-    endpoint = (
-        spec.endpoint
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or None
-    )
+    endpoint = spec.endpoint or _aws_endpoint()
     # Amazon wants the bucket in the host's name, where no certificate covers names with dots.
     virtual = spec.virtual_hosted_style or (endpoint is None and "." not in spec.bucket)
     return S3Address(spec.bucket, spec.region, endpoint, virtual)
+
+
+def _aws_endpoint() -> str | None:
+    """Where the environment says that S3 is."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def _amazon(
@@ -176,10 +184,11 @@ def _amazon(
         credentials = StaticCredentials(spec.access_key_id, spec.secret_access_key)
     else:
         credentials = BotoCredentials(clock)
+    named = isinstance(spec, AwsSpec) and not spec.endpoint
     return s3_bucket(
         address,
         credentials=credentials,
-        client=_client(spec),
+        client=_client(spec, _aws_endpoint() if named else None),
         retry=retry_of(spec.retry),
         max_concurrent_requests=spec.max_concurrent_requests,
         max_retry_buffer_bytes=spec.max_retry_buffer_per_request,
@@ -197,13 +206,14 @@ def _google(spec: GcsSpec) -> Bucket:
             "GOOGLE_APPLICATION_CREDENTIALS_JSON, GOOGLE_APPLICATION_CREDENTIALS, gcloud's "
             "application default credentials, and the machine itself"
         )
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
     return gcs_bucket(
         spec.bucket,
-        client=_client(spec),
+        client=_client(spec, endpoint),
         retry=retry_of(spec.retry),
         service_account_key=key,
         anonymous=anonymous,
-        endpoint=os.environ.get("STORAGE_EMULATOR_HOST"),
+        endpoint=endpoint,
         max_concurrent_requests=spec.max_concurrent_requests,
         max_retry_buffer_bytes=spec.max_retry_buffer_per_request,
     )

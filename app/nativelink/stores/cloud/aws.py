@@ -145,7 +145,8 @@ def s3_bucket(
         "disable_tagging": True,
     }
     if (base := address.base()) is not None:
-        config["endpoint"] = base
+        # The other key, `endpoint`, comes behind a variable AWS_ENDPOINT_URL_S3.
+        config["aws_endpoint_url_s3"] = base
 
     def opened(retrying: Retry | None) -> S3Store:
         return S3Store(

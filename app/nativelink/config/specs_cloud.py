@@ -96,7 +96,8 @@ class AwsSpec(ObjectStoreSpec):
     endpoint: Annotated[Text, EXTENSION] | None = Field(
         default=None,
         description="URL of another service that speaks S3, or of a VPC endpoint. Unset: "
-        "`AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, else Amazon's in the region.",
+        "`AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, which may be of plain `http`, else Amazon's "
+        "in the region.",
     )
     virtual_hosted_style: Annotated[Flag, EXTENSION] = Field(
         default=False,

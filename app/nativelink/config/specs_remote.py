@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, field_validator
 
@@ -158,7 +158,7 @@ class RedisSpec(Spec):
         description="Chunks of one upload in flight; times `read_chunk_size` it bounds the memory "
         "of an upload.",
     )
-    scan_count: Annotated[Number, Zero(10_000)] = Field(
+    scan_count: Annotated[Number, Zero(10_000), NoEffect("nothing lists Redis' keys")] = Field(
         default=10_000, description="COUNT hint of SCAN: keys that the server looks at per step."
     )
     retry: RetrySpec = Field(
@@ -190,6 +190,9 @@ class RedisSpec(Spec):
         )
 
 
+_NO_SCHEDULER: Final = "no scheduler keeps its state in MongoDB"
+
+
 class MongoSpec(Spec):
     """Blobs in MongoDB."""
 
@@ -198,7 +201,7 @@ class MongoSpec(Spec):
     connection_string: Text = Field(description="`mongodb://…` or `mongodb+srv://…`.")
     database: Text = Field(default="nativelink", description="Database.")
     cas_collection: Text = Field(default="cas", description="Collection of the blobs.")
-    scheduler_collection: Text = Field(
+    scheduler_collection: Annotated[Text, NoEffect(_NO_SCHEDULER)] = Field(
         default="scheduler", description="Collection of the scheduler's state."
     )
     key_prefix: Text | None = Field(
@@ -213,7 +216,7 @@ class MongoSpec(Spec):
     command_timeout_ms: Annotated[Milliseconds, Zero(10_000)] = Field(
         default=10_000, description="Milliseconds until a command counts as failed."
     )
-    enable_change_streams: Flag = Field(
+    enable_change_streams: Annotated[Flag, NoEffect(_NO_SCHEDULER)] = Field(
         default=False,
         description="Follow changes through a change stream; the scheduler needs it.",
     )

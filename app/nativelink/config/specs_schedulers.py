@@ -12,6 +12,7 @@ from typing_extensions import TypeAliasType
 from nativelink.config.fields import (
     Items,
     Named,
+    NoEffect,
     NullIs,
     Number,
     OneKey,
@@ -149,7 +150,9 @@ class SimpleSpec(Spec):
         default=10,
         description="Seconds between log lines that say why queued actions wait. 0 or -1: never.",
     )
-    fallback_match_interval_s: SignedSeconds = Field(
+    fallback_match_interval_s: Annotated[
+        SignedSeconds, NoEffect("each event leads to all that can be started, so nothing is missed")
+    ] = Field(
         default=5,
         description="Seconds between looks at the whole queue, besides those that events cause. "
         "0 or negative: none.",

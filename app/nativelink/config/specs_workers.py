@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
@@ -14,6 +14,7 @@ from nativelink.config.fields import (
     Fraction64,
     Items,
     Milliseconds,
+    NoEffect,
     NullIs,
     Number,
     OneKey,
@@ -218,6 +219,9 @@ class ActionLimitsSpec(Spec):
     pids: Number = Field(default=0, description="Processes and threads. 0: no limit.")
 
 
+_NO_WAIT: Final = "every run of an action has a directory of its own"
+
+
 class LocalWorkerSpec(Spec):
     """A worker in this process."""
 
@@ -234,11 +238,11 @@ class LocalWorkerSpec(Spec):
     max_upload_timeout_s: Annotated[Seconds, Zero(600)] = Field(
         default=600, description="Seconds that the upload of an action's outputs may take."
     )
-    max_cleanup_wait_s: Annotated[Seconds, Zero(30)] = Field(
+    max_cleanup_wait_s: Annotated[Seconds, Zero(30), NoEffect(_NO_WAIT)] = Field(
         default=30,
         description="Seconds to wait for the clean-up of an older run of the same action.",
     )
-    max_cleanup_backoff_ms: Annotated[Milliseconds, Zero(500)] = Field(
+    max_cleanup_backoff_ms: Annotated[Milliseconds, Zero(500), NoEffect(_NO_WAIT)] = Field(
         default=500, description="Longest pause, in milliseconds, between two looks at it."
     )
     max_inflight_tasks: Number = Field(
@@ -286,10 +290,9 @@ class LocalWorkerSpec(Spec):
     directory_cache: DirectoryCacheSpec | None = Field(
         default=None, description="Keep input directories between actions. Unset: no."
     )
-    experimental_active_input_leases: Flag = Field(
-        default=False,
-        description="Accepted; the inputs of running actions are always protected from eviction.",
-    )
+    experimental_active_input_leases: Annotated[
+        Flag, NoEffect("the inputs of running actions are always protected from eviction")
+    ] = Field(default=False, description="Protect the inputs of running actions.")
     use_namespaces: Annotated[Flag, NullIs(False)] = Field(
         default=False,
         description="Run actions in their own Linux namespaces; true refuses to start where the "

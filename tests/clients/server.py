@@ -23,7 +23,8 @@ __all__ = ["INSTANCES", "RunningServer", "start_server"]
 
 #: Instance name -> prefix of its stores' names. `team/a` is a name with a slash; `disk` has no
 #: memory in front, so what is done to its files is seen at once; nor has `checked`, whose action
-#: cache gives no result with outputs that are gone; `old` starts empty for old Bazel.
+#: cache gives no result with outputs that are gone; `old` starts empty for old Bazel. Blobs of
+#: `small` travel compressed and in chunks, to clients that want it so.
 INSTANCES = {
     "main": "MAIN",
     "team/a": "TEAM",
@@ -31,6 +32,9 @@ INSTANCES = {
     "checked": "CHECKED",
     "old": "OLD",
     "proxied": "PROXIED",
+    # For clients by plain HTTP; its action cache is like that of `checked`.
+    "web": "WEB",
+    "small": "SMALL",
 }
 
 
@@ -72,8 +76,8 @@ def _store(name: str, folder: Path) -> dict[str, Any]:
             "eviction_policy": {"max_bytes": 4_000_000_000},
         }
     }
-    if name == "CHECKED_AC":
-        cas = {"ref_store": {"name": "CHECKED_CAS"}}
+    if name in {"CHECKED_AC", "WEB_AC"}:
+        cas = {"ref_store": {"name": name.replace("_AC", "_CAS")}}
         return {"name": name, "completeness_checking": {"backend": disk, "cas_store": cas}}
     if name.startswith(("DISK", "CHECKED")):
         return {"name": name, **disk}
@@ -85,7 +89,11 @@ def configuration(folder: Path, ports: list[int], certificates: Certificates) ->
     """Every instance on three listeners: plain, TLS, mutual TLS."""
     services = {
         "cas": [
-            {"instance_name": name, "cas_store": f"{store}_CAS"}
+            {
+                "instance_name": name,
+                "cas_store": f"{store}_CAS",
+                **({"experimental_chunking": {}} if name == "small" else {}),
+            }
             for name, store in INSTANCES.items()
         ],
         "ac": [
@@ -95,7 +103,11 @@ def configuration(folder: Path, ports: list[int], certificates: Certificates) ->
             {"instance_name": name, "cas_store": f"{store}_CAS"}
             for name, store in INSTANCES.items()
         ],
-        "capabilities": [{"instance_name": name} for name in INSTANCES],
+        "capabilities": [
+            {"instance_name": name, "remote_cache_compression": name == "small"}
+            for name in INSTANCES
+        ],
+        "http_cache": [{"instance_name": name} for name in INSTANCES],
         "health": {},
         "admin": {},
     }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
-from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
+from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.services.fast_cdc import FastCdc2020
 from nativelink.testing.reapi import ReapiClient, digest_of
 from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
 from tests.clients.server import RunningServer, free_ports
@@ -19,26 +24,45 @@ pytestmark = CLIENT_TESTS
 INSTANCE = "proxied"
 
 
-@pytest.fixture(scope="module")
-def proxy(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReapiClient]:
-    """A client of casd, which has an empty cache of its own and forwards to our server."""
+@contextmanager
+def proxying(
+    server: RunningServer, folder: Path, instance: str, *options: str, proxied: str = ""
+) -> Iterator[ReapiClient]:
+    """A client of casd, which has an empty cache of its own and forwards to our server.
+
+    Args:
+        server: ours.
+        folder: for its cache and its log.
+        instance: of our server.
+        options: more for its command line.
+        proxied: its own instance that is asked.
+    """
     casd = program("buildbox/buildbox-casd", tool="casd")
-    folder: Path = tmp_path_factory.mktemp("casd")
     port = free_ports(1)[0]
     remote = f"http://127.0.0.1:{server.port}"
     command = [
         casd,
         f"--cas-remote={remote}",
-        f"--cas-instance={INSTANCE}",
+        f"--cas-instance={instance}",
         f"--ac-remote={remote}",
-        f"--ac-instance={INSTANCE}",
+        f"--ac-instance={instance}",
+        *options,
         f"--bind=127.0.0.1:{port}",
         folder / "cache",
     ]
     log = folder / "log"
     address = f"127.0.0.1:{port}"
-    with running(command, log) as process, ReapiClient(address, timeout_s=30) as client:
+    with (
+        running(command, log) as process,
+        ReapiClient(address, instance=proxied, timeout_s=30) as client,
+    ):
         wait_until_ready(address, log, process=process)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def proxy(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReapiClient]:
+    with proxying(server, tmp_path_factory.mktemp("casd"), INSTANCE) as client:
         yield client
 
 
@@ -88,8 +112,8 @@ def test_the_proxy_asks_the_server_in_batches(proxy: ReapiClient, direct: ReapiC
 def test_action_results_pass_the_proxy_both_ways(proxy: ReapiClient, direct: ReapiClient) -> None:
     output = os.urandom(500)
     direct.batch_update([output])
-    result = re.ActionResult(
-        output_files=[re.OutputFile(path="out", digest=digest_of(output))], exit_code=3
+    result = pb.ActionResult(
+        output_files=[pb.OutputFile(path="out", digest=digest_of(output))], exit_code=3
     )
     up, down = digest_of(os.urandom(20)), digest_of(os.urandom(20))
 
@@ -101,3 +125,56 @@ def test_action_results_pass_the_proxy_both_ways(proxy: ReapiClient, direct: Rea
     with pytest.raises(grpc.RpcError) as absent:
         proxy.get_action_result(digest_of(b"nobody's action"))
     assert absent.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_the_proxy_moves_large_blobs_in_chunks_and_cuts_them_where_we_do(
+    server: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    options = [
+        "--proxy-instance=p:small",
+        "--enable-chunking-for-instance=p",
+        "--local-server-instance=local",
+    ]
+    old = random.Random(9).randbytes(12_000_000)
+    new = old[:5_000_000] + b"a small change" + old[5_000_000:]
+    whole = random.Random(10).randbytes(9_000_000)
+
+    def move(casd: ReapiClient, method: str, blob: bytes) -> list[int]:
+        """Codes of what did not go well."""
+        # Both messages are like those of REAPI's methods.
+        request = pb.FindMissingBlobsRequest(instance_name="p", blob_digests=[digest_of(blob)])
+        path = f"/build.buildgrid.LocalContentAddressableStorage/{method}"
+        answer = casd.unary(path, request, pb.BatchUpdateBlobsResponse)
+        return [entry.status.code for entry in answer.responses if entry.status.code]
+
+    def calls(method: str) -> int:
+        page = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+        found = re.search(rf'_count{{[^}}]*rpc_method="{method}"[^}}]*code="0"}} (\d+)', page)
+        return int(found[1]) if found else 0
+
+    with ReapiClient(f"127.0.0.1:{server.port}", instance="small", timeout_s=30) as ours:
+        folder = tmp_path_factory.mktemp("up")
+        with proxying(server, folder, "small", *options, proxied="local") as up:
+            for blob in (old, new):
+                up.write(blob)
+                assert move(up, "UploadMissingBlobs", blob) == []
+        assert calls("SpliceBlob") == 2
+        assert ours.read(digest_of(new)) == new
+        # What the server has of these blobs are the lists that casd spliced them from.
+        chunker = FastCdc2020(512 * 1024)
+        for blob in (old, new):
+            at = 0
+            for digest in ours.split(digest_of(blob)).chunk_digests:
+                assert digest.size_bytes == chunker.cut(memoryview(blob)[at:])
+                at += digest.size_bytes
+            assert at == len(blob)
+        # This one it has to cut itself.
+        ours.write(whole)
+
+        splits = calls("SplitBlob")
+        folder = tmp_path_factory.mktemp("down")
+        with proxying(server, folder, "small", *options, proxied="local") as down:
+            for blob in (new, whole):
+                assert move(down, "FetchMissingBlobs", blob) == []
+                assert down.read(digest_of(blob)) == blob
+        assert calls("SplitBlob") == splits + 2

@@ -85,6 +85,11 @@ class ObjectServer:
     def __init__(self) -> None:
         self._folder = TemporaryDirectory()
         self.root = Path(self._folder.name)
+        self.start()
+        self.make_bucket()
+
+    def start(self) -> None:
+        """Start it, again perhaps, and wait until it listens."""
         self.process = subprocess.Popen(
             [str(part) for part in self.command()],
             env={**os.environ, **self.environment()},
@@ -96,12 +101,12 @@ class ObjectServer:
         self._lines: list[bytes] = []
         self._port: int | None = None
         self._listening = threading.Event()
-        threading.Thread(target=self._follow, daemon=True).start()
+        self._following = threading.Thread(target=self._follow, daemon=True)
+        self._following.start()
         if not self._listening.wait(_START_S) or self._port is None:
             self.close()
             pytest.fail(f"{self.command()[0]}: {b''.join(self._lines).decode()}")
         self.port = self._port
-        self.make_bucket()
 
     def command(self) -> Sequence[object]:
         """What starts it."""
@@ -142,10 +147,17 @@ class ObjectServer:
                 self._listening.set()
         self._listening.set()
 
-    def close(self) -> None:
-        """End it."""
+    def kill(self) -> None:
+        """End it as a crash would."""
         self.process.kill()
         self.process.wait()
+        assert self.process.stdout is not None
+        self._following.join()
+        self.process.stdout.close()
+
+    def close(self) -> None:
+        """End it and remove its files."""
+        self.kill()
         self._folder.cleanup()
         atexit.unregister(self.close)
 
@@ -214,7 +226,7 @@ class Versity(S3Server):
 
     def command(self) -> Sequence[object]:
         program = installed("versitygw")
-        (self.root / "data").mkdir()
+        (self.root / "data").mkdir(exist_ok=True)
         return [program, "--access", KEY, "--secret", SECRET, "--region", REGION,
                 "--port", f"127.0.0.1:{_free_port()}", "posix", self.root / "data"]  # fmt: skip
 

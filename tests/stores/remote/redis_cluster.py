@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +108,12 @@ class RedisCluster:
         finally:
             client.close()
 
+    def in_step(self) -> bool:
+        """Whether all servers are there and agree, replicas with their masters."""
+        with contextlib.suppress(redis.RedisError):
+            return all(self._agrees(port) for port in self.servers)
+        return False
+
     def client(self, *, retries: int = 0, command_timeout_s: float = 10.0) -> ClusterClient:
         """One of ours."""
         return ClusterClient(
@@ -153,6 +160,27 @@ class WatchedRedis:
             return True
 
         wait_until(known)
+
+    def current(self) -> RedisServer:
+        """The server that most sentinels take for the master."""
+        said: Counter[int] = Counter()
+        for sentinel in self.sentinels:
+            with sentinel.raw(protocol=2) as raw:
+                said[int(raw.sentinel_get_master_addr_by_name(self.service)[1])] += 1
+        ((port, _),) = said.most_common(1)
+        return self.master if port == self.master.port else self.replica
+
+    def in_step(self) -> bool:
+        """Whether one server is the master and the other its replica, with all it has."""
+        with contextlib.suppress(redis.RedisError):
+            roles = []
+            for server in (self.master, self.replica):
+                with server.raw() as raw:
+                    role = raw.role()
+                    roles.append(role[0] == b"master" or role[3] == b"connected")
+                    roles.append(role[0] == b"slave")
+            return all(roles[::2]) and sum(roles[1::2]) == 1
+        return False
 
     def client(self, *, retries: int = 0) -> SentinelClient:
         return SentinelClient(

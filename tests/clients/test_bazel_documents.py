@@ -1,0 +1,72 @@
+"""Real Bazel builds with the storage that NativeLink's documents configure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients.bazel import Bazel, Build
+from tests.clients.certificates import Certificates
+from tests.clients.documents import DOCUMENTS, serve_document
+from tests.clients.programs import CLIENT_TESTS
+from tests.clients.served import Served
+
+pytestmark = CLIENT_TESTS
+
+#: Compilations, a link, a tree, many outputs, 9 MB of one letter, nothing at all, much output.
+TARGETS = [
+    *("//:lua", "//:out1", "//:tree_user", "//:many", "//:big", "//:empty", "//:noisy", "//:ran"),
+]
+MINIMUM_ACTIONS = 40
+
+
+def flags(server: Served) -> list[str]:
+    return [
+        f"--remote_cache=grpc://127.0.0.1:{server.port}",
+        "--remote_instance_name=main",
+        "--remote_timeout=60",
+        "--remote_retries=0",
+    ]
+
+
+def assert_all_hits(build: Build, cold: Build) -> None:
+    """Everything came out of the cache, and nothing went wrong on the way."""
+    ran = [(each["mnemonic"], each["listedOutputs"]) for each in build.spawns
+           if not each["remoteCacheHit"]]  # fmt: skip
+    assert build.executed == 0, (build.runners, ran, build.output)
+    assert build.hits == cold.executed
+    assert build.outputs() == cold.outputs()
+    assert "Remote Cache" not in build.output, build.output
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
+    name: str,
+    bazel: Bazel,
+    other_bazel: Bazel,
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    bazel.clean()
+    other_bazel.clean()
+    with serve_document(name, tmp_path, certificates) as server:
+        cold = bazel.build(*flags(server), targets=TARGETS, log=True)
+        assert cold.hits == 0
+        assert cold.executed >= MINIMUM_ACTIONS
+        assert "Remote Cache" not in cold.output, cold.output
+
+        assert_all_hits(other_bazel.build(*flags(server), targets=TARGETS, log=True), cold)
+
+        # A deployment: what is left is what lies behind the server.
+        server.restart()
+        other_bazel.clean()
+        assert_all_hits(other_bazel.build(*flags(server), targets=TARGETS, log=True), cold)
+
+        status = httpx.get(f"http://127.0.0.1:{server.port}/status")
+        assert status.status_code == 200, status.text
+        assert " ERROR " not in server.log, server.log
+    # What comes next builds everything itself.
+    bazel.clean()
+    other_bazel.clean()

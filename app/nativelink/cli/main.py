@@ -28,6 +28,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "action": _LOOK_INSIDE,
     "ac": _LOOK_INSIDE,
     "cas": _LOOK_INSIDE,
+    "asset": _LOOK_INSIDE,
 }
 
 

@@ -1,0 +1,1 @@
+"""The AWS kit: from `regions/NAME.yaml` to Terraform, by CDK for Terraform."""

@@ -1,0 +1,55 @@
+"""The region on a laptop: an emulator (moto) stands for AWS, and does not know everything.
+
+`MOTO_CANNOT` is the whole difference between what is deployed and what is tried here. A test
+compares the resource types of both and fails if the list grows, or holds what is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["MOTO_CANNOT", "LocalProfile"]
+
+#: Resource type -> what happens with moto 5.2 and the AWS provider 5.100 if it is asked for.
+MOTO_CANNOT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "aws_autoscaling_notification": "PutNotificationConfiguration is not implemented",
+        "aws_budgets_budget": "created, but its tags cannot be read",
+        "aws_cloudwatch_composite_alarm": "PutCompositeAlarm is not implemented",
+        "aws_cloudwatch_query_definition": "PutQueryDefinition is not implemented",
+        "aws_elasticache_parameter_group": "CreateCacheParameterGroup is not implemented",
+        "aws_elasticache_replication_group": "its member clusters are not found after it was made",
+        "aws_elasticache_user_group": "CreateUserGroup is not implemented",
+        "aws_imagebuilder_component": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_distribution_configuration": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_image": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_image_pipeline": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_image_recipe": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_infrastructure_configuration": "EC2 Image Builder is not implemented",
+        "aws_imagebuilder_lifecycle_policy": "EC2 Image Builder is not implemented",
+        "aws_s3_bucket_metric": "taken for CreateBucket, which fails outside of us-east-1",
+    }
+)
+
+
+@dataclass(frozen=True)
+class LocalProfile:
+    """How the stack is made against an emulator.
+
+    Attributes:
+        endpoint: URL of the emulator, which serves every service.
+        redis: `HOST:PORT` of a Redis that machines use instead of ElastiCache.
+        metadata: URL that stands for the instance metadata service.
+        omitted: resource types that are left out.
+    """
+
+    endpoint: str
+    redis: str = "127.0.0.1:6379"
+    metadata: str = "http://127.0.0.1:1338"
+    omitted: frozenset[str] = field(default_factory=lambda: frozenset(MOTO_CANNOT))
+
+    #: An image that moto knows from the start.
+    IMAGE: Final = "ami-03cf127a"

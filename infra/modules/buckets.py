@@ -1,0 +1,327 @@
+"""Buckets: the only way to make one, and the ones that a region has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from constructs import Construct
+
+from infra import retention
+from infra._cdk import (
+    KmsKey,
+    S3Bucket,
+    S3BucketLifecycleConfiguration,
+    S3BucketLifecycleConfigurationRule,
+    S3BucketLifecycleConfigurationRuleAbortIncompleteMultipartUpload,
+    S3BucketLifecycleConfigurationRuleExpiration,
+    S3BucketLifecycleConfigurationRuleFilter,
+    S3BucketLifecycleConfigurationRuleNoncurrentVersionExpiration,
+    S3BucketLifecycleConfigurationRuleTransition,
+    S3BucketLoggingA,
+    S3BucketMetric,
+    S3BucketOwnershipControls,
+    S3BucketOwnershipControlsRule,
+    S3BucketPolicy,
+    S3BucketPublicAccessBlock,
+    S3BucketServerSideEncryptionConfigurationA,
+    S3BucketServerSideEncryptionConfigurationRuleA,
+    S3BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultA,
+    S3BucketVersioningA,
+    S3BucketVersioningVersioningConfiguration,
+)
+from infra.kit import Kit
+from infra.modules.keys import Keys
+from infra.policy import ANYBODY, Statement, document, require_tls, service
+from infra.retention import Retention
+
+__all__ = ["AC_PREFIX", "CAS_PREFIX", "INDEX_PREFIX", "Buckets", "SecureBucket"]
+
+#: What keys of each kind of object begin with; the roles' configuration files say the same.
+CAS_PREFIX: Final = "cas/"
+INDEX_PREFIX: Final = "index/"
+AC_PREFIX: Final = "ac/"
+#: Days that a version which was overwritten or deleted can still be brought back.
+_UNDO_DAYS: Final = 14
+
+
+@dataclass(frozen=True)
+class _Aging:
+    """What happens to a bucket's objects over time."""
+
+    transitions: tuple[retention.Transition, ...] = ()
+    expire_days: int | None = None
+
+
+class SecureBucket(Construct):
+    """A bucket that is private, encrypted, reached by TLS only, and never grows for ever.
+
+    Attributes:
+        bucket: the resource.
+        arn: its ARN.
+        policy: what writes to the bucket from outside waits for.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        kit: Kit,
+        name: str,
+        key: KmsKey | None,
+        versioned: bool,
+        logs: SecureBucket | None,
+        aging: Retention | int | None = None,
+        statements: Sequence[Statement] = (),
+        metrics: bool = False,
+    ) -> None:
+        """Makes the bucket.
+
+        Args:
+            key: encrypts the objects; None for AWS' key, where a service can write no other.
+            logs: gets the access log; None for the bucket of logs itself.
+            aging: how long objects live, or days; None keeps them.
+            statements: added to the bucket's policy.
+            metrics: count and time requests (charged).
+        """
+        super().__init__(scope, id_)
+        self.bucket = S3Bucket(
+            self, "bucket", bucket=name, force_destroy=not kit.protected, tags={"Name": name}
+        )
+        self.arn = self.bucket.arn
+        self.name = name
+        self._close(key, statements)
+        self._encrypt(key)
+        S3BucketVersioningA(
+            self,
+            "versioning",
+            bucket=self.bucket.id,
+            versioning_configuration=S3BucketVersioningVersioningConfiguration(
+                status="Enabled" if versioned else "Suspended"
+            ),
+        )
+        if logs is not None:
+            S3BucketLoggingA(
+                self,
+                "access-log",
+                bucket=self.bucket.id,
+                target_bucket=logs.bucket.id,
+                target_prefix=f"access/{id_}/",
+                depends_on=[logs.policy],
+            )
+        self._age(kit, aging, versioned)
+        if metrics and kit.makes("aws_s3_bucket_metric"):
+            S3BucketMetric(self, "metric", bucket=self.bucket.id, name="EntireBucket")
+
+    def objects(self, prefix: str = "") -> str:
+        """ARN of the objects whose keys begin with `prefix`."""
+        return f"{self.arn}/{prefix}*"
+
+    def _close(self, key: KmsKey | None, statements: Sequence[Statement]) -> None:
+        block = S3BucketPublicAccessBlock(
+            self,
+            "private",
+            bucket=self.bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+        )
+        S3BucketOwnershipControls(
+            self,
+            "owner",
+            bucket=self.bucket.id,
+            rule=S3BucketOwnershipControlsRule(object_ownership="BucketOwnerEnforced"),
+        )
+        everything = [self.arn, self.objects()]
+        rules = [require_tls(*everything)]
+        if key is not None:
+            rules.append(
+                Statement(
+                    "RequireKey",
+                    ["s3:PutObject"],
+                    [self.objects()],
+                    principal=ANYBODY,
+                    effect="Deny",
+                    conditions={
+                        "StringNotEqualsIfExists": {
+                            "s3:x-amz-server-side-encryption-aws-kms-key-id": key.arn
+                        }
+                    },
+                )
+            )
+        self.policy = S3BucketPolicy(
+            self,
+            "policy",
+            bucket=self.bucket.id,
+            policy=document(*rules, *statements),
+            depends_on=[block],
+        )
+
+    def _encrypt(self, key: KmsKey | None) -> None:
+        default = S3BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultA(
+            sse_algorithm="aws:kms" if key else "AES256",
+            kms_master_key_id=key.arn if key else None,
+        )
+        S3BucketServerSideEncryptionConfigurationA(
+            self,
+            "encryption",
+            bucket=self.bucket.id,
+            rule=[
+                S3BucketServerSideEncryptionConfigurationRuleA(
+                    apply_server_side_encryption_by_default=default,
+                    bucket_key_enabled=key is not None or None,
+                )
+            ],
+        )
+
+    def _age(self, kit: Kit, aging: Retention | int | None, versioned: bool) -> None:
+        match aging:
+            case None:
+                ages = _Aging()
+            case int():
+                ages = _Aging(expire_days=aging)
+            case Retention():
+                ages = _Aging(aging.transitions, aging.expire_days)
+        S3BucketLifecycleConfiguration(
+            self,
+            "lifecycle",
+            bucket=self.bucket.id,
+            rule=[
+                S3BucketLifecycleConfigurationRule(
+                    id="age",
+                    status="Enabled",
+                    filter=[S3BucketLifecycleConfigurationRuleFilter(prefix="")],
+                    transition=[
+                        S3BucketLifecycleConfigurationRuleTransition(
+                            days=each.days, storage_class=each.storage_class
+                        )
+                        for each in ages.transitions
+                    ],
+                    expiration=None
+                    if ages.expire_days is None
+                    else [S3BucketLifecycleConfigurationRuleExpiration(days=ages.expire_days)],
+                    noncurrent_version_expiration=[
+                        S3BucketLifecycleConfigurationRuleNoncurrentVersionExpiration(
+                            noncurrent_days=_UNDO_DAYS
+                        )
+                    ]
+                    if versioned
+                    else None,
+                    abort_incomplete_multipart_upload=[
+                        S3BucketLifecycleConfigurationRuleAbortIncompleteMultipartUpload(
+                            days_after_initiation=kit.settings.storage.abort_uploads_after_days
+                        )
+                    ],
+                )
+            ],
+        )
+
+
+class Buckets(Construct):
+    """A region's buckets.
+
+    Attributes:
+        cas: blobs. Not versioned: a blob's name is its hash, so there is only one version.
+        index: what is small and points at blobs.
+        ac: action results. Versioned: a wrong one can be traced and brought back.
+        logs: access and flow logs.
+        artifacts: what images are made of.
+    """
+
+    def __init__(self, scope: Construct, id_: str, *, kit: Kit, keys: Keys) -> None:
+        super().__init__(scope, id_)
+        storage = kit.settings.storage
+        metrics = kit.settings.alarms.paid_metrics
+        self.logs = self._logs(kit)
+        self.cas = SecureBucket(
+            self,
+            "cas",
+            kit=kit,
+            name=kit.bucket("cas"),
+            key=keys.storage,
+            versioned=False,
+            logs=self.logs,
+            aging=retention.of_cas(storage),
+            metrics=metrics,
+        )
+        self.index = SecureBucket(
+            self,
+            "index",
+            kit=kit,
+            name=kit.bucket("index"),
+            key=keys.storage,
+            versioned=True,
+            logs=self.logs,
+            aging=retention.of_cas(storage),
+            metrics=metrics,
+        )
+        self.ac = SecureBucket(
+            self,
+            "ac",
+            kit=kit,
+            name=kit.bucket("ac"),
+            key=keys.storage,
+            versioned=True,
+            logs=self.logs,
+            aging=retention.of_ac(storage),
+            metrics=metrics,
+        )
+        self.artifacts = SecureBucket(
+            self,
+            "artifacts",
+            kit=kit,
+            name=kit.bucket("artifacts"),
+            key=keys.storage,
+            versioned=True,
+            logs=self.logs,
+        )
+
+    @property
+    def all(self) -> list[SecureBucket]:
+        """Every one of them."""
+        return [self.cas, self.index, self.ac, self.artifacts, self.logs]
+
+    def _logs(self, kit: Kit) -> SecureBucket:
+        """S3, VPC and load balancers write here; none of them can use a key of ours."""
+        name = kit.bucket("logs")
+        arn = f"arn:aws:s3:::{name}"
+        from_here = {"StringEquals": {"aws:SourceAccount": kit.account}}
+        return SecureBucket(
+            self,
+            "logs",
+            kit=kit,
+            name=name,
+            key=None,
+            versioned=False,
+            logs=None,
+            aging=kit.settings.logs.audit_days,
+            statements=[
+                Statement(
+                    "AccessLogs",
+                    ["s3:PutObject"],
+                    [f"{arn}/access/*"],
+                    principal=service("logging.s3"),
+                    conditions=from_here,
+                ),
+                Statement(
+                    "FlowAndBalancerLogs",
+                    ["s3:PutObject"],
+                    [
+                        f"{arn}/flow/AWSLogs/{kit.account}/*",
+                        f"{arn}/balancer/AWSLogs/{kit.account}/*",
+                    ],
+                    principal=service("delivery.logs"),
+                    conditions=from_here,
+                ),
+                Statement(
+                    "FlowAndBalancerLogsAcl",
+                    ["s3:GetBucketAcl", "s3:ListBucket"],
+                    [arn],
+                    principal=service("delivery.logs"),
+                    conditions=from_here,
+                ),
+            ],
+        )

@@ -1,0 +1,387 @@
+"""What people look at and are called by: alarms, a dashboard, saved queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from constructs import Construct
+
+from infra import dashboard
+from infra._cdk import (
+    AcmCertificate,
+    CloudwatchCompositeAlarm,
+    CloudwatchDashboard,
+    CloudwatchMetricAlarm,
+    CloudwatchMetricAlarmMetricQuery,
+    CloudwatchMetricAlarmMetricQueryMetric,
+    CloudwatchQueryDefinition,
+    LbTargetGroup,
+    SnsTopic,
+    SnsTopicPolicy,
+    SnsTopicSubscription,
+)
+from infra.kit import Kit
+from infra.modules.drain_queue import DrainQueue
+from infra.modules.keys import Keys
+from infra.modules.load_balancer import LoadBalancer
+from infra.modules.logs import Logs
+from infra.modules.redis import Redis
+from infra.modules.roles import namespace_of
+from infra.policy import Statement, document, service
+
+__all__ = ["Notifications", "Observability"]
+
+
+class Notifications(Construct):
+    """Where alarms go: a topic that mails to the contact.
+
+    Attributes:
+        topic: the topic.
+    """
+
+    def __init__(self, scope: Construct, id_: str, *, kit: Kit, keys: Keys) -> None:
+        super().__init__(scope, id_)
+        self.topic = SnsTopic(
+            self, "topic", name=kit.name("alarms"), kms_master_key_id=keys.telemetry.arn
+        )
+        from_here = {"StringEquals": {"aws:SourceAccount": kit.account}}
+        SnsTopicPolicy(
+            self,
+            "policy",
+            arn=self.topic.arn,
+            policy=document(
+                *(
+                    Statement(
+                        sender.capitalize(),
+                        ["sns:Publish"],
+                        [self.topic.arn],
+                        principal=service(sender),
+                        conditions=from_here,
+                    )
+                    for sender in ("cloudwatch", "autoscaling", "budgets")
+                )
+            ),
+        )
+        SnsTopicSubscription(
+            self,
+            "mail",
+            topic_arn=self.topic.arn,
+            protocol="email",
+            endpoint=kit.settings.contact,
+        )
+
+
+class Observability(Construct):
+    """Alarms of everything that hurts users or soon will, and one of all that hurts them now."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        kit: Kit,
+        topic: SnsTopic,
+        edge: LoadBalancer,
+        targets: Mapping[str, tuple[LoadBalancer, LbTargetGroup]],
+        redis: Redis,
+        queue: DrainQueue,
+        logs: Logs,
+        certificate: AcmCertificate | None,
+    ) -> None:
+        """Makes them.
+
+        Args:
+            edge: the clients' balancer.
+            targets: by name; `cas` and `scheduler` are what users need.
+            certificate: if the kit asked for one.
+        """
+        super().__init__(scope, id_)
+        self._kit, self._topic = kit, topic
+        self._edge = edge
+        users = [self._unhealthy(name, *targets[name], every=True) for name in ("cas", "scheduler")]
+        for name, (balancer, group) in targets.items():
+            self._unhealthy(name, balancer, group, every=False)
+        self._service_down(users)
+        self._pools()
+        self._drain_queue(queue)
+        if redis.replication_group_id is not None:
+            self._redis(redis.replication_group_id)
+        if kit.settings.alarms.paid_metrics:
+            self._storage()
+        if certificate is not None:
+            self._certificate(certificate)
+        self._dashboard(redis)
+        self._queries(logs)
+
+    def _alarm(
+        self,
+        id_: str,
+        description: str,
+        *,
+        namespace: str,
+        metric: str,
+        dimensions: dict[str, str],
+        above: float | None = None,
+        below: float | None = None,
+        statistic: str = "Maximum",
+        period_s: int = 60,
+        periods: int = 3,
+        missing: str = "notBreaching",
+    ) -> CloudwatchMetricAlarm:
+        """An alarm that mails when it begins and when it ends."""
+        threshold = above if above is not None else below
+        return CloudwatchMetricAlarm(
+            self,
+            id_,
+            alarm_name=self._kit.name(id_),
+            alarm_description=description,
+            namespace=namespace,
+            metric_name=metric,
+            dimensions=dimensions,
+            statistic=statistic,
+            period=period_s,
+            evaluation_periods=periods,
+            threshold=threshold,
+            comparison_operator="GreaterThanThreshold"
+            if above is not None
+            else "LessThanThreshold",
+            treat_missing_data=missing,
+            alarm_actions=[self._topic.arn],
+            ok_actions=[self._topic.arn],
+        )
+
+    def _unhealthy(
+        self, name: str, balancer: LoadBalancer, group: LbTargetGroup, *, every: bool
+    ) -> CloudwatchMetricAlarm:
+        """No machine at all answers (`every`), or one of them does not."""
+        return self._alarm(
+            f"{name}-{'down' if every else 'unhealthy'}",
+            f"{'No machine' if every else 'A machine'} behind {name} "
+            f"{'answers' if every else 'does not answer'} /status",
+            namespace="AWS/NetworkELB",
+            metric="HealthyHostCount" if every else "UnHealthyHostCount",
+            dimensions={
+                "TargetGroup": group.arn_suffix,
+                "LoadBalancer": balancer.lb.arn_suffix,
+            },
+            below=1 if every else None,
+            above=None if every else 0,
+            statistic="Maximum" if every else "Minimum",
+            missing="breaching" if every else "notBreaching",
+        )
+
+    def _service_down(self, alarms: Sequence[CloudwatchMetricAlarm]) -> None:
+        kit = self._kit
+        if not kit.makes("aws_cloudwatch_composite_alarm"):
+            return
+        CloudwatchCompositeAlarm(
+            self,
+            "service-down",
+            alarm_name=kit.name("service-down"),
+            alarm_description="Builds fail or wait: clients reach no cache, or no scheduler",
+            alarm_rule=" OR ".join(f'ALARM("{each.alarm_name}")' for each in alarms),
+            alarm_actions=[self._topic.arn],
+            ok_actions=[self._topic.arn],
+        )
+
+    def _pools(self) -> None:
+        kit = self._kit
+        namespace = namespace_of(kit)
+        for pool in kit.settings.pools:
+            of_pool = {"Pool": pool.name}
+            self._alarm(
+                f"{pool.name}-waiting",
+                f"Actions wait too long for pool {pool.name}: no spot capacity, or `max` too small",
+                namespace=namespace,
+                metric="OldestQueuedSeconds",
+                dimensions=of_pool,
+                above=kit.settings.alarms.queue_s,
+            )
+            self._alarm(
+                f"{pool.name}-interrupted",
+                f"Many spot interruptions in pool {pool.name}: more instance types help",
+                namespace=namespace,
+                metric="Interruptions",
+                dimensions=of_pool,
+                above=kit.settings.alarms.spot_interruptions,
+                statistic="Sum",
+                period_s=3600,
+                periods=1,
+            )
+            self._alarm(
+                f"{pool.name}-pending",
+                f"Workers of pool {pool.name} are launched and never ready",
+                namespace="AWS/AutoScaling",
+                metric="GroupPendingInstances",
+                dimensions={"AutoScalingGroupName": kit.group("worker", pool.name)},
+                above=0,
+                statistic="Minimum",
+                periods=max(10, 4 * pool.boot_s // 60),
+            )
+        self._alarm(
+            "no-pool",
+            "Actions wait that no pool could ever run: their platform properties fit nowhere",
+            namespace=namespace,
+            metric="QueuedActions",
+            dimensions={"Pool": "none"},
+            above=0,
+            periods=5,
+        )
+        self._alarm(
+            "no-metrics",
+            "The scheduler publishes nothing: pools do not grow",
+            namespace=namespace,
+            metric="RegisteredWorkers",
+            dimensions={"Pool": kit.settings.pools[0].name},
+            below=0,
+            periods=5,
+            missing="breaching",
+        )
+
+    def _drain_queue(self, queue: DrainQueue) -> None:
+        self._alarm(
+            "drain-age",
+            "Nobody reads what AWS says about leaving workers",
+            namespace="AWS/SQS",
+            metric="ApproximateAgeOfOldestMessage",
+            dimensions={"QueueName": queue.queue.name},
+            above=120,
+        )
+        self._alarm(
+            "drain-dead",
+            "A message about a leaving worker could not be handled",
+            namespace="AWS/SQS",
+            metric="ApproximateNumberOfMessagesVisible",
+            dimensions={"QueueName": queue.dead.name},
+            above=0,
+            periods=1,
+        )
+
+    def _redis(self, group: str) -> None:
+        for node in range(1, self._kit.settings.redis.replicas + 2):
+            cluster = {"CacheClusterId": f"{group}-{node:03}"}
+            for id_, metric, above, description in _REDIS:
+                self._alarm(
+                    f"redis-{node}-{id_}",
+                    description,
+                    namespace="AWS/ElastiCache",
+                    metric=metric,
+                    dimensions=cluster,
+                    above=above,
+                    statistic="Average",
+                    period_s=300,
+                )
+
+    def _storage(self) -> None:
+        kit = self._kit
+        for bucket in ("cas", "ac"):
+            of_bucket = {"BucketName": kit.bucket(bucket), "FilterId": "EntireBucket"}
+            self._alarm(
+                f"s3-{bucket}-5xx",
+                f"S3 fails requests to the {bucket} bucket, or asks to slow down",
+                namespace="AWS/S3",
+                metric="5xxErrors",
+                dimensions=of_bucket,
+                above=50,
+                statistic="Sum",
+            )
+            requests = _metric("requests", "AWS/S3", "AllRequests", of_bucket, "Sum")
+            denied = _metric("denied", "AWS/S3", "4xxErrors", of_bucket, "Sum")
+            CloudwatchMetricAlarm(
+                self,
+                f"s3-{bucket}-4xx",
+                alarm_name=kit.name(f"s3-{bucket}-4xx"),
+                alarm_description=f"S3 refuses nearly all requests to the {bucket} bucket",
+                evaluation_periods=5,
+                threshold=95,
+                comparison_operator="GreaterThanThreshold",
+                treat_missing_data="notBreaching",
+                metric_query=[
+                    requests,
+                    denied,
+                    CloudwatchMetricAlarmMetricQuery(
+                        id="percent",
+                        expression="IF(requests > 100, 100 * denied / requests, 0)",
+                        label="refused, percent",
+                        return_data=True,
+                    ),
+                ],
+                alarm_actions=[self._topic.arn],
+                ok_actions=[self._topic.arn],
+            )
+
+    def _certificate(self, certificate: AcmCertificate) -> None:
+        self._alarm(
+            "certificate",
+            "The certificate that clients see expires within three weeks and was not renewed",
+            namespace="AWS/CertificateManager",
+            metric="DaysToExpiry",
+            dimensions={"CertificateArn": certificate.arn},
+            below=21,
+            statistic="Minimum",
+            period_s=86_400,
+            periods=1,
+        )
+
+    def _dashboard(self, redis: Redis) -> None:
+        kit = self._kit
+        CloudwatchDashboard(
+            self,
+            "dashboard",
+            dashboard_name=kit.name(),
+            dashboard_body=json.dumps(
+                dashboard.body(
+                    kit,
+                    namespace=namespace_of(kit),
+                    edge=self._edge.lb.arn_suffix,
+                    redis=redis.replication_group_id,
+                )
+            ),
+        )
+
+    def _queries(self, logs: Logs) -> None:
+        kit = self._kit
+        if not kit.makes("aws_cloudwatch_query_definition"):
+            return
+        for name, query in _QUERIES.items():
+            CloudwatchQueryDefinition(
+                self,
+                name,
+                name=f"{kit.name()}/{name}",
+                log_group_names=[logs.groups[role].name for role in ("cas", "scheduler", "worker")],
+                query_string=query,
+            )
+
+
+_REDIS: Final = (
+    ("memory", "DatabaseMemoryUsagePercentage", 95, "Valkey is full: a larger node helps"),
+    ("cpu", "EngineCPUUtilization", 85, "Valkey's one thread is busy"),
+    ("evictions", "Evictions", 50_000, "Valkey evicts much that is new"),
+)  # fmt: skip
+
+_QUERIES: Final = {
+    "errors": "fields @timestamp, @log, target, fields.message\n"
+    '| filter level in ["ERROR", "WARN"]\n| sort @timestamp desc\n| limit 200',
+    "errors-by-kind": "fields target, fields.message\n"
+    '| filter level = "ERROR"\n| stats count(*) as errors by target, fields.message\n'
+    "| sort errors desc",
+}
+
+
+def _metric(
+    id_: str, namespace: str, name: str, dimensions: dict[str, str], statistic: str
+) -> CloudwatchMetricAlarmMetricQuery:
+    """A metric that an expression refers to."""
+    return CloudwatchMetricAlarmMetricQuery(
+        id=id_,
+        metric=CloudwatchMetricAlarmMetricQueryMetric(
+            namespace=namespace,
+            metric_name=name,
+            dimensions=dimensions,
+            stat=statistic,
+            period=60,
+        ),
+        return_data=False,
+    )

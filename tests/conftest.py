@@ -1,6 +1,41 @@
 """Every run tests the same cases: a failure that nobody can repeat teaches nothing."""
 
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
 settings.load_profile("same every time")
+
+# What a test does not close fails it, when it ends. What hangs in a cycle is found by the garbage
+# collector alone, whenever it runs: a full collection in the midst of a later test would fail that
+# one. So these wait for the end of a module, where what they find is a warning with its name.
+gc.set_threshold(700, 10, 1_000_000)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    yield
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    # What is left is what other modules need too; the next collection need not look at it again.
+    gc.freeze()
+    for warning in found:
+        item.ihook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": warning,
+                "nodeid": str(item.path),
+                "when": "runtest",
+                "location": None,
+            }
+        )

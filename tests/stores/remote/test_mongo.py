@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import bson
@@ -30,15 +27,6 @@ from tests.stores.remote.redis_proxy import CuttingProxy
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def collected() -> Iterator[None]:
-    """A pymongo client that is closed while it connects leaves its socket to the collector."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 async def failure(work: Any) -> NativeLinkError:

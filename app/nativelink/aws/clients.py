@@ -14,6 +14,7 @@ from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession, get_session  # type: ignore[import-untyped]
 from aiohttp import ClientError as HttpError
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from nativelink.core.errors import Code, NativeLinkError
 
@@ -98,7 +99,7 @@ def aws_errors(what: str) -> Iterator[None]:
         code = _CODES.get(str(told.get("Code", "")), Code.UNAVAILABLE)
         message = f"{what}: {told.get('Code')}: {told.get('Message')}"
         raise NativeLinkError(code, message) from error
-    except (BotoCoreError, HttpError, OSError, TimeoutError) as error:
+    except (BotoCoreError, ResponseParserError, HttpError, OSError, TimeoutError) as error:
         raise NativeLinkError(
             Code.UNAVAILABLE, f"{what}: {type(error).__name__}: {error}"
         ) from error

@@ -1,0 +1,163 @@
+"""The rule, and that the policies say the same."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nativelink.aws.scaling import (
+    ScalingRule,
+    desired,
+    load_ratio,
+    policies_of,
+)
+
+#: Of a handful of numbers each; more find nothing else.
+FEW = settings(max_examples=40)
+COUNTS = st.integers(0, 5000)
+SLOTS = st.integers(1, 192)
+TARGETS = st.floats(0.05, 1.0)
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> ScalingRule:
+    smallest = draw(st.integers(0, 20))
+    return ScalingRule(
+        slots=draw(SLOTS),
+        target=draw(TARGETS),
+        smallest=smallest,
+        largest=draw(st.integers(smallest, 3000)),
+        boot_s=draw(st.floats(1, 600)),
+    )
+
+
+def wanted(rule: ScalingRule, queued: int, running: int, workers: int) -> int:
+    return desired(
+        queued,
+        running,
+        workers,
+        rule.slots,
+        target=rule.target,
+        smallest=rule.smallest,
+        largest=rule.largest,
+    )
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS)
+def test_it_stays_within_the_bounds(rule: ScalingRule, q: int, r: int, n: int) -> None:
+    assert rule.smallest <= wanted(rule, q, r, n) <= rule.largest
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS)
+def test_there_is_room_for_everything_at_the_target_unless_the_pool_is_at_its_largest(
+    rule: ScalingRule, q: int, r: int, n: int
+) -> None:
+    count = wanted(rule, q, r, n)
+    # A millionth of a worker is nothing that anybody waits for.
+    assert count == rule.largest or (count + 1e-6) * rule.slots * rule.target >= q + r
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS)
+def test_no_worker_that_may_be_busy_is_taken_away(
+    rule: ScalingRule, q: int, r: int, n: int
+) -> None:
+    assert wanted(rule, q, r, n) >= min(r, n, rule.largest)
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS, COUNTS)
+def test_more_work_never_wants_fewer_workers(
+    rule: ScalingRule, q: int, r: int, n: int, more: int
+) -> None:
+    assert wanted(rule, q + more, r, n) >= wanted(rule, q, r, n)
+    assert wanted(rule, q, r + more, n) >= wanted(rule, q, r, n)
+
+
+@FEW
+@given(rules(), COUNTS)
+def test_nothing_to_do_wants_the_smallest_pool(rule: ScalingRule, n: int) -> None:
+    assert wanted(rule, 0, 0, n) == rule.smallest
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS)
+def test_once_it_is_followed_it_wants_no_change(rule: ScalingRule, q: int, r: int, n: int) -> None:
+    count = wanted(rule, q, r, n)
+    assert wanted(rule, q, r, count) <= count or r > n
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, st.integers(1, 3000))
+def test_target_tracking_wants_what_the_rule_wants(
+    rule: ScalingRule, q: int, r: int, n: int
+) -> None:
+    policy = policies_of(rule).target_tracking
+    metric = load_ratio(q, r, n * rule.slots)
+    capacity = ceil(round(n * metric / policy.target, 6))
+    clamped = max(rule.smallest, min(rule.largest, capacity))
+    assert wanted(rule, q, r, 0) == clamped
+    assert policy.disable_scale_in
+
+
+@FEW
+@given(rules(), st.integers(1, 100_000))
+def test_steps_from_zero_bring_enough_and_at_most_twice_that(
+    rule: ScalingRule, queued: int
+) -> None:
+    policy = policies_of(rule).from_zero
+    (step,) = (
+        each
+        for each in policy.steps
+        if each.lower <= queued - policy.threshold
+        and (each.upper is None or queued - policy.threshold < each.upper)
+    )
+    needed = desired(queued, 0, 0, rule.slots, target=rule.target, largest=10**6)
+    assert step.workers >= min(needed, rule.largest)
+    assert step.workers <= max(1, 2 * needed)
+
+
+@FEW
+@given(rules())
+def test_steps_are_as_ec2_wants_them(rule: ScalingRule) -> None:
+    steps = policies_of(rule).from_zero.steps
+    assert steps[0].lower == 0
+    assert steps[-1].upper is None
+    assert len(steps) <= 20
+    for one, next_one in pairwise(steps):
+        assert one.upper == next_one.lower
+        assert one.lower < next_one.lower
+    assert all(1 <= step.workers <= max(rule.largest, 1) for step in steps)
+
+
+@FEW
+@given(rules())
+def test_what_boots_is_not_yet_counted_as_there(rule: ScalingRule) -> None:
+    policies = policies_of(rule)
+    assert policies.target_tracking.warmup_s >= rule.boot_s
+    assert policies.from_zero.warmup_s >= rule.boot_s
+
+
+def test_a_queue_shows_although_there_is_no_worker() -> None:
+    assert load_ratio(8, 0, 4) == 200
+    assert load_ratio(0, 0, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"slots": 0}, "slots is 0"),
+        ({"slots": 1, "target": 0.0}, "target is 0.0"),
+        ({"slots": 1, "target": 1.5}, "target is 1.5"),
+        ({"slots": 1, "smallest": 3, "largest": 2}, "smallest is 3 and largest 2"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScalingRule(**fields)  # type: ignore[arg-type]

@@ -360,6 +360,25 @@ class TestTogether:
         assert late.result() != early.result()
         assert isinstance(late.result(), Fetched)
 
+    async def test_a_repeated_request_for_contents_of_the_future_joins_its_own(
+        self, world: World
+    ) -> None:
+        # Bazel asks so where it has no checksum, and repeats the same request after a minute.
+        future = world.clock.time() + 3600
+        world.origin.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(world.downloads.fetch(wanted(), not_before=future))
+            await wait_until(lambda: world.origin.reading == 1)
+            world.clock.advance(60)
+            again = group.create_task(world.downloads.fetch(wanted(), not_before=future))
+            other = group.create_task(world.downloads.fetch(wanted(), not_before=future + 1))
+            await wait_until(lambda: world.origin.reading == 2)
+            world.origin.gate.set()
+
+        assert again.result() == first.result()
+        assert other.result() != first.result()
+        assert len(world.origin.asked) == 2
+
     async def test_the_end_of_the_service_ends_all_of_them(self, tmp_path: Path) -> None:
         world = World(tmp_path)
         async with world.downloads:

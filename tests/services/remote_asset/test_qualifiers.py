@@ -48,12 +48,13 @@ def test_headers_are_for_all_uris_or_for_one() -> None:
         ("http_header:Authorization", "Bearer a"),
         ("http_header:X-Own", "1"),
         ("http_header_url:1:authorization", "Bearer b"),
+        ("http_header_url:1:authorization", "Bearer c"),
         ("checksum.sri", SRI),
     )
 
     assert asked.headers() == (
         (("Authorization", "Bearer a"), ("X-Own", "1")),
-        (("authorization", "Bearer b"), ("X-Own", "1")),
+        (("authorization", "Bearer b"), ("authorization", "Bearer c"), ("X-Own", "1")),
     )
 
 

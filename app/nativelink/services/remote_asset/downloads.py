@@ -121,10 +121,14 @@ class _Flight:
         waiting: calls that want it.
         running: it has a slot.
         started_at: seconds since the epoch.
+        fresh_for: it will do for who asks for contents that are not older than this.
     """
 
-    def __init__(self, started_at: float) -> None:
+    def __init__(self, started_at: float, not_before: float) -> None:
         self.started_at = started_at
+        # A request that asks for contents of the future (Bazel does, to get no old ones whatever
+        # the clocks say) is repeated with the same time, and means this download then.
+        self.fresh_for = max(started_at, not_before)
         self.waiting = 0
         self.running = False
         self.ended = Latch()
@@ -201,14 +205,15 @@ class Downloads:
         Args:
             wanted: what.
             timeout_s: how long the caller waits at most. The download goes on without him.
-            not_before: a download that began before that is of no use: seconds since the epoch.
+            not_before: one that began before that, for somebody who did not ask for it, will not
+                do: seconds since the epoch.
 
         Raises:
             NativeLinkError: of the CAS.
         """
         flight = self._flights.get(wanted)
-        if flight is None or flight.started_at < not_before:
-            flight = self._flights[wanted] = _Flight(self._clock.time())
+        if flight is None or flight.fresh_for < not_before:
+            flight = self._flights[wanted] = _Flight(self._clock.time(), not_before)
             flight.task = self._tasks.create_task(self._run(wanted, flight))
         flight.waiting += 1
         try:

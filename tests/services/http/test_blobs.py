@@ -323,6 +323,16 @@ async def test_a_read_only_cache_refuses_before_the_body_comes() -> None:
     assert not ac.blobs
 
 
+async def test_a_page_in_a_browser_cannot_write(cache: Cache) -> None:
+    for method, path in (("PUT", f"/cas/{DIGEST.hash}"), ("POST", "/v8/artifacts/events")):
+        answer = await cache.ask.ask(method, path, BLOB, origin="http://elsewhere")
+        assert answer.status == 403
+    assert not cache.cas.blobs
+    await cache.ask.put(f"/cas/{DIGEST.hash}", BLOB)
+    read = await cache.ask.get(f"/cas/{DIGEST.hash}", origin="http://elsewhere")
+    assert (read.status, "access-control-allow-origin" in read.headers) == (200, False)
+
+
 async def test_a_full_disk_is_507() -> None:
     class Full(DictStore):
         async def put(self, key: object, source: object) -> int:

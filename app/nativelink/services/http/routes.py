@@ -25,6 +25,7 @@ from nativelink.core.rpc import (
     current_call,
 )
 from nativelink.core.streams import Source
+from nativelink.services.http.answers import header
 from nativelink.services.http.instance import HttpCacheInstance
 from nativelink.services.http.names import parse_hash_name
 from nativelink.services.http.refusal import RefusedError, not_allowed
@@ -39,6 +40,10 @@ __all__ = ["http_cache_routes"]
 _Serve: TypeAlias = Callable[[HttpRequest, Source, HttpSink, str], Awaitable[HttpResponse | None]]
 
 _ALLOWED: Final = "GET, HEAD, PUT"
+#: Methods that change nothing. All others carry `Origin` when a browser sends them, whatever page
+#: they are from; no build tool does. So a page cannot write into a cache on its reader's machine,
+#: not even one whose name was made to point there (DNS rebinding).
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
 
 def http_cache_routes(
@@ -74,6 +79,8 @@ def _handler(serve: _Serve, path: str, *, requires_identity: bool) -> HttpStream
                 "this server wants to know who sends a request: the header 'baggage' must hold "
                 "enduser.id=NAME"
             )
+        if request.method not in _SAFE and header(request, b"origin"):
+            return HttpResponse(403, b"pages in a browser may not write here\n")
         # Stores that pass requests on look into it; every request has a context of its own.
         current_call.set(call)
         try:

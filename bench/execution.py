@@ -111,15 +111,15 @@ class Bench:
 
     def scheduling(self) -> Round:
         """Actions that nobody executes, through the scheduler to 200 workers and back."""
-        with start_scheduler() as server, _noop_workers(server):
+        with start_scheduler() as server, noop_workers(server):
             actions = nothing_actions(self._next(), 20_000 // self._share)
             warm = nothing_actions(self._next(), 2000 // self._share)
             for each in (warm, actions):
                 with server.client() as client:
                     each.upload(client)
-            _execute(server, warm, 4, 100)
+            execute(server, warm, 4, 100)
             before = server.cpu_s()
-            outcome = _execute(server, actions, 4, 100)
+            outcome = execute(server, actions, 4, 100)
             cpu_s = server.cpu_s() - before
         check(outcome.answers, actions)
         count = len(actions.requests)
@@ -132,7 +132,7 @@ class Bench:
         with self._server.client() as client:
             actions.upload(client)
         before = self._server.cpu_s()
-        outcome = _execute(self._server, actions, connections, concurrency)
+        outcome = execute(self._server, actions, connections, concurrency)
         count = len(actions.requests)
         cpu_s = (self._server.cpu_s() - before) / count
         check(outcome.answers, actions)
@@ -147,9 +147,8 @@ class Bench:
         return self._seed
 
 
-def _execute(
-    server: Server, actions: Actions, connections: int, concurrency: int
-) -> loader.Outcome:
+def execute(server: Server, actions: Actions, connections: int, concurrency: int) -> loader.Outcome:
+    """Ask a server for executions."""
     return loader.run(
         (server.host, server.port),
         actions.requests,
@@ -160,7 +159,8 @@ def _execute(
 
 
 @contextlib.contextmanager
-def _noop_workers(server: Server) -> Iterator[None]:
+def noop_workers(server: Server) -> Iterator[None]:
+    """Workers that answer at once; see `noop_workers.py`."""
     command = [sys.executable, "-m", "bench.noop_workers"]
     with subprocess.Popen(
         [*command, str(server.worker_port), str(_WORKERS)],

@@ -209,12 +209,16 @@ def start_system() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def start_scheduler() -> Iterator[Server]:
+def start_scheduler(*, origin_events: bool = False) -> Iterator[Server]:
     """A scheduler without workers, and a cache in memory for actions and commands."""
     with _folder() as folder:
         server = Server("our scheduler", free_port(), folder=folder, worker_port=free_port())
         file = folder / "config.json5"
-        file.write_text(json.dumps(_scheduler_config(server), indent=2))
+        config = _scheduler_config(server)
+        if origin_events:
+            config["stores"].append({"name": "EVENTS", **_memory(server.folder)})
+            config["experimental_origin_events"] = {"publisher": {"store": "EVENTS"}}
+        file.write_text(json.dumps(config, indent=2))
         with _process(server, [str(NATIVELINK), str(file)], pinned=False, environment=None):
             yield server
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import typer
 
-from nativelink.cli import ac, action, asset, cas, ops, workers
+from nativelink.cli import ac, action, asset, builds, cas, ops, workers
 
 PAGE = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
 GROUPS = {
     "ac": ac.app,
     "action": action.app,
     "asset": asset.app,
+    "builds": builds.app,
     "cas": cas.app,
     "ops": ops.app,
     "workers": workers.app,

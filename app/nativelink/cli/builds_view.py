@@ -319,14 +319,17 @@ def _show_critical_path(session: Session, build: pb.Build) -> None:
     if not steps:
         return
     _heading(session, "critical path")
+    columns = [
+        Column("  took", right=True),
+        Column("where"),
+        Column("mostly"),
+        Column("step", flexible=True),
+    ]
+    rows = [_step(step.strip()) for step in steps[:_SHOWN_STEPS]]
+    # Of actions that ran here Bazel tells neither where nor what they mostly did.
+    told = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     session.screen.table(
-        [
-            Column("  took", right=True),
-            Column("where"),
-            Column("mostly"),
-            Column("step", flexible=True),
-        ],
-        [_step(step.strip()) for step in steps[:_SHOWN_STEPS]],
+        [columns[number] for number in told], [[row[number] for number in told] for row in rows]
     )
     if len(steps) > _SHOWN_STEPS:
         session.screen.line(f"  … and {count(len(steps) - _SHOWN_STEPS, 'step')} more", style="dim")
@@ -365,7 +368,7 @@ def _heading(session: Session, text: str) -> None:
 
 def _indented(session: Session, lines: Iterable[str], *, style: str = "") -> None:
     for line in lines:
-        session.screen.line(f"    {printable(line.rstrip())}", style=style)
+        session.screen.line(f"    {printable(line.expandtabs(4).rstrip())}", style=style)
 
 
 def _list_of(*parts: tuple[str, str]) -> Text:

@@ -172,7 +172,8 @@ def test_directories_are_kept_where_the_keys_say(tmp_path: Path) -> None:
     }
     with worker(tmp_path, **keys) as farm, farm.client() as client:
         for name in ("one", "two"):
-            inputs = {"in": {name: name}}
+            # So many that they are not copied.
+            inputs = {"in": {name: name, **{str(number): "" for number in range(20)}}}
             assert shell(client, "cat in/*", inputs=inputs) == name.encode()
         kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert [path.name for path in kept if path.name in {"one", "two"}] == ["two"]

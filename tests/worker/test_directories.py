@@ -5,56 +5,99 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from nativelink.core.errors import Code, NativeLinkError
-from nativelink.worker.directories import ROOT, STDERR, STDOUT, ActionDirectories
+from nativelink.core.clock import SystemClock
+from nativelink.worker.directories import (
+    ROOT,
+    STDERR,
+    STDOUT,
+    ActionDirectories,
+    ActionDirectory,
+)
+
+
+class LateClock(SystemClock):
+    """The time, some seconds after the files' own."""
+
+    late_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.late_s
 
 
 class Place:
     def __init__(self, root: Path, max_spare: int = 2) -> None:
         self.root = root
-        self.removed: list[str] = []
-        self.directories = ActionDirectories(root, self.remove, max_spare=max_spare)
+        self.clock = LateClock()
+        self.removed: list[Path] = []
+        #: Done before a directory is removed.
+        self.before: Callable[[Path], None] = lambda _: None
+        self.directories = ActionDirectories(
+            root, self.remove, clock=self.clock, max_spare=max_spare
+        )
 
     async def remove(self, path: Path) -> None:
-        self.removed.append(path.name)
+        self.before(path)
+        self.removed.append(path)
         shutil.rmtree(path)
 
-    def used(self, name: str) -> Path:
+    def used(self) -> ActionDirectory:
         """A directory in which an action ran that said nothing and made nothing."""
-        path = self.directories.take(name)
-        (path / ROOT).mkdir(0o755, exist_ok=True)
-        for stream in (STDOUT, STDERR):
-            (path / stream).touch(0o644)
-        return path
+        directory = self.directories.take()
+        directory.root.mkdir(0o755, exist_ok=True)
+        for stream in (directory.stdout, directory.stderr):
+            stream.touch(0o644)
+        return directory
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+@pytest.fixture(params=["new", "rested"])
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """With one spare directory that is taken to have been used at this moment, or long ago."""
+    place = Place(tmp_path)
+    place.clock.late_s = 10.0 if request.param == "rested" else 0.0
+    yield place
+    place.directories.close()
 
 
-async def test_a_directory_in_which_nothing_was_left_gets_the_next_name(place: Place) -> None:
-    first = place.used("first")
-    inode = first.stat().st_ino
-    await place.directories.give_back(first)
+async def used_twice(place: Place) -> ActionDirectory:
+    """A directory in which nothing was left once, and another action ran."""
+    directory = place.used()
+    await place.directories.give_back(directory)
+    again = place.directories.take()
+    assert again is directory
+    probe = place.root.with_name("probe")
+    while True:
+        # Until the file system has another time: it may count in ticks of some milliseconds.
+        probe.touch()
+        if probe.stat().st_ctime_ns > directory.path.stat().st_ctime_ns:
+            return again
 
-    second = place.directories.take("second")
 
-    assert second.stat().st_ino == inode
-    assert [each.name for each in place.root.iterdir()] == ["second"]
-    assert {each.name for each in second.iterdir()} == {ROOT, STDOUT, STDERR}
+async def test_a_directory_in_which_nothing_was_left_is_used_again(place: Place) -> None:
+    directory = await used_twice(place)
+    inode = directory.path.stat().st_ino
+
+    await place.directories.give_back(directory)
+
+    assert place.directories.take().path.stat().st_ino == inode
+    assert list(place.root.iterdir()) == [directory.path]
+    assert {each.name for each in directory.path.iterdir()} == {ROOT, STDOUT, STDERR}
     assert not place.removed
 
 
-async def test_an_action_that_comes_again_gets_its_name_again(place: Place) -> None:
-    await place.directories.give_back(place.used("op"))
+async def test_nothing_is_written_to_a_directory_in_which_nothing_was_changed(
+    place: Place,
+) -> None:
+    directory = await used_twice(place)
+    before = [path.stat().st_ctime_ns for path in (directory.path, directory.root)]
 
-    assert place.directories.take("op") == place.root / "op"
+    await place.directories.give_back(directory)
+
+    assert [path.stat().st_ctime_ns for path in (directory.path, directory.root)] == before
 
 
 def _other_root(path: Path) -> None:
@@ -83,38 +126,36 @@ def _other_root(path: Path) -> None:
 async def test_a_directory_in_which_anything_was_left_is_removed(
     place: Place, leave: Callable[[Path], None]
 ) -> None:
-    path = place.used("op")
-    leave(path)
+    directory = await used_twice(place)
+    leave(directory.path)
 
-    await place.directories.give_back(path)
+    await place.directories.give_back(directory)
 
-    assert place.removed == ["op"]
+    assert place.removed == [directory.path]
+
+
+async def test_a_directory_that_looks_as_before_is_used_again(place: Place) -> None:
+    directory = await used_twice(place)
+    os.setxattr(directory.stdout, "user.note", b"passing")
+    os.removexattr(directory.stdout, "user.note")
+
+    await place.directories.give_back(directory)
+
+    assert not place.removed
 
 
 async def test_only_so_many_are_kept(place: Place) -> None:
-    paths = [place.used(name) for name in ("a", "b", "c")]
-    for path in paths:
-        await place.directories.give_back(path)
+    directories = [place.used() for _ in range(3)]
+    for directory in directories:
+        await place.directories.give_back(directory)
 
-    assert place.removed == ["c"]
-
-
-def test_a_directory_that_is_there_is_not_given_out_twice(place: Place) -> None:
-    place.used("op")
-
-    with pytest.raises(NativeLinkError, match="op exists still") as caught:
-        place.directories.take("op")
-    assert caught.value.code is Code.ALREADY_EXISTS
+    assert place.removed == [directories[2].path]
 
 
-async def test_a_spare_one_does_not_replace_what_is_there(place: Place) -> None:
-    await place.directories.give_back(place.used("spare"))
-    (place.root / "op" / ROOT).mkdir(parents=True)
+async def test_what_an_earlier_process_left_is_not_given_out(place: Place) -> None:
+    (place.root / "1").mkdir()
 
-    with pytest.raises(NativeLinkError, match="op exists still"):
-        place.directories.take("op")
-    # It is lost to nobody: the next action gets it.
-    assert place.directories.take("other").is_dir()
+    assert place.directories.take().path == place.root / "2"
 
 
 def do(*arguments: str | Path) -> None:
@@ -130,20 +171,28 @@ async def test_a_directory_with_a_mount_of_the_same_file_system_is_removed(
     outside = tmp_path_factory.mktemp("outside")
     (outside / ROOT).mkdir()
     (outside / STDOUT).touch()
-    path = place.used("op")
+    directory = await used_twice(place)
     source = outside / name if name == STDOUT else outside / ROOT / "empty"
     if name != STDOUT:
         source.mkdir(0o755)
-    do("mount", "--bind", source, path / name)
+    do("mount", "--bind", source, directory.path / name)
+    place.before = lambda path: do("umount", path / name)
 
-    async def take_away(path: Path) -> None:
-        do("umount", path / name)
-        await place.remove(path)
+    await place.directories.give_back(directory)
 
-    place.directories = ActionDirectories(place.root, take_away)
-    await place.directories.give_back(path)
+    assert place.removed == [directory.path]
 
-    assert place.removed == ["op"]
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+async def test_a_directory_that_is_mounted_on_itself_is_removed(place: Place) -> None:
+    # Read-only, say: neither its device nor its inode is another one.
+    directory = await used_twice(place)
+    do("mount", "--bind", directory.root, directory.root)
+    place.before = lambda path: do("umount", path / ROOT)
+
+    await place.directories.give_back(directory)
+
+    assert place.removed == [directory.path]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="sets flags of files")
@@ -151,32 +200,22 @@ async def test_a_directory_with_a_mount_of_the_same_file_system_is_removed(
 async def test_a_directory_in_which_something_cannot_be_changed_is_not_used_again(
     place: Place, flag: str, name: str
 ) -> None:
-    path = place.used("op")
-    do("chattr", f"+{flag}", path / name)
+    directory = await used_twice(place)
+    do("chattr", f"+{flag}", directory.path / name)
+    place.before = lambda path: do("chattr", f"-{flag}", path / name)
 
-    async def make_changeable(path: Path) -> None:
-        do("chattr", f"-{flag}", path / name)
-        await place.remove(path)
+    await place.directories.give_back(directory)
 
-    place.directories = ActionDirectories(place.root, make_changeable)
-    await place.directories.give_back(path)
-
-    assert place.removed == ["op"]
+    assert place.removed == [directory.path]
 
 
 async def test_the_times_of_a_directory_that_is_used_again_are_new(place: Place) -> None:
-    path = place.used("op")
-    for each in (path / ROOT, path / STDOUT, path):
+    directory = await used_twice(place)
+    changed = (directory.root, directory.stdout, directory.path)
+    for each in changed:
         os.utime(each, ns=(1, 1))
 
-    await place.directories.give_back(path)
+    await place.directories.give_back(directory)
 
-    again = place.directories.take("other")
-    assert all(each.stat().st_mtime_ns > 1 for each in (again, again / ROOT, again / STDOUT))
-
-
-async def test_a_spare_one_that_cannot_be_renamed_holds_nobody_up(place: Place) -> None:
-    await place.directories.give_back(place.used("spare"))
-    (place.root / "spare").rename(place.root / "gone")
-
-    assert place.directories.take("other").is_dir()
+    assert place.directories.take() is directory
+    assert all(each.stat().st_mtime_ns > 1 for each in changed)

@@ -171,7 +171,9 @@ async def test_where_mounting_is_forbidden_that_is_said_once(
 
 
 @asynccontextmanager
-async def opened(root: Path, hands: Hands) -> AsyncIterator[tuple[DictStore, InputStager]]:
+async def opened(
+    root: Path, hands: Hands, *, small_nodes: int = 0
+) -> AsyncIterator[tuple[DictStore, InputStager]]:
     lane = DiskLane("test", threads=2)
     lane.start()
     backend = DictStore()
@@ -187,7 +189,15 @@ async def opened(root: Path, hands: Hands) -> AsyncIterator[tuple[DictStore, Inp
         cache = DirectoryCache(root / "cache", hands, max_entries=1)
         if not await cache.open():
             pytest.skip("this machine does not let us mount")
-        stager = InputStager(cas, fast.files, hands, trees=TreeFetcher(cas), lane=lane, cache=cache)
+        stager = InputStager(
+            cas,
+            fast.files,
+            hands,
+            trees=TreeFetcher(cas),
+            lane=lane,
+            cache=cache,
+            small_nodes=small_nodes,
+        )
         yield backend, stager
     await lane.close()
 
@@ -269,9 +279,12 @@ async def test_trees_are_not_shown_to_namespaces_that_would_not_see_them(
         assert "not mounted shared" in caplog.text
 
 
+@pytest.mark.parametrize("small_nodes", [0, 12])
 @pytest.mark.parametrize("script", [*ATTACKS.values(), *HARMLESS.values()])
-async def test_what_is_shown_cannot_be_damaged(tmp_path: Path, hands: Hands, script: str) -> None:
-    async with opened(tmp_path, hands) as (backend, stager):
+async def test_what_is_shown_or_copied_cannot_be_damaged(
+    tmp_path: Path, hands: Hands, script: str, small_nodes: int
+) -> None:
+    async with opened(tmp_path, hands, small_nodes=small_nodes) as (backend, stager):
         root = await put_tree(backend, {"input": b"input", "sub": {"input": b"input"}})
         action = tmp_path / "action"
         action.mkdir()
@@ -283,6 +296,21 @@ async def test_what_is_shown_cannot_be_damaged(tmp_path: Path, hands: Hands, scr
         assert stored.read_bytes() == b"input"
         assert mode(stored) == 0o444
         await stager.remove(action)
+
+
+async def test_a_small_tree_is_copied_instead_of_shown(tmp_path: Path, hands: Hands) -> None:
+    async with opened(tmp_path, hands, small_nodes=2) as (backend, stager):
+        small = await put_tree(backend, {"file": b"file"})
+        long = await put_tree(backend, {"file": b"x" * 65537})
+        large = await put_tree(backend, {"file": b"file", "other": b"other"})
+        for number, root in enumerate((small, long, large)):
+            action = tmp_path / str(number)
+            action.mkdir()
+            await stager.stage(root, action / "work", directories=[])
+            assert (action / "work" / "file").stat().st_nlink == (1 if root == small else 2)
+        assert kept(tmp_path / "cache") == {str(long), str(large)}
+        for number in range(3):
+            await stager.remove(tmp_path / str(number))
 
 
 async def test_a_tree_that_is_shown_is_not_evicted(tmp_path: Path, hands: Hands) -> None:

@@ -223,7 +223,7 @@ async def _executor(
             ),
         )
     )
-    return ActionExecutor(
+    executor = ActionExecutor(
         cas,
         stager,
         launcher,
@@ -246,6 +246,8 @@ async def _executor(
         lane=lane,
         clock=env.clock,
     )
+    env.lifetimes.callback(executor.close)
+    return executor
 
 
 async def _directory_cache(

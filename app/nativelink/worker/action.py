@@ -14,17 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final, Protocol
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction, digest_function
 from nativelink.core.errors import (
     Code,
     NativeLinkError,
-    context,
-    failed_precondition,
     invalid_argument,
     resource_exhausted,
     unavailable,
@@ -34,11 +30,11 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
     worker_api_pb2 as worker_pb,
 )
 from nativelink.stores.disk import DiskLane, disk_error
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import Store
 from nativelink.worker.attempt import Attempt, is_final, set_digest, set_status
-from nativelink.worker.confine import check_path, output_place
-from nativelink.worker.directories import ROOT, SIDE_CHANNEL, STDERR, STDOUT, ActionDirectories
+from nativelink.worker.directories import ActionDirectories, ActionDirectory
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
+from nativelink.worker.job import Job, JobReader
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
 from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError
 from nativelink.worker.persistent.messages import WorkInput
@@ -50,13 +46,8 @@ from nativelink.worker.uploads import Uploads
 
 __all__ = ["ActionExecutor", "ActionSettings"]
 
-M = TypeVar("M", bound=Message)
-
 _log: Final = logging.getLogger(__name__)
 
-#: An Action has a few digests; a Command may list the arguments of a large link.
-_MAX_ACTION_BYTES: Final = 1 << 20
-_MAX_COMMAND_BYTES: Final = 64 << 20
 _SCRIPT_TIMEOUT_S: Final = 60.0
 _NETWORK: Final = "requires-network"
 
@@ -71,23 +62,6 @@ _MAX_RESULT_BYTES: Final = (4 << 20) - (256 << 10)
 _RUNS: Final = 3
 #: Outputs of up to so many bytes are read and hashed at once, some 100 us.
 _FEW_BYTES: Final = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is to be done.
-
-    Attributes:
-        action: as it stands in the CAS.
-        command: likewise.
-        properties: its platform, a name's last value.
-        timeout_s: seconds that it may run.
-    """
-
-    action: pb.Action
-    command: pb.Command
-    properties: Mapping[str, str]
-    timeout_s: float
 
 
 class Staged(Protocol):
@@ -201,7 +175,11 @@ class ActionExecutor:
         lane: DiskLane,
         clock: Clock,
     ) -> None:
-        self._cas = cas
+        self._jobs = JobReader(
+            cas,
+            max_timeout_s=settings.max_action_timeout_s,
+            timeout_handled_externally=settings.timeout_handled_externally,
+        )
         self._stager = stager
         self._launcher = launcher
         self._persistent = persistent
@@ -212,8 +190,12 @@ class ActionExecutor:
         self._clock = clock
         self._finishing = asyncio.Semaphore(_FINISHING)
         self._directories = ActionDirectories(
-            settings.work_directory, stager.remove, max_spare=_FINISHING
+            settings.work_directory, stager.remove, clock=clock, max_spare=_FINISHING
         )
+
+    def close(self) -> None:
+        """Give up what is open. Nothing may run any more."""
+        self._directories.close()
 
     async def execute(
         self,
@@ -265,10 +247,10 @@ class ActionExecutor:
         """Run the action, and call `completed` unless this raises."""
         await self._check_precondition(attempt)
         digest_function.set(attempt.function)
-        job = await self._job(attempt)
+        job = await self._jobs.read(attempt.action_digest, attempt.properties)
         modified: Sequence[str] = ()
         for _ in range(_RUNS):
-            directory = self._directories.take(attempt.directory_name)
+            directory = self._directories.take()
             finishing = False
             try:
                 modified = await self._run_in(directory, attempt, job)
@@ -299,41 +281,21 @@ class ActionExecutor:
             f"{', '.join(modified[:10])}"
         )
 
-    async def _remove(self, directory: Path) -> None:
+    async def _remove(self, directory: ActionDirectory) -> None:
         try:
             await self._directories.give_back(directory)
         except NativeLinkError as error:
             # The result counts nevertheless; the worker's next start removes what is left.
-            _log.warning("cannot remove %s: %s", directory, error)
+            _log.warning("cannot remove %s: %s", directory.path, error)
 
-    async def _job(self, attempt: Attempt) -> _Job:
-        """Read what is to be done, and refuse what cannot be."""
-        action = await self._read(attempt.action_digest, pb.Action, _MAX_ACTION_BYTES)
-        command = await self._read(
-            Digest.parse(action.command_digest.hash, action.command_digest.size_bytes),
-            pb.Command,
-            _MAX_COMMAND_BYTES,
-        )
-        _check(command)
-        platform = action.platform if action.platform.properties else command.platform
-        return _Job(
-            action,
-            command,
-            # What the scheduler's wrappers changed counts more than what the action says.
-            {each.name: each.value for each in platform.properties} | attempt.properties,
-            self._timeout(action),
-        )
-
-    async def _run_in(self, directory: Path, attempt: Attempt, job: _Job) -> Sequence[str]:
+    async def _run_in(
+        self, directory: ActionDirectory, attempt: Attempt, job: Job
+    ) -> Sequence[str]:
         """Stage the inputs and run the command; inputs that were written to meanwhile."""
         attempt.stamp("input_fetch_start")
-        root = job.action.input_root_digest
         stays = self._persistent is not None and wants_worker(job.properties)
         staged = await self._stager.stage(
-            Digest.parse(root.hash, root.size_bytes),
-            directory / ROOT,
-            directories=_needed_directories(job.command),
-            movable=stays,
+            job.root, directory.root, directories=job.directories, movable=stays
         )
         try:
             attempt.stamp("input_fetch_completed")
@@ -356,10 +318,10 @@ class ActionExecutor:
         finally:
             await staged.release()
 
-    async def _finish(self, directory: Path, attempt: Attempt, job: _Job) -> None:
+    async def _finish(self, directory: ActionDirectory, attempt: Attempt, job: Job) -> None:
         """Collect the outputs of a run and publish its result."""
         await self._collect(directory, attempt, job)
-        if said_timeout(directory / SIDE_CHANNEL):
+        if said_timeout(directory.side_channel):
             attempt.status(
                 Code.DEADLINE_EXCEEDED, "the action says that it timed out (side channel file)"
             )
@@ -367,7 +329,7 @@ class ActionExecutor:
             attempt.action_digest,
             attempt.function,
             attempt.complete(),
-            cacheable=not job.action.do_not_cache,
+            cacheable=job.cacheable,
         )
 
     async def _check_precondition(self, attempt: Attempt) -> None:
@@ -395,64 +357,33 @@ class ActionExecutor:
                 f"the precondition script exited with {said.exit_code}: {said.stdout.strip()}"
             )
 
-    async def _read(self, digest: Digest, kind: type[M], max_bytes: int) -> M:
-        with context(kind.DESCRIPTOR.name):
-            try:
-                data = await read_bytes(self._cas, digest, max_size=max_bytes)
-            except NativeLinkError as error:
-                if error.code is Code.NOT_FOUND:
-                    raise failed_precondition(error.message, details=error.details) from error
-                raise
-        try:
-            return kind.FromString(data)
-        except DecodeError as error:
-            raise invalid_argument(f"{digest} is no {kind.DESCRIPTOR.name}") from error
-
-    def _timeout(self, action: pb.Action) -> float:
-        """Seconds that the action may attempt.
-
-        Raises:
-            NativeLinkError: INVALID_ARGUMENT if it asks for more than is allowed here.
-        """
-        allowed = self._settings.max_action_timeout_s
-        wanted = _seconds(action)
-        if wanted < 0:
-            raise invalid_argument(f"the action's timeout is {wanted:g} s, less than 0")
-        if wanted > allowed:
-            raise invalid_argument(
-                f"the action asks for a timeout of {wanted:g} s; this worker allows {allowed:g} s "
-                "(max_action_timeout_s)"
-            )
-        if not wanted or self._settings.timeout_handled_externally:
-            return allowed
-        return wanted
-
-    def _launch(self, directory: Path, job: _Job) -> Launch:
+    def _launch(self, directory: ActionDirectory, job: Job) -> Launch:
         environment = action_environment(
             self._settings.additional_environment,
             ((each.name, each.value) for each in job.command.environment_variables),
             properties=job.properties,
             worker_environment=self._settings.environment,
             # What was asked for, also where somebody else sees to it.
-            timeout_s=_seconds(job.action) or job.timeout_s,
-            side_channel_file=directory / SIDE_CHANNEL,
-            action_directory=directory,
+            timeout_s=job.wanted_timeout_s or job.timeout_s,
+            side_channel_file=directory.side_channel,
+            action_directory=directory.path,
         )
         arguments: Sequence[str] = job.command.arguments
         if self._settings.entrypoint:
             arguments = (self._settings.entrypoint, *arguments)
+        inside = job.command.working_directory
         return Launch(
             arguments=arguments,
             environment=environment,
-            working_directory=directory / ROOT / job.command.working_directory,
-            action_directory=directory,
-            stdout=directory / STDOUT,
-            stderr=directory / STDERR,
+            working_directory=directory.root / inside if inside else directory.root,
+            action_directory=directory.path,
+            stdout=directory.stdout,
+            stderr=directory.stderr,
             network=job.properties.get(_NETWORK, "") not in ("", "0", "false"),
             limits=self._settings.limits,
         )
 
-    def _note(self, attempt: Attempt, job: _Job, ended: Exit) -> None:
+    def _note(self, attempt: Attempt, job: Job, ended: Exit) -> None:
         """Take down how the command ended."""
         attempt.stamp("execution_completed")
         attempt.exit = ended
@@ -478,7 +409,7 @@ class ActionExecutor:
                 raise invalid_argument(error.message) from error
             raise
 
-    async def _collect(self, directory: Path, attempt: Attempt, job: _Job) -> None:
+    async def _collect(self, directory: ActionDirectory, attempt: Attempt, job: Job) -> None:
         attempt.stamp("output_upload_start")
         try:
             async with asyncio.timeout(self._settings.max_upload_timeout_s):
@@ -525,52 +456,26 @@ def _out_of_memory(limits: Limits) -> str:
     )
 
 
-def _seconds(action: pb.Action) -> float:
-    return action.timeout.seconds + action.timeout.nanos / 1e9
-
-
-def _check(command: pb.Command) -> None:
-    """Refuse a command that cannot be run.
-
-    Raises:
-        NativeLinkError: INVALID_ARGUMENT.
-    """
-    if not command.arguments:
-        raise invalid_argument("the command has no arguments; the first one names the program")
-    check_path("working_directory", command.working_directory)
-    for path in (*command.output_paths, *command.output_files, *command.output_directories):
-        check_path("output path", path, may_climb=True)
-        output_place(command.working_directory, path)
-
-
-def _needed_directories(command: pb.Command) -> set[str]:
-    """Directories that are there before the command runs (REAPI v2, Command)."""
-    base = command.working_directory
-    needed = {base} if base else set()
-    outputs = (*command.output_paths, *command.output_files, *command.output_directories)
-    needed.update(
-        parent for path in outputs if (parent := output_place(base, path).rpartition("/")[0])
-    )
-    return needed
-
-
 def _find(
-    directory: Path, command: pb.Command, function: DigestFunction, *, max_bytes: int | None = None
+    directory: ActionDirectory,
+    command: pb.Command,
+    function: DigestFunction,
+    *,
+    max_bytes: int | None = None,
 ) -> tuple[FoundOutputs, Digest, Digest]:
     """The outputs, and the digests of stdout and stderr, which are among their files.
 
     Raises:
         TooMuchError: they have more than `max_bytes`.
     """
-    if directory.is_symlink():
+    if directory.path.is_symlink():
         raise invalid_argument(
             "the action put a symbolic link in the place of its own directory; nothing that it "
             "leads to is looked at"
         )
     try:
-        finder = OutputFinder(directory / ROOT, command, function, max_bytes=max_bytes)
+        finder = OutputFinder(directory.root, command, function, max_bytes=max_bytes)
         found = finder.find()
-        streams = [finder.stream(directory / name) for name in (STDOUT, STDERR)]
+        return found, finder.stream(directory.stdout), finder.stream(directory.stderr)
     except OSError as error:
         raise disk_error(error, "cannot read the outputs") from error
-    return found, streams[0], streams[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -35,7 +34,6 @@ _NEVER_RUN: Final = -178
 #: Of 110 bytes each: as many as fit into a message of 4 MiB, which is what gRPC peers take, with
 #: room to spare. A client that uploads them hears of the others then.
 _MAX_VIOLATIONS: Final = 10_000
-_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 class Attempt:
@@ -70,13 +68,6 @@ class Attempt:
         self._metadata.queued_timestamp.CopyFrom(order.queued_timestamp)
         self._steps: set[Step] = set()
         self.stamp("worker_start")
-
-    @property
-    def directory_name(self) -> str:
-        """The name of the action's directory: the operation's id, unless that is no file name."""
-        if _SAFE_NAME.fullmatch(self.operation_id):
-            return self.operation_id
-        return DigestFunction.SHA256.digest_of(self.operation_id.encode()).hash
 
     def stamp(self, step: Step) -> None:
         """Note that the step is reached now."""

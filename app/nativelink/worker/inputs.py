@@ -41,6 +41,8 @@ log: Final = logging.getLogger(__name__)
 _MAX_COPIED: Final = 10_000
 #: What is wrong with a tree, and not with this machine.
 _CLIENTS: Final = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
+#: More bytes take longer to copy than to show.
+_SMALL_BYTES: Final = 64 << 10
 #: How often staging begins anew because a file left the store in spite of its lease.
 _TRIES: Final = 3
 
@@ -116,7 +118,8 @@ class InputStager:
     """Puts inputs in place, and takes them away.
 
     With a directory cache, trees are shown instead of linked, and nothing that an action could
-    write to is shared. So that it stays like this, a tree that cannot be shown is copied.
+    write to is shared. So that it stays like this, a tree that cannot be shown is copied, and so is
+    one for which that is cheaper.
 
     Args:
         cas: the worker's CAS, a fast_slow store.
@@ -126,6 +129,8 @@ class InputStager:
         lane: threads for the disk.
         max_concurrent_fetches: files fetched at the same time for an action.
         cache: keeps whole trees; opened, and able to show them.
+        small_nodes: trees of so many files, directories and links, and of no more than 64 KiB, are
+            copied all the same: a mount and its end take 1 to 2 ms, a file 70 us.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class InputStager:
         lane: DiskLane,
         max_concurrent_fetches: int = 64,
         cache: DirectoryCache | None = None,
+        small_nodes: int = 12,
     ) -> None:
         self._files = files
         self._hands = hands
@@ -146,6 +152,7 @@ class InputStager:
             cas, files, lane=lane, max_concurrent_fetches=max_concurrent_fetches
         )
         self._cache = cache
+        self._small_nodes = small_nodes
         self._lane = lane
         #: In the order in which they were noticed.
         self._copied: dict[Digest, None] = {}
@@ -170,13 +177,20 @@ class InputStager:
         """
         tree = await self._trees.fetch(root)
         needed = list(directories)
-        if self._cache is None or movable or not tree.file_digests():
-            # Where there are no files none are shared.
+        if self._cache is None or movable:
             return await self._link(tree, into, needed, copied=self._copied)
-        if await self._show(self._cache, tree, into, needed):
+        if not self._is_small(tree) and await self._show(self._cache, tree, into, needed):
             # Nothing is shared, so nothing is leased. The tree is in use until `remove`.
             return StagedInputs(tree, (), self._files, self._copied)
-        return await self._link(tree, into, needed, copied=_Everything())
+        staged = await self._link(tree, into, needed, copied=_Everything())
+        await staged.release()
+        return staged
+
+    def _is_small(self, tree: InputTree) -> bool:
+        return (
+            tree.nodes <= self._small_nodes
+            and sum(digest.size_bytes for digest in tree.file_digests()) <= _SMALL_BYTES
+        )
 
     async def _link(
         self, tree: InputTree, into: Path, directories: list[str], *, copied: Container[Digest]

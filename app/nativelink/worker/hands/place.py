@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pathlib
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from nativelink.core.errors import NativeLinkError
@@ -63,6 +63,14 @@ class Plan(NamedTuple):
     behind_links: list[str]
     steps: int
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a directory with nothing in it, and nothing special about it."""
+        first = self.places[0]
+        return len(self.places) == 1 and not (
+            any(first[1:]) or first.mtime_ns == 0 or self.additions or self.behind_links
+        )
+
 
 def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
     """Make what a plan says, in a new directory or an empty one.
@@ -77,7 +85,11 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
         OSError: the disk is full, for one; FileNotFoundError if a blob is not there. What was
             made until then stays.
     """
-    Path(root).mkdir(_DIRECTORY_MODE, exist_ok=True)
+    try:
+        pathlib.Path(root).mkdir(mode=_DIRECTORY_MODE)
+    except FileExistsError:
+        if plan.is_empty:
+            return
     sources: list[int] = []
     root_fd = os.open(root, _DIRECTORY)
     try:

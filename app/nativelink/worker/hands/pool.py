@@ -21,8 +21,9 @@ from nativelink.worker.hands.process import HEAD, JOBS
 
 __all__ = ["FEW_STEPS", "Hands"]
 
-#: Jobs of up to so many system calls are done at once, on the event loop: some 300 us.
-FEW_STEPS: Final = 32
+#: Jobs of up to so many system calls are done at once, on the event loop: some 300 us, as much as
+#: it takes to have another process do them.
+FEW_STEPS: Final = 48
 #: Where the package is comes as an argument: the environment is not looked at (-I).
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "

@@ -269,7 +269,11 @@ class Slot:
 def _create(path: bytes) -> int:
     """Create or empty the file of an output stream."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # O_TRUNC would change the times of a file that is empty, as it most often is.
+        if os.fstat(stream).st_size:
+            os.ftruncate(stream, 0)
+        return stream
     except OSError as error:
         raise unavailable(
             f"cannot create {os.fsdecode(path)!r} for the action's output: {error.strerror}"

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import blake3
 import pytest
 
 from nativelink.core.digest import Digest, StoreKey
+from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import Chunk
 from nativelink.stores import disk, filesystem_scan, group_commit
@@ -651,17 +653,23 @@ async def test_data_is_synced_before_the_rename_and_the_rename_before_the_answer
         )
         return sync(self, fds, directories)
 
-    def recorded_rename(self: Any, name: str, key: StoreKey) -> None:
+    def recorded_rename(self: Any, name: str, key: StoreKey) -> int:
         events.append(f"rename {key}")
-        rename(self, name, key)
+        return rename(self, name, key)
 
     monkeypatch.setattr(group_commit.DiskSync, "sync", recorded_sync)
     monkeypatch.setattr(Layout, "publish", recorded_rename)
     async with make(tmp_path) as store:
-        events.clear()
-        await write_bytes(store, "a", b"x")
-        events.append("answer a")
-        assert events == ["sync of data", "rename a", "sync of names", "answer a"]
+        # New and replaced, alone and with others.
+        await scanned(store)
+        sizes = count(1)
+        for keys in (["a"], ["a"], [f"{number}" for number in range(5)]):
+            events.clear()
+            size = next(sizes)
+            await run_all(write_bytes(store, key, b"x" * size) for key in keys)
+            events.append("answer")
+            renames = [f"rename {key}" for key in keys]
+            assert events == ["sync of data", *renames, "sync of names", "answer"]
 
 
 async def test_many_uploads_share_few_syncs(tmp_path: Path) -> None:

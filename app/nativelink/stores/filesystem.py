@@ -204,9 +204,7 @@ class FilesystemStore:
         directories = (self._layout.digests, self._layout.strings)
         # Renames that an earlier process was not told to be durable are, before we rely on them.
         await self._commits.run(lambda: self._sync.sync((), directories))
-        self._commit = GroupCommit(
-            self, directories=directories, sync=self._sync, lane=self._commits
-        )
+        self._commit = GroupCommit(self, sync=self._sync, lane=self._commits)
         self._scanning = True
         self._scan = StartupScan(self._layout, take=self._take, done=self._scanned)
         self._scan.start()
@@ -490,10 +488,18 @@ class FilesystemStore:
         """Not while the file of an evicted value of the key is being removed."""
         return key not in self._removals
 
-    def rename(self, file: WrittenFile) -> None:
+    def is_new(self, key: StoreKey) -> bool:
+        """What the map does not know nobody looks for, unless it does not know all yet."""
+        return not (self._scanning or key in self._map or key in self._removals)
+
+    def rename(self, file: WrittenFile) -> int:
         """Put a file in place."""
         self.files.replacing(file.key)
-        self._layout.publish(file.name, file.key)
+        return self._layout.publish(file.name, file.key)
+
+    def rename_new(self, file: WrittenFile) -> int:
+        """Put a file in place where there is none."""
+        return self._layout.publish(file.name, file.key)
 
     def renamed(self, file: WrittenFile) -> None:
         """The map must agree with the disk at once where there was another value."""

@@ -159,14 +159,18 @@ class Layout:
         except FileNotFoundError:
             pass
 
-    def publish(self, temp_name: str, key: StoreKey) -> None:
+    def publish(self, temp_name: str, key: StoreKey) -> int:
         """Give a temporary file its final name, in place of an older value.
+
+        Returns:
+            The directory that holds the name.
 
         Raises:
             OSError: it could not be renamed.
         """
         directory, name = self.content(key)
         os.rename(temp_name, name, src_dir_fd=self.temp, dst_dir_fd=directory)
+        return directory
 
     def remove(self, key: StoreKey) -> None:
         """Remove a key's file if it is still there.

@@ -14,6 +14,9 @@ load every file waits for about two and a half of them, however many there are. 
 call of one thread; renames run on the loop's thread between the cycles, where all changes of
 names run, so that a reader never meets half of one.
 
+Where there are but one or two files, two hops to the thread would cost more than they save. If
+nobody can meet their names yet, they are synced, renamed and synced again in one.
+
 `syncfs` writes out what other programs have written to that filesystem, too. When that makes it
 slow, or when there are only one or two files, files are synced one by one instead: writeback of all
 is started first, and then most of the waits find that the journal was already written.
@@ -27,7 +30,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from nativelink.core.digest import StoreKey
 from nativelink.stores.disk import DiskLane, disk_error, start_writeback, syncfs, timer
@@ -38,6 +41,10 @@ __all__ = ["CommitStatistics", "DiskSync", "GroupCommit", "Publisher", "WrittenF
 _SLICE_S: Final = 0.001
 
 
+#: Of a file in a group: the directory that has its name now, or why it has none.
+_Outcome: TypeAlias = int | OSError
+
+
 class DiskSync:
     """Makes files and directories of one filesystem durable; used by one thread at a time.
 
@@ -46,7 +53,7 @@ class DiskSync:
     """
 
     #: Up to so many single syncs are no dearer than one of the whole filesystem.
-    _FEW: Final = 2
+    FEW: Final = 2
     _SLOW_S: Final = 0.25
     _AVOID_S: Final = 30.0
 
@@ -65,7 +72,7 @@ class DiskSync:
         Raises:
             OSError: a directory could not be synced.
         """
-        if len(files) + len(directories) > self._FEW and self._sync_all((*files, *directories)[0]):
+        if len(files) + len(directories) > self.FEW and self._sync_all((*files, *directories)[0]):
             return [None] * len(files)
         if len(files) > 1:
             for fd in files:
@@ -81,6 +88,24 @@ class DiskSync:
         for fd in directories:
             os.fsync(fd)
         return errors
+
+    def sync_and_rename(
+        self, files: Sequence[WrittenFile], rename: Callable[[WrittenFile], int]
+    ) -> list[_Outcome]:
+        """Make files durable, then rename them, then make that durable.
+
+        Raises:
+            OSError: a directory could not be synced.
+        """
+        outcomes: list[_Outcome] = []
+        errors = self.sync([file.fd for file in files], ())
+        for file, error in zip(files, errors, strict=True):
+            try:
+                outcomes.append(rename(file) if error is None else error)
+            except OSError as failure:
+                outcomes.append(failure)
+        self.sync((), tuple({each for each in outcomes if isinstance(each, int)}))
+        return outcomes
 
     def _sync_all(self, fd: int) -> bool:
         """Sync the filesystem of `fd`; False if that was not possible or is not wise now."""
@@ -131,18 +156,29 @@ class WrittenFile:
 
 
 class Publisher(Protocol):
-    """The store's side of a commit; everything but `rename` is called on the loop's thread."""
+    """The store's side of a commit, called on the loop's thread but for `rename_new`."""
 
     def may_rename(self, key: StoreKey) -> bool:
         """Whether the final name is free to be used; if not, the file waits for a cycle."""
         ...
 
-    def rename(self, file: WrittenFile) -> None:
-        """Give the file its final name.
+    def is_new(self, key: StoreKey) -> bool:
+        """Whether nobody meets a file of this name before `committed` is called."""
+        ...
+
+    def rename(self, file: WrittenFile) -> int:
+        """Give the file its final name, in place of another one if there is one.
+
+        Returns:
+            The descriptor of the directory that holds the name.
 
         Raises:
             OSError: it could not be renamed.
         """
+        ...
+
+    def rename_new(self, file: WrittenFile) -> int:
+        """`rename` of one that is new; on the thread of the commits."""
         ...
 
     def renamed(self, file: WrittenFile) -> None:
@@ -180,7 +216,6 @@ class GroupCommit:
 
     Args:
         publisher: the store.
-        directories: descriptors of the directories that hold final names.
         sync: how a group is made durable; called in `lane`.
         lane: one thread.
     """
@@ -189,17 +224,17 @@ class GroupCommit:
         self,
         publisher: Publisher,
         *,
-        directories: Sequence[int],
         sync: DiskSync,
         lane: DiskLane,
     ) -> None:
         self._publisher = publisher
-        self._directories = directories
         self._sync = sync
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._written: list[WrittenFile] = []
         self._renamed: list[WrittenFile] = []
+        #: That hold names of `_renamed`.
+        self._directories: set[int] = set()
         self._busy = False
         self._idle: asyncio.Future[None] | None = None
         self._waiting = 0
@@ -250,10 +285,37 @@ class GroupCommit:
                 self._idle = None
             return
         self._cycles += 1
+        if not renamed and len(written) <= self._sync.FEW and self._are_new(written):
+            rename = self._publisher.rename_new
+            few = self._lane.submit(lambda: self._sync.sync_and_rename(written, rename))
+            few.add_done_callback(lambda job: self._synced_and_renamed(job, written))
+            return
         files = [file.fd for file in written]
-        directories = self._directories if renamed else ()
+        directories = tuple(self._directories)
+        self._directories.clear()
         job = self._lane.submit(lambda: self._sync.sync(files, directories))
         job.add_done_callback(lambda job: self._synced(job, written, renamed))
+
+    def _are_new(self, files: Sequence[WrittenFile]) -> bool:
+        publisher = self._publisher
+        return all(publisher.is_new(file.key) for file in files)
+
+    def _synced_and_renamed(
+        self, job: asyncio.Future[list[_Outcome]], files: list[WrittenFile]
+    ) -> None:
+        failure = job.exception()
+        outcomes: Sequence[BaseException | int] = (
+            job.result() if failure is None else [failure] * len(files)
+        )
+        for file, outcome in zip(files, outcomes, strict=True):
+            if isinstance(outcome, int):
+                # Also if it was withdrawn, too late.
+                self._publisher.committed(file)
+                self._committed += 1
+                self._end(file, None)
+            else:
+                self._fail(file, outcome)
+        self._begin_cycle()
 
     def _synced(
         self,
@@ -292,7 +354,7 @@ class GroupCommit:
                 self._written.append(file)
             else:
                 try:
-                    self._publisher.rename(file)
+                    self._directories.add(self._publisher.rename(file))
                 except OSError as error:
                     self._fail(file, error)
                     continue

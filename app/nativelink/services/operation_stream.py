@@ -18,9 +18,9 @@ __all__ = ["PASSING_S", "REPEAT_INTERVAL_S", "OperationStream"]
 #: 350 s (Network Load Balancer); the last state is sent again before the first of them does.
 REPEAT_INTERVAL_S: Final = 25.0
 
-#: Most actions of a build are short: a state that lasts no longer than this is not worth a message
-#: of its own, with a write for us and a wake-up for the client.
-PASSING_S: Final = 0.01
+#: Most actions of a build are short: a state that lasts no longer than this, which nobody would
+#: see, is not worth a message of its own, with a write for us and a wake-up for the client.
+PASSING_S: Final = 0.1
 
 
 class OperationStream:

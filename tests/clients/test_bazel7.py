@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.assets import archive, open_origin, open_server
+from tests.clients.assets import make_workspace as make_asset_workspace
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
 from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
@@ -236,3 +238,50 @@ def test_bazel_7_tells_of_its_builds(
         again = bazel7.build(*publishing.flags(), targets=["//:lua"])
         assert again.executed == 0, again.runners
         assert publishing.build()["cache"]["rate"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def downloading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bazel, Bazel]]:
+    """Two Bazels, which know nothing of each other, in one workspace."""
+    shared = tmp_path_factory.mktemp("assets7")
+    (shared / "workspace").mkdir()
+    wrapper = shared / "bazel7"
+    wrapper.write_text(f'#!/bin/bash\nexec {ROOT}/scripts/bazel7.sh {shared} "$@"\n')
+    wrapper.chmod(0o755)
+    one, two = (
+        Bazel(wrapper, shared / "workspace", shared / "root", base, flags=OFFLINE)
+        for base in ("one", "two")
+    )
+    yield one, two
+    one.stop()
+    two.stop()
+
+
+def test_bazel_7_downloads_through_the_server(
+    tmp_path: Path, certificates: Certificates, downloading: tuple[Bazel, Bazel]
+) -> None:
+    here, there = downloading
+    packed, data = archive("hello\n"), b"world\n"
+
+    def built(bazel: Bazel) -> str:
+        made = bazel.output_base / "execroot/assets/bazel-out/k8-fastbuild/bin/both.txt"
+        return made.read_text()
+
+    with open_server(tmp_path / "server", certificates.authority) as server:
+        with open_origin(certificates.server) as origin:
+            origin.pages = {"/a.tar.gz": packed, "/f.txt": data}
+            urls = [origin.url("/gone.tar.gz"), origin.url("/a.tar.gz")], [origin.url("/f.txt")]
+            make_asset_workspace(here.workspace, *urls, (packed, data))
+            here.build(*server.flags())
+            assert built(here) == "hello\nworld\n"
+
+            # It reads no status in the answer; the error reaches it all the same.
+            make_asset_workspace(here.workspace, *urls, (packed, b"else"))
+            failed = here.build(*server.flags(), ok=False)
+            assert failed.code != 0
+            assert "its checksum is sha256" in failed.output
+            make_asset_workspace(here.workspace, *urls, (packed, data))
+
+        # There is no origin any more.
+        there.build(*server.flags())
+        assert built(there) == "hello\nworld\n"

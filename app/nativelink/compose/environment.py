@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import DigestFunction
@@ -14,7 +14,20 @@ from nativelink.telemetry.meter import Registry
 if TYPE_CHECKING:
     from nativelink.telemetry.tracing import Tracer
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "Resumable"]
+
+
+class Resumable(Protocol):
+    """A service with calls that last as long as a build, and that clients go on with elsewhere."""
+
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        ...
+
+    def end_streams(self) -> None:
+        """End them so that their clients come again."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,7 @@ class Environment:
         tracer: makes spans of calls; None where calls are not traced.
         digest_function: of requests that name none.
         health_check_bytes: size of the blob that health checks write.
+        resumables: services whose calls are ended, not waited for, when the process stops.
     """
 
     version: str
@@ -42,3 +56,4 @@ class Environment:
     tracer: Tracer | None
     digest_function: DigestFunction
     health_check_bytes: int
+    resumables: list[Resumable] = field(default_factory=list)

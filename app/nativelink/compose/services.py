@@ -237,6 +237,7 @@ async def _build_events(spec: BepSpec, stores: StoreBuilder, env: Environment) -
         store = (await stores.named(spec.store)).store
     history = BuildHistory(store, clock=env.clock)
     publish = PublishBuildEventService(store, history, clock=env.clock)
+    env.resumables.append(publish)
     return [*publish.methods(), *BuildsService(store, history).methods()]
 
 

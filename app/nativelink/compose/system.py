@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.compose.available import unavailable
-from nativelink.compose.environment import Environment
+from nativelink.compose.environment import Environment, Resumable
 from nativelink.compose.origin import open_origin_events
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.servers import Listener, open_listeners
@@ -48,6 +48,7 @@ class System:
         registry: the metrics of all of it.
         schedulers: those whose state is in this process.
         workers: those of this process.
+        resumables: services with calls that clients go on with after a restart.
     """
 
     listeners: tuple[Listener, ...]
@@ -55,6 +56,7 @@ class System:
     registry: Registry
     schedulers: tuple[LocalScheduler, ...] = ()
     workers: tuple[Worker, ...] = ()
+    resumables: tuple[Resumable, ...] = ()
 
     async def drain(self, grace_s: float) -> bool:
         """Take no new calls and let those under way finish.
@@ -68,9 +70,29 @@ class System:
         """
         grace_s = max(grace_s, *(each.drain_timeout_s for each in self.workers), 0)
         done = await run_all(
-            [*(each.drain(grace_s) for each in self.listeners), self._drain_execution(grace_s)]
+            [
+                *(each.drain(grace_s) for each in self.listeners),
+                self._drain_execution(grace_s),
+                self._end_streams(grace_s),
+            ]
         )
         return all(done)
+
+    async def _end_streams(self, grace_s: float) -> bool:
+        """When nothing else is under way, end the calls that clients go on with elsewhere.
+
+        Not before: a client comes again a few times only, so that it should find the next process.
+        """
+        await _until(
+            lambda: (
+                sum(each.server.statistics().calls for each in self.listeners)
+                <= sum(each.streams for each in self.resumables)
+            ),
+            grace_s,
+        )
+        for each in self.resumables:
+            each.end_streams()
+        return True
 
     async def _drain_execution(self, grace_s: float) -> bool:
         """Let the clients of our schedulers have their results, then part from the workers."""
@@ -173,6 +195,7 @@ async def _open(
         registry,
         tuple(local.values()),
         tuple(workers),
+        tuple(env.resumables),
     )
 
 

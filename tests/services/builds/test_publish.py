@@ -320,6 +320,21 @@ async def test_a_new_connection_of_a_stream_ends_the_old_one() -> None:
         assert alive.error is None
 
 
+async def test_a_server_that_stops_sends_its_clients_to_the_next_one() -> None:
+    store, tool = CountingStore(), Tool()
+    tool.chatter(2)
+    service = service_of(store)
+    async with connections() as connect:
+        stream = connect(Caller(service.methods()), *tool.events)
+        await wait_until(lambda: stream.acknowledged == [1, 2])
+        assert service.streams == 1
+        service.end_streams()
+        await wait_until(lambda: stream.task.done())
+        assert stream.error is not None
+        assert stream.error.code is Code.UNAVAILABLE
+    assert service.streams == 0
+
+
 async def test_a_slow_store_slows_the_client_down() -> None:
     store, tool = CountingStore(), Tool()
     tool.chatter(3 * BATCH)

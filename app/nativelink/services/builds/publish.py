@@ -21,7 +21,13 @@ from google.protobuf.message import DecodeError
 
 from nativelink.core.clock import Clock
 from nativelink.core.eager import ended
-from nativelink.core.errors import Code, NativeLinkError, failed_precondition, invalid_argument
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    failed_precondition,
+    invalid_argument,
+    unavailable,
+)
 from nativelink.core.retry import RETRIED_BY_DEFAULT
 from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method
 from nativelink.core.streams import Chunk
@@ -77,6 +83,7 @@ class PublishBuildEventService:
         self._clock = clock
         self._pause_s = pause_s
         self._open: dict[StreamName, asyncio.Task[None]] = {}
+        self._ending = False
 
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
@@ -89,6 +96,17 @@ class PublishBuildEventService:
                 min_message_bytes=_MAX_EVENT_BYTES,
             ),
         ]
+
+    @property
+    def streams(self) -> int:
+        """Connections over which events are coming."""
+        return len(self._open)
+
+    def end_streams(self) -> None:
+        """End them with UNAVAILABLE: their clients go on over others."""
+        self._ending = True
+        for task in self._open.values():
+            task.cancel()
 
     async def put(self, key: str, value: bytes) -> None:
         """Store an event, trying again what may succeed later.
@@ -137,6 +155,8 @@ class PublishBuildEventService:
             self._open[name] = task
             task.add_done_callback(lambda done: self._closed(name, done))
         if task.cancelled():
+            if self._ending:
+                raise unavailable("the server stops; the stream goes on over another connection")
             raise NativeLinkError(Code.ABORTED, "the stream goes on over another connection")
 
     def _closed(self, name: StreamName, task: asyncio.Task[None]) -> None:

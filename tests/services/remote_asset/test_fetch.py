@@ -206,7 +206,8 @@ class TestWhatWasPushed:
     @pytest.mark.parametrize("kind", ["references_blobs", "references_directories"])
     async def test_what_it_needs_must_be_there_too(self, server: Server, kind: str) -> None:
         empty = SHA256.digest_of(b"")
-        await server.push(**{kind: (empty, SHA256.digest_of(b"\x0a\x00"))})
+        fields: dict[str, Any] = {kind: (empty, SHA256.digest_of(b"\x0a\x00"))}
+        await server.push(**fields)
         assert await server.digest() is None
         server.cas.blobs[SHA256.digest_of(b"\x0a\x00")] = b"\x0a\x00"
 

@@ -1,12 +1,12 @@
 """Connections go to the public internet, unless a network was named."""
 
+import asyncio
 import ipaddress
 import socket
 
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
-from nativelink.transport.http_client import addresses
 from nativelink.transport.http_client.addresses import AddressPolicy, resolve, system_lookup
 
 PUBLIC = [
@@ -97,7 +97,7 @@ async def test_a_failed_look_up_says_whether_it_is_worth_another_try(
         async def getaddrinfo(self, *_args: object, **_options: object) -> None:
             raise error
 
-    monkeypatch.setattr(addresses.asyncio, "get_running_loop", Loop)
+    monkeypatch.setattr(asyncio, "get_running_loop", Loop)
     with pytest.raises(NativeLinkError) as raised:
         await system_lookup("nobody.example.org", 443)
     monkeypatch.undo()

@@ -137,6 +137,8 @@ class OriginEventPublisher:
                 if self._closing:
                     return
                 self._waiting.clear()
+            # Others have their turn where the store never waits.
+            await asyncio.sleep(0)
 
     async def _write(self, events: list[OriginEvent]) -> None:
         if not events:

@@ -76,7 +76,11 @@ class HttpUrl(NamedTuple):
         Raises:
             NativeLinkError: INVALID_ARGUMENT.
         """
-        return parse_url(urljoin(str(self), location))
+        try:
+            joined = urljoin(str(self), location)
+        except ValueError as error:
+            raise _malformed(location, str(error)) from None
+        return parse_url(joined)
 
 
 def parse_url(text: str) -> HttpUrl:

@@ -40,6 +40,7 @@ check: $(DEV) ## Lint, types, imports, generated files, documents
 	@$(BIN)/pyright
 	@$(BIN)/python scripts/generate_protos.py --check
 	@$(BIN)/python scripts/generate_config_docs.py --check
+	@$(BIN)/python scripts/generate_coverage_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
 bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
@@ -50,6 +51,7 @@ docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py
 	@$(BIN)/python scripts/generate_metrics_docs.py
 	@$(BIN)/python scripts/generate_scheduler_docs.py
+	@$(BIN)/python scripts/generate_coverage_docs.py
 
 clean: ## Remove what the other targets made, but no cached builds
 	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

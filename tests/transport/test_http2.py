@@ -1,5 +1,7 @@
 """The HTTP/2 machine: frames in, frames out, no sockets."""
 
+import struct
+
 import pytest
 
 from nativelink.transport.flow import header_block
@@ -55,6 +57,21 @@ def test_the_greeting_is_settings_a_connection_window_and_the_acknowledgement():
     client = Client()
     assert kinds(client.greeting) == [SETTINGS, WINDOW_UPDATE, SETTINGS]
     assert client.greeting[2].flags == ACK
+
+
+def test_the_greeting_tells_what_the_settings_allow():
+    client = Client(
+        ServerSettings(
+            http2_max_concurrent_streams=11,
+            http2_max_frame_size=20_000,
+            http2_max_header_list_size=12_000,
+            http2_initial_stream_window_size=70_000,
+            http2_enable_connect_protocol=True,
+        )
+    )
+    told = dict(struct.iter_unpack(">HI", client.greeting[0].payload))
+    # RFC 9113, 6.5.2, and RFC 8441, 3.
+    assert (told[3], told[4], told[5], told[6], told[8]) == (11, 70_000, 20_000, 12_000, 1)
 
 
 @pytest.mark.parametrize("bad", [b"GET / HTTP/1.1\r\n", PREFACE[:-1] + b"x", b"\x00"])

@@ -18,6 +18,7 @@ from nativelink.stores.store import Store
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
 from nativelink.transport.server import Server, ServerSettings
+from nativelink.transport.settings import TlsSettings
 
 __all__ = ["INSTANCE", "NO_BATCHES", "Upstream", "ac_of", "cas_of", "serving"]
 
@@ -64,6 +65,7 @@ async def serving(
     *,
     instead: Sequence[Method] = (),
     address: str = "127.0.0.1:0",
+    tls: TlsSettings | None = None,
 ) -> AsyncIterator[Upstream]:
     """Serve stores; methods of `instead` take the place of ours of the same path."""
     upstream = Upstream()
@@ -78,7 +80,8 @@ async def serving(
                 *instead,
             )
         }
-        upstream.server = Server(list(methods.values()), settings=ServerSettings(address=address))
+        settings = ServerSettings(address=address)
+        upstream.server = Server(list(methods.values()), settings=settings, tls=tls)
         await upstream.server.start()
         try:
             yield upstream

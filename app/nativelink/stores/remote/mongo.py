@@ -127,6 +127,11 @@ class MongoStore:
     ) -> None:
         await self._client.close()
 
+    @property
+    def collection(self) -> AsyncCollection[dict[str, Any]]:
+        """Where the documents are."""
+        return self._collection
+
     async def check(self) -> None:
         """Return if MongoDB answers.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import json5
@@ -14,8 +17,11 @@ from nativelink.config import Config
 from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
+from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.stores.store import write_bytes
 from nativelink.testing.calls import Caller, digest_message
+from nativelink.testing.fakes import FakeClock, wait_until
+from tests.transport.http_client.site import Site, answer, open_site
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
@@ -155,3 +161,131 @@ async def test_what_cannot_work_does_not_start(
         await open_server(environment, services)
     assert said in raised.value.message
     assert raised.value.code is Code.INVALID_ARGUMENT
+
+
+class Web:
+    """A server that may download from a site of the test.
+
+    Args:
+        environment: what it is made with.
+        site: where it may download from.
+        keys: further keys of `downloads`.
+    """
+
+    def __init__(self, environment: Environment, site: Site, keys: str) -> None:
+        self._environment = environment
+        self._site = site
+        self._services = f"""cas: [{{ cas_store: 'CAS' }}], fetch: [{{ fetch_store: 'ASSETS',
+          downloads: {{ allowed_hosts: ['127.0.0.1:*'], allowed_networks: ['127.0.0.0/8'],
+                        insecure_allow_http: true, {keys} }} }}]"""
+        self._server: Server | None = None
+
+    async def code(self, **fields: Any) -> Code:
+        """What becomes of a fetch."""
+        if self._server is None:
+            self._server = await open_server(self._environment, self._services)
+        response = await self._server.fetch(uris=[self._site.url("/x")], **fields)
+        return Code(response.status.code)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with open_site() as running:
+        running.pages["/x"] = answer(BLOB)
+        yield running
+
+
+async def test_a_download_says_who_asks(environment: Environment, site: Site) -> None:
+    assert await Web(environment, site, "").code() is Code.OK
+    assert site.asked[0].headers["user-agent"] == "nativelink/1.2.3"
+
+
+@pytest.mark.parametrize(("size", "code"), [(6, Code.OK), (5, Code.RESOURCE_EXHAUSTED)])
+async def test_the_size_is_limited(
+    environment: Environment, site: Site, size: int, code: Code
+) -> None:
+    assert await Web(environment, site, f"max_size_bytes: {size}").code() is code
+
+
+@pytest.mark.parametrize(("retries", "code"), [(1, Code.UNAVAILABLE), (2, Code.OK)])
+async def test_tries_are_counted(
+    environment: Environment, site: Site, retries: int, code: Code
+) -> None:
+    busy = answer(b"", "503 Service Unavailable")
+    site.pages["/x"] = [busy, busy, answer(BLOB)]
+
+    web = Web(environment, site, f"retry: {{ max_retries: {retries}, delay: 0.001 }}")
+
+    assert await web.code() is code
+
+
+async def test_what_has_no_checksum_is_reused_for_a_while(
+    environment: Environment, site: Site
+) -> None:
+    web = Web(environment, site, "reuse_unverified_s: 60")
+    clock = environment.clock
+    assert isinstance(clock, FakeClock)
+
+    asked = []
+    for _ in range(3):
+        assert await web.code() is Code.OK
+        asked.append(len(site.asked))
+        clock.advance(31)
+
+    assert asked == [1, 1, 2]
+
+
+async def test_what_does_not_fit_into_memory_goes_to_the_named_directory(
+    environment: Environment, site: Site, tmp_path: Path
+) -> None:
+    site.pages["/x"] = answer(bytes(600_000))
+
+    assert await Web(environment, site, f"temp_path: '{tmp_path}'").code() is Code.OK
+    with pytest.raises(NativeLinkError, match="no room"):
+        await Web(environment, site, f"temp_path: '{tmp_path}/absent'").code()
+
+
+async def test_so_many_are_downloaded_at_a_time(environment: Environment, site: Site) -> None:
+    waiting, may_go = 0, asyncio.Event()
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        nonlocal waiting
+        waiting += 1
+        await may_go.wait()
+        await answer(BLOB)(writer)
+
+    site.pages["/x"] = slow
+    web = Web(environment, site, "max_concurrent: 2")
+    assert isinstance(environment.clock, FakeClock)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(web.code())
+        await wait_until(lambda: waiting == 1)
+        others = []
+        for _ in range(2):
+            # Who asks for newer contents than a download under way brings does not join it.
+            environment.clock.advance(1)
+            now = timestamp_pb2.Timestamp(seconds=int(environment.clock.time()))
+            others.append(group.create_task(web.code(oldest_content_accepted=now)))
+            await wait_until(lambda: waiting == 2)
+        await asyncio.sleep(0)
+        assert waiting == 2
+        may_go.set()
+
+    assert [first.result(), *(each.result() for each in others)] == [Code.OK] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ("timeout_s: 1", Code.DEADLINE_EXCEEDED),
+        ("idle_timeout_s: 1, retry: { max_retries: 0 }", Code.UNAVAILABLE),
+    ],
+)
+async def test_time_is_limited(environment: Environment, site: Site, keys: str, code: Code) -> None:
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await wait_until(writer.transport.is_closing)
+
+    site.pages["/x"] = silent
+
+    assert await Web(environment, site, keys).code() is code

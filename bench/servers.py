@@ -116,6 +116,7 @@ def config(kind: str, folder: Path, port: int, tls: dict[str, Any] | None) -> di
         "ac": [{"instance_name": "", "ac_store": "AC"}],
         "bytestream": [{"instance_name": "", "cas_store": "CAS"}],
         "capabilities": [{"instance_name": ""}],
+        "http_cache": [{"instance_name": ""}],
     }
     servers = [
         {"listener": {"http": {"socket_address": f"127.0.0.1:{port}"}}, "services": services}

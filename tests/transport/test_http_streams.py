@@ -164,6 +164,16 @@ async def test_a_body_is_read_as_it_comes():
         assert it.sizes == [3 * len(PIECE)]
 
 
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("/known", b"200 OK"), ("/plain", b"200 OK"), ("/forbidden", b"403 Forbidden")],
+)
+async def test_a_status_has_its_words_as_some_clients_want_them(path, line):
+    async with Streams() as it:
+        it.put(path, method="GET")
+        assert (await it.head()).startswith(b"HTTP/1.1 " + line + b"\r\n")
+
+
 async def test_a_chunked_body_has_no_size_and_is_read_all_the_same():
     async with Streams() as it:
         it.put("/sum", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n2")

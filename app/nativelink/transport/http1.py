@@ -11,7 +11,7 @@ import h11
 
 from nativelink.core.eager import begin
 from nativelink.core.rpc import HttpRequest, HttpResponse, HttpStreamRoute, Peer
-from nativelink.transport.http1_stream import Http1Stream
+from nativelink.transport.http1_stream import Http1Stream, response_head
 from nativelink.transport.http_exchange import http_error, http_fields
 from nativelink.transport.status import error_of
 
@@ -273,7 +273,7 @@ class Http1Protocol(asyncio.Protocol):
             fields = http_fields(response, len(response.body))
             if close:
                 fields.append((b"connection", b"close"))
-            self._send(h11.Response(status_code=response.status, headers=fields))
+            self._send(response_head(response.status, fields))
             if self._request is None or self._request.method != b"HEAD":
                 self._send(h11.Data(data=response.body))
             self._send(h11.EndOfMessage())

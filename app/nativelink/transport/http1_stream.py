@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from http import HTTPStatus
+from typing import Final, cast
 
 import h11
 
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.core.rpc import HttpResponse
 from nativelink.core.streams import Chunk
+from nativelink.transport.fields import Field
 from nativelink.transport.headers import content_length_of
 from nativelink.transport.http_exchange import http_fields, incomplete
 
-__all__ = ["Http1Stream"]
+__all__ = ["Http1Stream", "response_head"]
+
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Http1Stream:
@@ -110,7 +114,7 @@ class Http1Stream:
         fields = http_fields(response, length)
         if self._closes():
             fields.append((b"connection", b"close"))
-        self._send(h11.Response(status_code=response.status, headers=fields))
+        self._send(response_head(response.status, fields))
 
     async def write(self, chunk: Chunk, /) -> None:
         """Send a piece of the answer's body (`Sink`)."""
@@ -144,6 +148,11 @@ class Http1Stream:
         data = self._http.send(event)
         if data:
             self._transport.write(data)
+
+
+def response_head(status: int, fields: list[Field]) -> h11.Response:
+    """The head of an answer, with the words that older clients want behind the number."""
+    return h11.Response(status_code=status, headers=fields, reason=_REASONS.get(status, b""))
 
 
 def _announced(request: h11.Request) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from nativelink.config.check_assets import check_assets
 from nativelink.config.check_aws import aws_scheduler_references, check_aws
+from nativelink.config.check_events import check_events
 from nativelink.config.check_http_cache import check_http_cache
 from nativelink.config.check_paths import check_paths
 from nativelink.config.check_servers import check_servers
@@ -45,6 +46,7 @@ def check(sections: Sections) -> list[Problem]:
         *check_stores(sections),
         *check_servers(sections),
         *check_assets(sections),
+        *check_events(sections),
         *check_http_cache(sections),
         *check_paths(sections),
         *check_values(sections),

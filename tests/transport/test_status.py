@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from nativelink.core.digest import Digest
-from nativelink.core.errors import Code, MissingBlob, NativeLinkError, not_found
+from nativelink.core.errors import BadField, Code, MissingBlob, NativeLinkError, not_found
 from nativelink.proto.google.rpc import error_details_pb2, status_pb2
 from nativelink.transport.status import encode_metadata, error_of, http_status_of, status_fields
 
@@ -63,6 +63,19 @@ def test_more_missing_blobs_than_trailers_hold_are_told_in_part():
     failure = error_details_pb2.PreconditionFailure()
     assert status.details[0].Unpack(failure)
     assert len(failure.violations) > 20
+
+
+def test_bad_fields_are_violations_of_an_invalid_argument():
+    bad = [BadField("qualifiers.name", '"vcs.commit" not supported'), BadField("uris", "ä\ud800")]
+    error = NativeLinkError(Code.INVALID_ARGUMENT, "no", details=bad)
+    status = status_pb2.Status.FromString(decode(fields_of(error)[b"grpc-status-details-bin"]))
+    assert (status.code, status.message) == (3, "no")
+    request = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(request)
+    assert [(v.field, v.description) for v in request.field_violations] == [
+        ("qualifiers.name", '"vcs.commit" not supported'),
+        ("uris", "ä?"),
+    ]
 
 
 def test_a_missing_blob_under_another_code_has_no_details():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nativelink.core.digest import Digest
 
 __all__ = [
+    "BadField",
     "Code",
     "Detail",
     "MissingBlob",
@@ -76,8 +77,22 @@ class MissingBlob(NamedTuple):
     segment: str = ""
 
 
-#: Typed details; a union so that the transport's `match` is checked to be complete.
-Detail: TypeAlias = MissingBlob
+class BadField(NamedTuple):
+    """A part of a request that is wrong.
+
+    Becomes a `google.rpc.BadRequest` violation where the code is INVALID_ARGUMENT.
+
+    Attributes:
+        field: its path in the request, such as `qualifiers.name`.
+        description: what is wrong with it.
+    """
+
+    field: str
+    description: str
+
+
+#: Typed details; a union, so that a type checker finds who does not know all of them.
+Detail: TypeAlias = MissingBlob | BadField
 
 
 class NativeLinkError(Exception):
@@ -135,9 +150,9 @@ def context(what: str) -> Generator[None, None, None]:
         raise
 
 
-def invalid_argument(message: str) -> NativeLinkError:
+def invalid_argument(message: str, *, details: Sequence[Detail] = ()) -> NativeLinkError:
     """The request is wrong whatever the server's state."""
-    return NativeLinkError(Code.INVALID_ARGUMENT, message)
+    return NativeLinkError(Code.INVALID_ARGUMENT, message, details=details)
 
 
 def not_found(message: str) -> NativeLinkError:

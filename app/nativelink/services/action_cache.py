@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from nativelink.core.digest import Digest, DigestFunction, digests_of, is_empty
 from nativelink.core.errors import (
     Code,
+    MissingBlob,
     NativeLinkError,
     invalid_argument,
     not_found,
@@ -94,7 +95,12 @@ class ActionCacheService:
             await instance.store.get(digest, sink)
         except NativeLinkError as error:
             details = error.details
-            if error.code is Code.NOT_FOUND and details and details[0].digest == digest:
+            if (
+                error.code is Code.NOT_FOUND
+                and details
+                and isinstance(details[0], MissingBlob)
+                and details[0].digest == digest
+            ):
                 # The most frequent error of a cache has a text that is always the same, so that
                 # the transport need not encode it again.
                 error.message, error.details = _NO_RESULT, ()

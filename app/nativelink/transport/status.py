@@ -1,8 +1,8 @@
 """How an exception becomes `grpc-status`, `grpc-message` and `grpc-status-details-bin`.
 
-The one place where that happens. Source: "gRPC over HTTP2" (Responses), google.rpc.Status and
-google.rpc.PreconditionFailure. The few bytes of protobuf are written by hand, so that the
-transport needs no generated code.
+The one place where that happens. Source: "gRPC over HTTP2" (Responses), google.rpc.Status,
+google.rpc.PreconditionFailure and google.rpc.BadRequest. The few bytes of protobuf are written by
+hand, so that the transport needs no generated code.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import base64
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from nativelink.core.errors import Code, Detail, MissingBlob, NativeLinkError
+from nativelink.core.errors import BadField, Code, Detail, MissingBlob, NativeLinkError
 from nativelink.transport.fields import Field
 
 __all__ = ["encode_metadata", "encode_status", "error_of", "http_status_of", "status_fields"]
@@ -28,6 +28,15 @@ _ESCAPED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 # own instead of ours.
 _MAX_MESSAGE_BYTES: Final = 2048
 _MAX_DETAILS_BYTES: Final = 3 * 1024
+
+#: Codes that have details: the message of those, and the kind of detail that it is made of.
+_DETAILED: Final[Mapping[Code, tuple[bytes, type[Detail]]]] = {
+    Code.FAILED_PRECONDITION: (
+        b"type.googleapis.com/google.rpc.PreconditionFailure",
+        MissingBlob,
+    ),
+    Code.INVALID_ARGUMENT: (b"type.googleapis.com/google.rpc.BadRequest", BadField),
+}
 
 _HTTP_STATUS: Final = {
     Code.INVALID_ARGUMENT: 400,
@@ -97,7 +106,7 @@ def status_fields(error: NativeLinkError) -> list[Field]:
     text = error.message
     if text:
         fields.append((b"grpc-message", _percent_encode(text)))
-    if error.details and error.code is Code.FAILED_PRECONDITION:
+    if error.details and error.code in _DETAILED:
         status = encode_status(error)
         fields.append((b"grpc-status-details-bin", _encode_binary(status)))
     return fields
@@ -115,22 +124,19 @@ def encode_status(error: NativeLinkError) -> bytes:
     """`google.rpc.Status` with the details that have a message of their own.
 
     A `MissingBlob` is a violation of type MISSING with the subject `blobs/{function/}{hash}/{size}`
-    (REAPI v2, Execution.Execute). As many as fit into the trailers are told; a client that uploads
-    these and asks again hears of the others.
+    (REAPI v2, Execution.Execute), a `BadField` one of its field. As many as fit into the trailers
+    are told; a client that uploads these blobs and asks again hears of the others.
     """
     parts = [
         _field(1, b"", number=int(error.code)),
         _field(2, error.message[:500].encode("utf-8", "replace")),
     ]
-    violations = _violations(error.details)
-    if violations:
-        parts.append(
-            _field(
-                3,
-                _field(1, b"type.googleapis.com/google.rpc.PreconditionFailure")
-                + _field(2, violations),
-            )
-        )
+    kind = _DETAILED.get(error.code)
+    if kind is not None:
+        message, detail = kind
+        violations = _violations([each for each in error.details if isinstance(each, detail)])
+        if violations:
+            parts.append(_field(3, _field(1, message) + _field(2, violations)))
     return b"".join(parts)
 
 
@@ -146,9 +152,12 @@ def _violations(details: Sequence[Detail]) -> bytes:
     return b"".join(out)
 
 
-def _violation(missing: MissingBlob) -> bytes:
-    digest = missing.digest
-    subject = f"blobs/{missing.segment}{digest.hash}/{digest.size_bytes}"
+def _violation(detail: Detail) -> bytes:
+    if isinstance(detail, BadField):
+        field, description = detail.field.encode(), detail.description.encode("utf-8", "replace")
+        return _field(1, _field(1, field) + _field(2, description))
+    digest = detail.digest
+    subject = f"blobs/{detail.segment}{digest.hash}/{digest.size_bytes}"
     return _field(1, _field(1, b"MISSING") + _field(2, subject.encode()))
 
 

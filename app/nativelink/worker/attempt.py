@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction
-from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.errors import Code, MissingBlob, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as worker_pb,
@@ -144,11 +144,11 @@ def set_status(
     """
     status.code = error.code
     status.message = error.message
-    if not error.details:
+    blobs = [each.digest for each in error.details if isinstance(each, MissingBlob)]
+    if not blobs:
         return
     failure = error_details_pb2.PreconditionFailure()
-    for missing in islice(error.details, _MAX_VIOLATIONS):
-        hash_, size_bytes = missing.digest
+    for hash_, size_bytes in islice(blobs, _MAX_VIOLATIONS):
         subject = f"blobs/{function.segment}{hash_}/{size_bytes}"
         failure.violations.add(type="MISSING", subject=subject)
     status.details.add().Pack(failure)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.errors import BadField, Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
 from nativelink.services.remote_asset.qualifiers import Query, parse_qualifiers
 
@@ -138,3 +138,7 @@ def test_downloads_must_not_pass_over_what_they_do_not_know() -> None:
         with pytest.raises(NativeLinkError, match=name) as raised:
             query((name, value)).require_downloadable()
         assert raised.value.code is Code.INVALID_ARGUMENT
+        (detail,) = raised.value.details
+        assert isinstance(detail, BadField)
+        assert detail.field == "qualifiers.name"
+        assert name in detail.description

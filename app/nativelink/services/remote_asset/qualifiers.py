@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
-from nativelink.core.errors import invalid_argument
+from nativelink.core.errors import BadField, invalid_argument
 from nativelink.services.remote_asset.integrity import Integrity, parse_integrity
 
 __all__ = ["MAX_URIS", "Headers", "Qualifiers", "Query", "check_uris", "parse_qualifiers"]
@@ -137,19 +137,23 @@ class Query:
             NativeLinkError: INVALID_ARGUMENT naming those that nobody here could vouch for
                 (Fetch service: a server must not pass over what it does not know).
         """
-        unknown = []
+        unknown: dict[str, None] = {}
         for name, value in self.given:
             if name == _TYPE:
                 if value.lower().startswith(_REPOSITORIES):
-                    unknown.append(f"{name}={value[:80]}")
+                    unknown[f"{name}={value[:80]}"] = None
             elif name != _CHECKSUM and name not in _CANONICAL and not _is_header(name):
-                unknown.append(name[:80])
+                unknown[name[:80]] = None
         if unknown:
             raise invalid_argument(
                 "nothing was pushed with these qualifiers, and what is downloaded cannot be held "
-                f"against {', '.join(map(repr, dict.fromkeys(unknown)))}; downloads know "
+                f"against {', '.join(map(repr, unknown))}; downloads know "
                 "checksum.sri, http_header:*, http_header_url:*, bazel.canonical_id and "
-                "resource_type"
+                "resource_type",
+                # As the API words it (FetchBlob, unsupported qualifiers).
+                details=[
+                    BadField("qualifiers.name", f'"{each}" not supported') for each in unknown
+                ],
             )
 
 

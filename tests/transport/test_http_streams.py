@@ -333,6 +333,26 @@ async def test_a_malformed_chunk_is_refused():
         assert (await it.client.closed()).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Content-Length: 5", "Transfer-Encoding: chunked"),
+        ("Content-Length: 5", "Content-Length: 6"),
+        ("Content-Length: 5, 6",),
+        ("Transfer-Encoding: gzip, chunked",),
+        ("Transfer-Encoding : chunked",),
+        ("Content-Length: +5",),
+    ],
+)
+@pytest.mark.parametrize("path", ["/sum", "/plain"])
+async def test_a_body_whose_end_is_disputable_ends_the_connection(path, headers):
+    async with Streams() as it:
+        it.put(path, *headers, body=b"0\r\n\r\nGET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await it.client.closed()
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+        assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_http2_streams_a_body_in_as_many_frames_as_it_likes():
     async with Streams() as it:
         it.client.greet()

@@ -142,6 +142,9 @@ class Http1Protocol(asyncio.Protocol):
                 self._body = []
                 self._body_bytes = 0
                 self._since = self._server.monotonic()
+                if _is_ambiguous(event):
+                    self._answer(HttpResponse(400, b"two lengths of one body\n"), close=True)
+                    return
                 path, _, query = event.target.decode("latin-1").partition("?")
                 route = self._server.router.route(path)
                 if isinstance(route, HttpStreamRoute) and not self._serve_stream(
@@ -370,3 +373,9 @@ class Http1Protocol(asyncio.Protocol):
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Handlers under way."""
         return set() if self._task is None else {self._task}
+
+
+def _is_ambiguous(request: h11.Request) -> bool:
+    """Whether a proxy in front may have seen another end of the body than we (RFC 9112, 6.1)."""
+    names = {bytes(name) for name, _ in request.headers}
+    return b"transfer-encoding" in names and b"content-length" in names

@@ -171,11 +171,14 @@ async def measured(body: Source) -> AsyncGenerator[Source]:
     file = await asyncio.to_thread(tempfile.TemporaryFile)
     try:
         try:
-            await asyncio.to_thread(file.writelines, chunks)
-            chunks.clear()
-            while chunk := await body.read():
-                size += len(chunk)
-                await asyncio.to_thread(file.write, chunk)
+            while chunks:
+                # As many at a time as were held before: chunks can be small.
+                await asyncio.to_thread(file.writelines, chunks)
+                held, chunks = 0, []
+                while held < _IN_MEMORY_BYTES and (chunk := await body.read()):
+                    chunks.append(chunk)
+                    held += len(chunk)
+                size += held
             await asyncio.to_thread(file.seek, 0)
         except OSError as error:
             raise resource_exhausted(

@@ -72,11 +72,11 @@ def test_a_list_tells_of_each_build_in_one_line(published: Published) -> None:
     code, out, err = published.nativelink("builds", "list")
     assert (code, err) == (0, "")
     heading, first, second = [line.split() for line in out.splitlines()]
-    assert " ".join(heading) == "build state started took command by targets tests cache"
+    assert " ".join(heading) == "build state age took command by targets tests cache"
     assert [first[0], first[1]] == ["600dc0de", "SUCCEEDED"]
     assert "12.5 s bazel build //lib:all" in " ".join(first)
     assert [second[0], second[1], second[-1]] == ["0badc0de", "FAILED", "50%"]
-    told = "12.5 s bazel test //app/... ada@laptop 1 of 5 failed 1 of 3 failed 50%"
+    told = "12.5 s bazel test //app/... ada@laptop 1/5 failed 1/3 failed 50%"
     assert told in " ".join(second)
 
 

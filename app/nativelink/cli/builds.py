@@ -38,7 +38,7 @@ _IN_A_LIST = 20
 _COLUMNS = (
     Column("build"),
     Column("state"),
-    Column("started"),
+    Column("age", right=True),
     Column("took", right=True),
     Column("command", flexible=True),
     Column("by", flexible=True),

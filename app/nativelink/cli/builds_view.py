@@ -36,6 +36,7 @@ _SHOWN_STEPS: Final = 10
 _SHOWN_OPTIONS: Final = 12
 #: The end of a log that is read for its last lines.
 _LOG_BYTES: Final = 16 << 10
+_SO_FAR: Final = " so far"
 _STEP: Final = re.compile(
     r"(?P<took>[\d.]+)s(?:, (?P<where>\w+) \([^)]*\): \[(?P<shares>[^\]]*)\])?,?\s+"
     r"(?:action '(?P<action>.*)'|(?P<step>.*))"
@@ -72,8 +73,8 @@ def _row(build: pb.Build, now: float, length: int) -> Sequence[Text | str]:
     return (
         printable(build.invocation_id[:length]),
         _styled(state_of(build, now)),
-        ago(seconds_of(build.start_time), now),
-        _took(build, now),
+        span(max(0.0, now - seconds_of(build.start_time))),
+        _took(build, now).removesuffix(_SO_FAR),
         _command(build),
         _sender(build),
         _told(build.targets_built, build.targets_failed),
@@ -90,7 +91,7 @@ def _facts(build: pb.Build, now: float) -> Iterator[tuple[str, Text | str]]:
     state = state_of(build, now)
     told = f"  {build.exit_name} (exit code {build.exit_code})" if build.exit_code else ""
     if state == "LOST":
-        told = f"  nothing has been heard of it since {ago(seconds_of(build.seen_time), now)}"
+        told = f"  nothing has been heard of it for {span(now - seconds_of(build.seen_time))}"
     yield "build", build.invocation_id
     yield "state", Text.assemble(_styled(state), told)
     if build.failure_message:
@@ -406,14 +407,14 @@ def _took(build: pb.Build, now: float) -> str:
     if finish:
         return span(max(0.0, finish - start))
     last = now if state_of(build, now) == "RUNNING" else seconds_of(build.seen_time)
-    return f"{span(max(0.0, last - start))} so far"
+    return f"{span(max(0.0, last - start))}{_SO_FAR}"
 
 
 def _told(good: int, bad: int) -> Text | str:
     from rich.text import Text
 
     if bad:
-        return Text(f"{bad:,} of {good + bad:,} failed", style="red")
+        return Text(f"{bad:,}/{good + bad:,} failed", style="red")
     return f"{good:,}" if good else ""
 
 

@@ -12,10 +12,10 @@ import base64
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from nativelink.core.errors import BadField, Code, Detail, MissingBlob, NativeLinkError
+from nativelink.core.errors import BadField, Code, Detail, NativeLinkError
 from nativelink.transport.fields import Field
 
 __all__ = ["encode_metadata", "encode_status", "error_of", "http_status_of", "status_fields"]
@@ -29,13 +29,10 @@ _ESCAPED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _MAX_MESSAGE_BYTES: Final = 2048
 _MAX_DETAILS_BYTES: Final = 3 * 1024
 
-#: Codes that have details: the message of those, and the kind of detail that it is made of.
-_DETAILED: Final[Mapping[Code, tuple[bytes, type[Detail]]]] = {
-    Code.FAILED_PRECONDITION: (
-        b"type.googleapis.com/google.rpc.PreconditionFailure",
-        MissingBlob,
-    ),
-    Code.INVALID_ARGUMENT: (b"type.googleapis.com/google.rpc.BadRequest", BadField),
+#: Codes that have details: the message of those.
+_DETAILED: Final = {
+    Code.FAILED_PRECONDITION: b"type.googleapis.com/google.rpc.PreconditionFailure",
+    Code.INVALID_ARGUMENT: b"type.googleapis.com/google.rpc.BadRequest",
 }
 
 _HTTP_STATUS: Final = {
@@ -131,10 +128,12 @@ def encode_status(error: NativeLinkError) -> bytes:
         _field(1, b"", number=int(error.code)),
         _field(2, error.message[:500].encode("utf-8", "replace")),
     ]
-    kind = _DETAILED.get(error.code)
-    if kind is not None:
-        message, detail = kind
-        violations = _violations([each for each in error.details if isinstance(each, detail)])
+    message = _DETAILED.get(error.code)
+    if message is not None:
+        are_fields = error.code is Code.INVALID_ARGUMENT
+        violations = _violations(
+            [each for each in error.details if isinstance(each, BadField) == are_fields]
+        )
         if violations:
             parts.append(_field(3, _field(1, message) + _field(2, violations)))
     return b"".join(parts)

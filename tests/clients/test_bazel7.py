@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -56,7 +57,8 @@ def bazel7(
     wrapper.chmod(0o755)
     startup = [
         "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
-        "--host_jvm_args=-Djava.library.path=/opt/jni",
+        # Of netty's TLS, and of zstd.
+        f"--host_jvm_args=-Djava.library.path=/opt/jni:/usr/lib/{platform.machine()}-linux-gnu",
     ]
     seven = Bazel(
         wrapper,
@@ -136,6 +138,27 @@ def test_bazel_7_over_mutual_tls(
     )
 
     assert_all_hits(warm, cold)
+
+
+def test_bazel_7_compresses_what_it_transfers(
+    server: RunningServer, bazel7: Bazel, cold: Build
+) -> None:
+    shared = bazel7.workspace.parent
+
+    def build(log: str) -> tuple[Build, bytes]:
+        bazel7.clean()
+        compressing = ["--remote_cache_compression", f"--remote_grpc_log={shared / log}"]
+        done = bazel7.build(*flags(server, "small"), *compressing, targets=EVERYTHING)
+        return done, (shared / log).read_bytes()
+
+    first, written = build("written")
+    made = bazel7.file("lua").read_bytes()
+    again, read = build("read")
+
+    assert_all_hits(again, first)
+    assert bazel7.file("lua").read_bytes() == made
+    assert b"/compressed-blobs/zstd/" in written
+    assert b"small/compressed-blobs/zstd/" in read
 
 
 @pytest.fixture(scope="module")

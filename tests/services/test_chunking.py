@@ -369,6 +369,13 @@ class TestSplice:
         # Nor is a list believed that nobody checked.
         assert not chunks.index.blobs
 
+    async def test_a_blob_that_is_not_there_cannot_be_made_of_itself(self) -> None:
+        chunks = Chunks()
+        blob = SHA256.digest_of(BLOB)
+        with pytest.raises(NativeLinkError) as caught:
+            await chunks.splice(blob, [blob])
+        assert (caught.value.code, caught.value.details) == (Code.NOT_FOUND, (MissingBlob(blob),))
+
     async def test_the_empty_blob_is_made_of_nothing(self) -> None:
         await Chunks().splice(SHA256.digest_of(b""), [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,6 +174,29 @@ async def test_there_is_no_cas_where_none_is_named() -> None:
 async def test_the_landing_page_says_where_it_is() -> None:
     async with both(MEMORY) as it:
         assert "/a/b/cas/" in (await it.http.get("/")).text
+
+
+async def test_requests_are_counted_by_what_came_of_them() -> None:
+    async with both(MEMORY, 'http_cache: [{ ac_store: "AC" }], admin: {}') as it:
+        await it.http.get("/cache/x")
+        await it.http.put("/cache/x", content=b"x")
+        for _ in range(2):
+            await it.http.get("/cache/x")
+        await it.http.get("/ac/no-hash")
+        await it.http.request("BREW", "/cache/x")
+        page = (await it.http.get("/metrics")).text
+    counted = {
+        tuple(re.findall(r'="([^"]*)"', line)): int(line.split()[-1])
+        for line in page.splitlines()
+        if line.startswith("nativelink_http_server_request_duration_seconds_count{")
+    }
+    assert counted == {
+        ("/cache", "GET", "404"): 1,
+        ("/cache", "PUT", "200"): 1,
+        ("/cache", "GET", "200"): 2,
+        ("/ac", "GET", "400"): 1,
+        ("/cache", "_OTHER", "405"): 1,
+    }
 
 
 async def test_a_listener_that_asks_who_sends_asks_here_too() -> None:

@@ -26,6 +26,8 @@ async def cache_routes(
         return ()
     from nativelink.services.http.instance import HttpCacheInstance
     from nativelink.services.http.routes import http_cache_routes
+    from nativelink.telemetry.http_cache import HttpCacheRecorder
+    from nativelink.transport.status import http_status_of
 
     cas_names = {each.instance_name: each.cas_store for each in spec.cas}
     action_caches = {each.instance_name: each for each in spec.ac}
@@ -51,7 +53,15 @@ async def cache_routes(
                 read_only=_read_only(entry, default=grpc is not None and grpc.read_only),
                 default_function=env.digest_function,
             )
-    return http_cache_routes(instances, requires_identity=requires_identity)
+    recorder = None
+    if env.measured:
+        recorder = HttpCacheRecorder(env.registry, status_of=http_status_of)
+    return http_cache_routes(
+        instances,
+        requires_identity=requires_identity,
+        recorder=recorder,
+        monotonic=env.clock.monotonic,
+    )
 
 
 def _read_only(entry: HttpCacheSpec, *, default: bool) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 
 from nativelink.telemetry.assets import ASSET_CATALOGUE
 from nativelink.telemetry.execution_metrics import EXECUTION_CATALOGUE, FARM_CATALOGUE
+from nativelink.telemetry.http_cache import HTTP_CACHE_CATALOGUE
 from nativelink.telemetry.meter import Definition, Kind
 from nativelink.telemetry.origin import ORIGIN_CATALOGUE
 
@@ -314,6 +315,7 @@ CATALOGUE: Final = (
     CONNECTION_RECONNECTS,
     *EXECUTION_CATALOGUE,
     RPC_ACTIVE,
+    *HTTP_CACHE_CATALOGUE,
     CONNECTIONS,
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_FAILED,

@@ -10,8 +10,10 @@ each behind `/INSTANCE` if the instance has a name. GET, HEAD and PUT do what th
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import quote
 
 from nativelink.core.errors import Code, NativeLinkError, failed_precondition
@@ -34,7 +36,7 @@ from nativelink.services.http.webdav import METHODS as WEBDAV_METHODS
 from nativelink.services.http.webdav import answer_webdav
 from nativelink.services.identity import identity
 
-__all__ = ["http_cache_routes"]
+__all__ = ["RequestRecorder", "http_cache_routes"]
 
 #: Takes a request, its body, the sink, and the path below the route's.
 _Serve: TypeAlias = Callable[[HttpRequest, Source, HttpSink, str], Awaitable[HttpResponse | None]]
@@ -46,14 +48,28 @@ _ALLOWED: Final = "GET, HEAD, PUT"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 
 
+class RequestRecorder(Protocol):
+    """Told of every request that is over."""
+
+    def ended(self, route: str, method: str, outcome: int | Code, seconds: float, /) -> None:
+        """`outcome` is the status, or the code of the error that the request ended with."""
+        ...
+
+
 def http_cache_routes(
-    instances: Mapping[str, HttpCacheInstance], *, requires_identity: bool = False
+    instances: Mapping[str, HttpCacheInstance],
+    *,
+    requires_identity: bool = False,
+    recorder: RequestRecorder | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Sequence[HttpStreamRoute]:
     """The routes of one listener.
 
     Args:
         instances: by name; each is a prefix of paths.
         requires_identity: refuse requests that do not say who sends them, as gRPC calls.
+        recorder: see `RequestRecorder`.
+        monotonic: seconds, for durations.
     """
     routes: list[HttpStreamRoute] = []
     for name, instance in instances.items():
@@ -65,6 +81,8 @@ def http_cache_routes(
             ("/v8/artifacts", _turborepo(instance)),
         ):
             handler = _handler(serve, prefix + path, requires_identity=requires_identity)
+            if recorder is not None:
+                handler = _recorded(handler, path, recorder, monotonic)
             routes.append(HttpStreamRoute(prefix + path, handler, prefix=True))
     return routes
 
@@ -93,6 +111,47 @@ def _handler(serve: _Serve, path: str, *, requires_identity: bool) -> HttpStream
             raise
 
     return handle
+
+
+def _recorded(
+    handler: HttpStreamHandler,
+    route: str,
+    recorder: RequestRecorder,
+    monotonic: Callable[[], float],
+) -> HttpStreamHandler:
+    async def handle(request: HttpRequest, body: Source, sink: HttpSink) -> HttpResponse | None:
+        began = monotonic()
+        watched = _WatchedSink(sink)
+        outcome: int | Code = Code.INTERNAL
+        try:
+            response = await handler(request, body, watched)
+            outcome = watched.status if response is None else response.status
+        except NativeLinkError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = Code.CANCELLED
+            raise
+        finally:
+            recorder.ended(route, request.method, outcome, monotonic() - began)
+        return response
+
+    return handle
+
+
+class _WatchedSink:
+    """A sink that knows which status was begun."""
+
+    __slots__ = ("_sink", "status", "write")
+
+    def __init__(self, sink: HttpSink) -> None:
+        self._sink = sink
+        self.write = sink.write
+        self.status = 0
+
+    def begin(self, response: HttpResponse, length: int | None) -> None:
+        self.status = response.status
+        self._sink.begin(response, length)
 
 
 def _entries(instance: HttpCacheInstance) -> _Serve:

@@ -259,7 +259,7 @@ class TestWhatIsUnknown:
 
         assert response.status.code == Code.NOT_FOUND
         assert response.status.message == (
-            f"no blob is known here for {URI!r} and 1 other URIs with 1 qualifiers, and this "
+            f"no blob is known here for {URI!r} and 1 more with exactly the qualifiers a, and this "
             "server downloads nothing"
         )
         assert response.uri == URI

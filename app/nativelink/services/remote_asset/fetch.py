@@ -22,10 +22,10 @@ from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
 from nativelink.services.methods import method, service
-from nativelink.services.remote_asset.downloads import Download, Downloads, Fetched, Refused
+from nativelink.services.remote_asset.downloads import Download, Downloads, Refused
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.presence import is_complete
-from nativelink.services.remote_asset.qualifiers import Query, parse_qualifiers
+from nativelink.services.remote_asset.qualifiers import Query, essential, parse_qualifiers
 from nativelink.services.remote_asset.status_readers import code_for_call, reads_status
 from nativelink.stores.store import Store
 
@@ -96,7 +96,7 @@ class FetchService:
         outcome = await self._fetch(Kind.BLOB, request)
         if isinstance(outcome, Refused) and not reads_status(context):
             raise NativeLinkError(code_for_call(outcome.code), outcome.message)
-        response = self._response(pb.FetchBlobResponse(), request, outcome)
+        response = self._response(pb.FetchBlobResponse(), outcome)
         if not isinstance(outcome, Refused):
             response.blob_digest.CopyFrom(_message(outcome.digest))
         return response
@@ -105,23 +105,25 @@ class FetchService:
         self, request: pb.FetchDirectoryRequest, _context: CallContext
     ) -> Reply:
         outcome = await self._fetch(Kind.DIRECTORY, request)
-        response = self._response(pb.FetchDirectoryResponse(), request, outcome)
+        response = self._response(pb.FetchDirectoryResponse(), outcome)
         if not isinstance(outcome, Refused):
             response.root_directory_digest.CopyFrom(_message(outcome.digest))
         return response
 
-    async def _fetch(self, kind: Kind, request: _Request) -> Asset | Fetched | Refused:
+    async def _fetch(self, kind: Kind, request: _Request) -> Asset | Refused:
         instance = self._instances.get(request.instance_name)
         use_digest_function(request.digest_function, self._default_function)
-        function = digest_function.get() or self._default_function
-        query = parse_qualifiers(request.uris, request.qualifiers)
-        oldest = _seconds(request.oldest_content_accepted)
-        outcome: Asset | Fetched | Refused | None = await self._known(
-            instance, kind, query, function, oldest
+        question = _Question(
+            kind,
+            parse_qualifiers(request.uris, request.qualifiers),
+            digest_function.get() or self._default_function,
+            _seconds(request.oldest_content_accepted),
+            _timeout_s(request),
         )
+        outcome: Asset | Refused | None = await self._known(instance, question)
         result = "known"
         if outcome is None:
-            outcome = await self._download(instance, kind, query, function, request, oldest)
+            outcome = await _download(instance, question)
             result = "downloaded"
         if isinstance(outcome, Refused):
             result = outcome.code.name.lower()
@@ -129,69 +131,23 @@ class FetchService:
             self._recorder.fetched(kind, result)
         return outcome
 
-    async def _known(
-        self,
-        instance: FetchInstance,
-        kind: Kind,
-        query: Query,
-        function: DigestFunction,
-        oldest: float,
-    ) -> Asset | None:
+    async def _known(self, instance: FetchInstance, question: _Question) -> Asset | None:
         """The first that is known, and of use, of what is asked for."""
         now = self._clock.time()
+        query, function = question.query, question.function
         for uri in query.uris:
-            for asset in await instance.index.find(kind, uri, query.identities):
+            for asset in await instance.index.find(question.kind, uri, query.identities):
                 if (
                     (asset.function or self._default_function) is function
                     and (asset.expires_at is None or now < _seconds(asset.expires_at))
-                    and _is_young(asset, oldest)
+                    and _is_young(asset, question.oldest)
                     and not any(each.excludes(asset.digest, function) for each in query.checksums)
-                    and await _is_there(instance.cas, kind, asset)
+                    and await _is_there(instance.cas, question.kind, asset)
                 ):
                     return asset
         return None
 
-    async def _download(
-        self,
-        instance: FetchInstance,
-        kind: Kind,
-        query: Query,
-        function: DigestFunction,
-        request: _Request,
-        oldest: float,
-    ) -> Fetched | Refused:
-        timeout_s = None
-        if request.HasField("timeout"):
-            timeout_s = request.timeout.ToNanoseconds() / 1e9
-            if timeout_s < 0:
-                raise invalid_argument(f"timeout is {timeout_s:g} s; it cannot be negative")
-        uris = [
-            index for index, uri in enumerate(query.uris) if uri[:8].lower().startswith(_DOWNLOADED)
-        ]
-        if kind is Kind.DIRECTORY or instance.downloads is None or not uris:
-            what = f"no {kind.value} is known here for {query.uris[0][:500]!r}"
-            if len(query.uris) > 1:
-                what += f" and {len(query.uris) - 1} other URIs"
-            if query.given:
-                what += f" with {len(query.given)} qualifiers"
-            if instance.downloads is None and kind is Kind.BLOB and uris:
-                what += ", and this server downloads nothing"
-            return Refused(query.uris[0], Code.NOT_FOUND, what)
-        query.require_downloadable()
-        headers = query.headers()
-        wanted = Download(
-            tuple((query.uris[index], headers[index]) for index in uris),
-            query.essential,
-            query.checksums,
-            function,
-        )
-        return await instance.downloads.fetch(
-            wanted, timeout_s=timeout_s or None, not_before=oldest
-        )
-
-    def _response(
-        self, response: _Response, request: _Request, outcome: Asset | Fetched | Refused
-    ) -> _Response:
+    def _response(self, response: _Response, outcome: Asset | Refused) -> _Response:
         """What responses of both kinds have in common."""
         response.status.SetInParent()
         response.uri = outcome.uri
@@ -201,16 +157,81 @@ class FetchService:
             return response
         function = digest_function.get() or self._default_function
         response.digest_function = int(function)  # type: ignore[assignment]
-        if isinstance(outcome, Asset):
-            if outcome.expires_at is not None:
-                response.expires_at.CopyFrom(outcome.expires_at)
-            qualifiers = Query((), outcome.qualifiers, ()).essential
-        else:
-            qualifiers = parse_qualifiers(request.uris, request.qualifiers).essential
+        if outcome.expires_at is not None:
+            response.expires_at.CopyFrom(outcome.expires_at)
+        # Without request headers, which may be secrets, and tell nobody what the contents are.
         response.qualifiers.extend(
-            pb.Qualifier(name=name, value=value) for name, value in qualifiers
+            pb.Qualifier(name=name, value=value) for name, value in essential(outcome.qualifiers)
         )
         return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a request asks for.
+
+    Attributes:
+        kind: of asset.
+        query: URIs and qualifiers.
+        function: of the digest that is wanted.
+        oldest: contents of before that will not do: seconds since the epoch.
+        timeout_s: for a download; None if the request does not say.
+    """
+
+    kind: Kind
+    query: Query
+    function: DigestFunction
+    oldest: float
+    timeout_s: float | None
+
+
+async def _download(instance: FetchInstance, question: _Question) -> Asset | Refused:
+    query = question.query
+    web = [at for at, uri in enumerate(query.uris) if uri[:8].lower().startswith(_DOWNLOADED)]
+    if question.kind is Kind.DIRECTORY or instance.downloads is None or not web:
+        what = _unknown(question)
+        if question.kind is Kind.BLOB and web:
+            what += ", and this server downloads nothing"
+        return Refused(query.uris[0], Code.NOT_FOUND, what)
+    query.require_downloadable()
+    headers = query.headers()
+    outcome = await instance.downloads.fetch(
+        Download(
+            tuple((query.uris[at], headers[at]) for at in web),
+            query.essential,
+            query.checksums,
+            question.function,
+        ),
+        timeout_s=question.timeout_s,
+        not_before=question.oldest,
+    )
+    if isinstance(outcome, Refused):
+        return outcome
+    return Asset(outcome.uri, query.essential, outcome.digest, question.function)
+
+
+def _unknown(question: _Question) -> str:
+    """Says what is not known here, without values of qualifiers: they may be secrets."""
+    query = question.query
+    what = f"no {question.kind.value} is known here for {query.uris[0][:500]!r}"
+    if len(query.uris) > 1:
+        what += f" and {len(query.uris) - 1} more"
+    if query.given:
+        names = dict.fromkeys(name for name, _ in query.given)
+        what += f" with exactly the qualifiers {', '.join(list(names)[:8])}"
+    return what
+
+
+def _timeout_s(request: _Request) -> float | None:
+    """How long a client wants a download to take; 0 leaves it to the server.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for less.
+    """
+    timeout_s = request.timeout.ToNanoseconds() / 1e9
+    if timeout_s < 0:
+        raise invalid_argument(f"timeout is {timeout_s:g} s; it cannot be negative")
+    return timeout_s or None
 
 
 def _is_young(asset: Asset, oldest: float) -> bool:

@@ -16,7 +16,15 @@ from typing import Final, Protocol, TypeAlias
 from nativelink.core.errors import BadField, invalid_argument
 from nativelink.services.remote_asset.integrity import Integrity, parse_integrity
 
-__all__ = ["MAX_URIS", "Headers", "Qualifiers", "Query", "check_uris", "parse_qualifiers"]
+__all__ = [
+    "MAX_URIS",
+    "Headers",
+    "Qualifiers",
+    "Query",
+    "check_uris",
+    "essential",
+    "parse_qualifiers",
+]
 
 #: Name and value of each, as a request gives them.
 Qualifiers: TypeAlias = tuple[tuple[str, str], ...]
@@ -83,7 +91,7 @@ class Query:
     @property
     def essential(self) -> Qualifiers:
         """The qualifiers without those that only say how to get at the contents."""
-        return tuple(each for each in self.given if not _is_header(each[0]))
+        return essential(self.given)
 
     @property
     def has_headers(self) -> bool:
@@ -155,6 +163,11 @@ class Query:
                     BadField("qualifiers.name", f'"{each}" not supported') for each in unknown
                 ],
             )
+
+
+def essential(qualifiers: Qualifiers) -> Qualifiers:
+    """The qualifiers without those that only say how to get at the contents."""
+    return tuple(each for each in qualifiers if not _is_header(each[0]))
 
 
 def parse_qualifiers(uris: Sequence[str], qualifiers: Iterable[QualifierMessage]) -> Query:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nativelink.cli.builds_view import list_rows, show_build
+from nativelink.cli.builds_facts import list_rows
+from nativelink.cli.builds_view import show_build
 from nativelink.cli.output import Column
 from nativelink.cli.remote import Session, asks_server
 

@@ -83,11 +83,20 @@ class LiveBuild:
             except TimeoutError:
                 if await self._is_overtaken():
                     return
-            await self.save()
+            await self._save()
             await asyncio.sleep(_SAVE_INTERVAL_S)
 
-    async def save(self) -> None:
-        """Save the summary as it is now."""
+    async def end(self, *, broken: bool) -> None:
+        """Save the summary as it is now, for the last time over this connection.
+
+        Args:
+            broken: whether it did not end by itself: then it may have been dead for long, and the
+                client may have gone on elsewhere.
+        """
+        if not (broken and await self._is_overtaken()):
+            await self._save()
+
+    async def _save(self) -> None:
         build = self._summary.build
         self._changed.clear()
         if not build.invocation_id:

@@ -210,6 +210,7 @@ class _Stream:
     ) -> None:
         """Store and acknowledge events until the client has no more."""
         await self._resume(first.ordered_build_event.sequence_number)
+        broken = True
         try:
             async with asyncio.TaskGroup() as tasks:
                 keeping = None if self._live is None else tasks.create_task(self._live.keep())
@@ -223,11 +224,12 @@ class _Stream:
                 await acknowledging
                 if keeping is not None:
                     keeping.cancel()
+            broken = False
         finally:
             if self._live is not None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_SAVE_S):
-                        await self._live.save()
+                        await self._live.end(broken=broken)
 
     async def _resume(self, number: int) -> None:
         """Find out what there is of the stream.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -17,15 +17,24 @@ from nativelink.proto.google.devtools.build.v1.build_events_pb2 import BuildEven
 from nativelink.proto.google.devtools.build.v1.publish_build_event_pb2 import (
     PublishBuildToolEventStreamRequest,
 )
-from nativelink.proto.google.protobuf.duration_pb2 import Duration
-from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
 from nativelink.proto.nativelink.v1 import builds_pb2 as pb
+from nativelink.services.builds.readings import (
+    MAX_TEXT,
+    clipped,
+    name_of,
+    processes_of,
+    public_option,
+    span_of,
+    text_of,
+    time_of,
+)
 
 __all__ = ["BuildSummary", "bazel_event"]
 
-#: Targets, tests and failures that are listed, and the length of a text.
+L = TypeVar("L", pb.Build.Target, pb.Build.Test)
+
+#: Targets, tests and failures that are listed.
 _MAX_LISTED: Final = 500
-_MAX_TEXT: Final = 4096
 _MAX_OPTIONS: Final = 200
 _MAX_PATTERNS: Final = 100
 _MAX_METADATA: Final = 100
@@ -33,15 +42,12 @@ _MAX_LOGS: Final = 10
 
 _BAZEL_EVENT: Final = "type.googleapis.com/build_event_stream.BuildEvent"
 _INTERRUPTED: Final = "INTERRUPTED"
-_SECRET: Final = re.compile(r"(header|token|password|secret|credential|auth)", re.IGNORECASE)
-_ENVIRONMENT: Final = re.compile(r"(--\w+_env=[^=]+)=.*", re.DOTALL)
-#: `12 processes: 3 remote cache hit, 9 linux-sandbox.`
-_PROCESSES: Final = re.compile(r"\d+ process(?:es)?: (.*?)\.?\s*$")
 _CRITICAL_PATH: Final = re.compile(r"Critical Path: ([\d.]+)\s?s")
 #: Not the fault of what it is said of.
 _NO_FAILURES: Final = frozenset(
     {bep.Aborted.SKIPPED, bep.Aborted.NO_BUILD, bep.Aborted.NO_ANALYZE, bep.Aborted.INCOMPLETE}
 )
+_PASSED_NAME: Final = "PASSED"
 _PASSED: Final = frozenset({bep.PASSED, bep.FLAKY})
 
 
@@ -105,7 +111,7 @@ class BuildSummary:
         if request.project_id:
             build.project_id = request.project_id
         if request.notification_keywords:
-            build.keywords[:] = [_clipped(each) for each in request.notification_keywords[:100]]
+            build.keywords[:] = [clipped(each) for each in request.notification_keywords[:100]]
         if ordered.event.WhichOneof("event") == "component_stream_finished":
             self._stream_finished(ordered.event)
             return
@@ -121,27 +127,27 @@ class BuildSummary:
         build, started = self.build, event.started
         build.command = started.command
         build.tool_version = started.build_tool_version
-        build.workspace_directory = _clipped(started.workspace_directory)
-        build.start_time.CopyFrom(_time(started.start_time, started.start_time_millis))
+        build.workspace_directory = clipped(started.workspace_directory)
+        build.start_time.CopyFrom(time_of(started.start_time, started.start_time_millis))
         patterns: list[str] = []
         for child in event.children:
             patterns += child.pattern.pattern
-        build.patterns[:] = [_clipped(each) for each in patterns[:_MAX_PATTERNS]]
+        build.patterns[:] = [clipped(each) for each in patterns[:_MAX_PATTERNS]]
 
     def _options_parsed(self, event: bep.BuildEvent) -> None:
         given = event.options_parsed.explicit_cmd_line
-        self.build.options[:] = [_clipped(_public(each)) for each in given[:_MAX_OPTIONS]]
+        self.build.options[:] = [clipped(public_option(each)) for each in given[:_MAX_OPTIONS]]
 
     def _workspace_status(self, event: bep.BuildEvent) -> None:
         for item in event.workspace_status.item:
             if item.key == "BUILD_USER":
-                self.build.user = _clipped(item.value)
+                self.build.user = clipped(item.value)
             elif item.key == "BUILD_HOST":
-                self.build.host = _clipped(item.value)
+                self.build.host = clipped(item.value)
 
     def _build_metadata(self, event: bep.BuildEvent) -> None:
         for key, value in list(event.build_metadata.metadata.items())[:_MAX_METADATA]:
-            self.build.metadata[_clipped(key)] = _clipped(value)
+            self.build.metadata[clipped(key)] = clipped(value)
 
     # What becomes of its targets.
 
@@ -167,7 +173,7 @@ class BuildSummary:
             target.state = pb.Build.Target.BUILT if completed.success else pb.Build.Target.FAILED
             # Older Bazels say here what a target is.
             target.kind = target.kind or completed.target_kind.removesuffix(" rule")
-        message = _clipped(completed.failure_detail.message)
+        message = clipped(completed.failure_detail.message)
         # As a rule it is the message of the action that failed.
         if not completed.success and message and message not in self._messages:
             self._failure(pb.Build.Failure(label=about.label, message=message))
@@ -178,13 +184,13 @@ class BuildSummary:
             return
         self._failure(
             pb.Build.Failure(
-                label=_clipped(about.label or action.label),
+                label=clipped(about.label or action.label),
                 mnemonic=action.type,
                 exit_code=action.exit_code,
-                message=_clipped(action.failure_detail.message),
-                stdout_uri=_clipped(action.stdout.uri),
-                stderr_uri=_clipped(action.stderr.uri),
-                output=_text((action.stderr, action.stdout)),
+                message=clipped(action.failure_detail.message),
+                stdout_uri=clipped(action.stdout.uri),
+                stderr_uri=clipped(action.stderr.uri),
+                output=text_of((action.stderr, action.stdout)),
             )
         )
 
@@ -214,10 +220,10 @@ class BuildSummary:
             label = " ".join(event.id.pattern_skipped.pattern)
         else:
             return
-        message = _clipped(aborted.description)
+        message = clipped(aborted.description)
         if aborted.reason not in _NO_FAILURES and message not in self._messages:
-            reason = _name_of(bep.Aborted.AbortReason, aborted.reason)
-            self._failure(pb.Build.Failure(label=_clipped(label), message=message, reason=reason))
+            reason = name_of(bep.Aborted.AbortReason, aborted.reason)
+            self._failure(pb.Build.Failure(label=clipped(label), message=message, reason=reason))
 
     def _test_result(self, event: bep.BuildEvent) -> None:
         result = event.test_result
@@ -225,9 +231,9 @@ class BuildSummary:
         test = self._test(event.id.test_result.label, urgent=not passed)
         if test is None:
             return
-        test.status = _name_of(bep.TestStatus, result.status)
+        test.status = name_of(bep.TestStatus, result.status)
         test.strategy = result.execution_info.strategy or test.strategy
-        test.details = _clipped(result.status_details) or test.details
+        test.details = clipped(result.status_details) or test.details
         test.cached += result.cached_locally or result.execution_info.cached_remotely
         if not passed:
             _add_logs(test, (each for each in result.test_action_output if each.name == "test.log"))
@@ -247,10 +253,12 @@ class BuildSummary:
         build.tests_cached += passed and cached >= runs
         if test is None:
             return
-        test.status = _name_of(bep.TestStatus, status)
+        test.status = name_of(bep.TestStatus, status)
         test.runs, test.cached = runs, min(cached, runs)
         test.attempts, test.shards = summary.attempt_count, summary.shard_count
-        test.duration.CopyFrom(_span(summary.total_run_duration, summary.total_run_duration_millis))
+        test.duration.CopyFrom(
+            span_of(summary.total_run_duration, summary.total_run_duration_millis)
+        )
         _add_logs(test, summary.failed)
 
     # How it ended.
@@ -259,8 +267,8 @@ class BuildSummary:
         build, finished = self.build, event.finished
         code = finished.exit_code
         build.exit_name, build.exit_code = code.name, code.code
-        build.finish_time.CopyFrom(_time(finished.finish_time, finished.finish_time_millis))
-        build.failure_message = _clipped(finished.failure_detail.message)
+        build.finish_time.CopyFrom(time_of(finished.finish_time, finished.finish_time_millis))
+        build.failure_message = clipped(finished.failure_detail.message)
         if code.name:
             succeeded = code.code == 0
         else:
@@ -279,7 +287,7 @@ class BuildSummary:
     def _ended(self, failed: bool, message: str) -> None:
         build = self.build
         build.state = pb.Build.FAILED if failed else pb.Build.INTERRUPTED
-        build.failure_message = build.failure_message or _clipped(message)
+        build.failure_message = build.failure_message or clipped(message)
 
     def _build_metrics(self, event: bep.BuildEvent) -> None:
         build, metrics = self.build, event.build_metrics
@@ -315,14 +323,14 @@ class BuildSummary:
         for log in event.build_tool_logs.log:
             text = log.contents.decode("utf-8", "replace").strip()
             if log.name == "critical path" and text:
-                build.critical_path = text[: 4 * _MAX_TEXT]
+                build.critical_path = text[: 4 * MAX_TEXT]
                 found = _CRITICAL_PATH.search(text)
                 if found is not None and not build.HasField("critical_path_time"):
                     build.critical_path_time.FromMilliseconds(round(float(found[1]) * 1000))
             elif log.name == "process stats":
-                self._runners(_processes(text))
+                self._runners(processes_of(text))
             elif log.uri and "profile" in log.name:
-                build.profile_uri = _clipped(log.uri)
+                build.profile_uri = clipped(log.uri)
 
     def _runners(self, runners: Mapping[str, int]) -> None:
         """Take what is said first: metrics and a log say the same."""
@@ -334,36 +342,20 @@ class BuildSummary:
     # The bounded lists.
 
     def _target(self, label: str, *, urgent: bool) -> pb.Build.Target | None:
-        target = self._targets.get(label)
-        if target is not None:
-            return target
-        targets = self.build.targets
-        if len(targets) >= _MAX_LISTED:
-            victim = urgent and _first(
-                index for index, each in enumerate(targets) if each.state != pb.Build.Target.FAILED
-            )
-            if victim is False or victim is None:
-                return None
-            del self._targets[targets[victim].label]
-            del targets[victim]
-        added = self._targets[label] = targets.add(label=label)
-        return added
+        return _listed(
+            self._targets,
+            self.build.targets,
+            label,
+            (lambda each: each.state != pb.Build.Target.FAILED) if urgent else None,
+        )
 
     def _test(self, label: str, *, urgent: bool) -> pb.Build.Test | None:
-        test = self._tests.get(label)
-        if test is not None:
-            return test
-        tests = self.build.tests
-        if len(tests) >= _MAX_LISTED:
-            victim = urgent and _first(
-                index for index, each in enumerate(tests) if each.status == "PASSED"
-            )
-            if victim is False or victim is None:
-                return None
-            del self._tests[tests[victim].label]
-            del tests[victim]
-        added = self._tests[label] = tests.add(label=label)
-        return added
+        return _listed(
+            self._tests,
+            self.build.tests,
+            label,
+            (lambda each: each.status == _PASSED_NAME) if urgent else None,
+        )
 
     def _failure(self, failure: pb.Build.Failure) -> None:
         self.build.failures_total += 1
@@ -372,63 +364,27 @@ class BuildSummary:
             self.build.failures.append(failure)
 
 
-def _first(indices: Iterable[int]) -> int | None:
-    return next(iter(indices), None)
-
-
-def _time(stamp: Timestamp, millis: int) -> Timestamp:
-    """A time that newer Bazels tell one way and older ones another."""
-    if not (stamp.seconds or stamp.nanos) and millis:
-        stamp = Timestamp()
-        stamp.FromMilliseconds(millis)
-    return stamp
-
-
-def _span(duration: Duration, millis: int) -> Duration:
-    """A duration that newer Bazels tell one way and older ones another."""
-    if not (duration.seconds or duration.nanos) and millis:
-        duration = Duration()
-        duration.FromMilliseconds(millis)
-    return duration
-
-
-def _name_of(enum: object, number: int) -> str:
-    """A value's name; one that is newer than this program has none."""
-    try:
-        name: str = enum.Name(number)  # type: ignore[attr-defined]
-    except ValueError:
-        return str(number)
-    return name
+def _listed(
+    known: dict[str, L], items: Any, label: str, may_go: Callable[[L], bool] | None
+) -> L | None:
+    """The item of a label in a bounded list; None if the list is full and nothing may go."""
+    item = known.get(label)
+    if item is not None:
+        return item
+    if len(items) >= _MAX_LISTED:
+        if may_go is None:
+            return None
+        place = next((place for place, each in enumerate(items) if may_go(each)), None)
+        if place is None:
+            return None
+        del known[items[place].label]
+        del items[place]
+    added: L = items.add(label=label)
+    known[label] = added
+    return added
 
 
 def _add_logs(test: pb.Build.Test, files: Iterable[bep.File]) -> None:
     for file in files:
         if file.uri and file.uri not in test.logs and len(test.logs) < _MAX_LOGS:
-            test.logs.append(_clipped(file.uri))
-
-
-def _text(files: Iterable[bep.File]) -> str:
-    """What files hold that were sent along."""
-    return _clipped("".join(file.contents.decode("utf-8", "replace") for file in files))
-
-
-def _processes(text: str) -> dict[str, int]:
-    found = _PROCESSES.search(text)
-    runners: dict[str, int] = {}
-    for part in found[1].split(", ") if found is not None else ():
-        count, _, name = part.partition(" ")
-        if count.isdigit() and name:
-            runners[name] = int(count)
-    return runners
-
-
-def _public(option: str) -> str:
-    """An option without what may be secret: the values of headers, tokens and variables."""
-    name, equals, _ = option.partition("=")
-    if equals and _SECRET.search(name):
-        return f"{name}=…"
-    return _ENVIRONMENT.sub(r"\1=…", option)
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} …"
+            test.logs.append(clipped(file.uri))

@@ -15,11 +15,10 @@ from tests.clients.served import Served
 
 pytestmark = CLIENT_TESTS
 
-#: Compilations, a link, a tree, many outputs, 9 MB of one letter, nothing at all, much output.
-TARGETS = [
-    *("//:lua", "//:out1", "//:tree_user", "//:many", "//:big", "//:empty", "//:noisy", "//:ran"),
-]
-MINIMUM_ACTIONS = 40
+#: A tree, many outputs, 9 MB of one letter, nothing at all, much output, and a program that runs.
+ODDITIES = ["//:tree_user", "//:many", "//:big", "//:empty", "//:noisy", "//:ran"]
+#: Compilations, a link, and a run of what came of them.
+PROGRAM = ["//:lua", "//:out1"]
 
 
 def flags(server: Served) -> list[str]:
@@ -51,18 +50,20 @@ def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
 ) -> None:
     bazel.clean()
     other_bazel.clean()
+    # Document 004 has single stores; one by one, compilations would tell nothing more.
+    targets = ODDITIES if name.startswith("004") else [*PROGRAM, *ODDITIES]
     with serve_document(name, tmp_path, certificates) as server:
-        cold = bazel.build(*flags(server), targets=TARGETS, log=True)
+        cold = bazel.build(*flags(server), targets=targets, log=True)
         assert cold.hits == 0
-        assert cold.executed >= MINIMUM_ACTIONS
+        assert cold.executed >= (7 if targets is ODDITIES else 40)
         assert "Remote Cache" not in cold.output, cold.output
 
-        assert_all_hits(other_bazel.build(*flags(server), targets=TARGETS, log=True), cold)
+        assert_all_hits(other_bazel.build(*flags(server), targets=targets, log=True), cold)
 
         # A deployment: what is left is what lies behind the server.
         server.restart()
         other_bazel.clean()
-        assert_all_hits(other_bazel.build(*flags(server), targets=TARGETS, log=True), cold)
+        assert_all_hits(other_bazel.build(*flags(server), targets=targets, log=True), cold)
 
         status = httpx.get(f"http://127.0.0.1:{server.port}/status")
         assert status.status_code == 200, status.text

@@ -18,14 +18,28 @@ FLAVOUR = os.environ.get("CDK_FLAVOUR", "cdktf")
 
 if TYPE_CHECKING:
     from cdktf import (
-        App,
-        Fn,
-        LocalBackend,
-        S3Backend,
-        TerraformOutput,
-        TerraformResource,
-        TerraformResourceLifecycle,
-        TerraformStack,
+        App as App,
+    )
+    from cdktf import (
+        Fn as Fn,
+    )
+    from cdktf import (
+        LocalBackend as LocalBackend,
+    )
+    from cdktf import (
+        S3Backend as S3Backend,
+    )
+    from cdktf import (
+        TerraformOutput as TerraformOutput,
+    )
+    from cdktf import (
+        TerraformResource as TerraformResource,
+    )
+    from cdktf import (
+        TerraformResourceLifecycle as TerraformResourceLifecycle,
+    )
+    from cdktf import (
+        TerraformStack as TerraformStack,
     )
 else:
     _core = importlib.import_module(FLAVOUR)
@@ -46,15 +60,35 @@ from cdktf_cdktf_provider_aws.acm_certificate_validation import (
 )
 from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroup as AutoscalingGroup,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupInstanceMaintenancePolicy as AutoscalingGroupInstanceMaintenancePolicy,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupInstanceRefresh as AutoscalingGroupInstanceRefresh,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupInstanceRefreshPreferences as AutoscalingGroupInstanceRefreshPreferences,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupLaunchTemplate as AutoscalingGroupLaunchTemplate,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupMixedInstancesPolicy as AutoscalingGroupMixedInstancesPolicy,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupMixedInstancesPolicyInstancesDistribution as AutoscalingGroupMixedInstancesPolicyInstancesDistribution,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupMixedInstancesPolicyLaunchTemplate as AutoscalingGroupMixedInstancesPolicyLaunchTemplate,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupMixedInstancesPolicyLaunchTemplateLaunchTemplateSpecification as AutoscalingGroupMixedInstancesPolicyLaunchTemplateLaunchTemplateSpecification,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupMixedInstancesPolicyLaunchTemplateOverride as AutoscalingGroupMixedInstancesPolicyLaunchTemplateOverride,
+)
+from cdktf_cdktf_provider_aws.autoscaling_group import (
     AutoscalingGroupTag as AutoscalingGroupTag,
 )
 from cdktf_cdktf_provider_aws.autoscaling_lifecycle_hook import (
@@ -65,17 +99,35 @@ from cdktf_cdktf_provider_aws.autoscaling_notification import (
 )
 from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicy as AutoscalingPolicy,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyStepAdjustment as AutoscalingPolicyStepAdjustment,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfiguration as AutoscalingPolicyTargetTrackingConfiguration,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecification as AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecification,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetrics as AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetrics,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStat as AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStat,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStatMetric as AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStatMetric,
+)
+from cdktf_cdktf_provider_aws.autoscaling_policy import (
     AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStatMetricDimensions as AutoscalingPolicyTargetTrackingConfigurationCustomizedMetricSpecificationMetricsMetricStatMetricDimensions,
 )
 from cdktf_cdktf_provider_aws.budgets_budget import (
     BudgetsBudget as BudgetsBudget,
+)
+from cdktf_cdktf_provider_aws.budgets_budget import (
     BudgetsBudgetCostFilter as BudgetsBudgetCostFilter,
+)
+from cdktf_cdktf_provider_aws.budgets_budget import (
     BudgetsBudgetNotification as BudgetsBudgetNotification,
 )
 from cdktf_cdktf_provider_aws.cloudwatch_composite_alarm import (
@@ -89,6 +141,8 @@ from cdktf_cdktf_provider_aws.cloudwatch_event_rule import (
 )
 from cdktf_cdktf_provider_aws.cloudwatch_event_target import (
     CloudwatchEventTarget as CloudwatchEventTarget,
+)
+from cdktf_cdktf_provider_aws.cloudwatch_event_target import (
     CloudwatchEventTargetDeadLetterConfig as CloudwatchEventTargetDeadLetterConfig,
 )
 from cdktf_cdktf_provider_aws.cloudwatch_log_group import (
@@ -96,7 +150,11 @@ from cdktf_cdktf_provider_aws.cloudwatch_log_group import (
 )
 from cdktf_cdktf_provider_aws.cloudwatch_metric_alarm import (
     CloudwatchMetricAlarm as CloudwatchMetricAlarm,
+)
+from cdktf_cdktf_provider_aws.cloudwatch_metric_alarm import (
     CloudwatchMetricAlarmMetricQuery as CloudwatchMetricAlarmMetricQuery,
+)
+from cdktf_cdktf_provider_aws.cloudwatch_metric_alarm import (
     CloudwatchMetricAlarmMetricQueryMetric as CloudwatchMetricAlarmMetricQueryMetric,
 )
 from cdktf_cdktf_provider_aws.cloudwatch_query_definition import (
@@ -116,6 +174,8 @@ from cdktf_cdktf_provider_aws.default_security_group import (
 )
 from cdktf_cdktf_provider_aws.ec2_managed_prefix_list import (
     Ec2ManagedPrefixList as Ec2ManagedPrefixList,
+)
+from cdktf_cdktf_provider_aws.ec2_managed_prefix_list import (
     Ec2ManagedPrefixListEntry as Ec2ManagedPrefixListEntry,
 )
 from cdktf_cdktf_provider_aws.egress_only_internet_gateway import (
@@ -126,10 +186,14 @@ from cdktf_cdktf_provider_aws.eip import (
 )
 from cdktf_cdktf_provider_aws.elasticache_parameter_group import (
     ElasticacheParameterGroup as ElasticacheParameterGroup,
+)
+from cdktf_cdktf_provider_aws.elasticache_parameter_group import (
     ElasticacheParameterGroupParameter as ElasticacheParameterGroupParameter,
 )
 from cdktf_cdktf_provider_aws.elasticache_replication_group import (
     ElasticacheReplicationGroup as ElasticacheReplicationGroup,
+)
+from cdktf_cdktf_provider_aws.elasticache_replication_group import (
     ElasticacheReplicationGroupLogDeliveryConfiguration as ElasticacheReplicationGroupLogDeliveryConfiguration,
 )
 from cdktf_cdktf_provider_aws.elasticache_subnet_group import (
@@ -143,6 +207,8 @@ from cdktf_cdktf_provider_aws.elasticache_user_group import (
 )
 from cdktf_cdktf_provider_aws.flow_log import (
     FlowLog as FlowLog,
+)
+from cdktf_cdktf_provider_aws.flow_log import (
     FlowLogDestinationOptions as FlowLogDestinationOptions,
 )
 from cdktf_cdktf_provider_aws.iam_instance_profile import (
@@ -162,38 +228,74 @@ from cdktf_cdktf_provider_aws.imagebuilder_component import (
 )
 from cdktf_cdktf_provider_aws.imagebuilder_distribution_configuration import (
     ImagebuilderDistributionConfiguration as ImagebuilderDistributionConfiguration,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_distribution_configuration import (
     ImagebuilderDistributionConfigurationDistribution as ImagebuilderDistributionConfigurationDistribution,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_distribution_configuration import (
     ImagebuilderDistributionConfigurationDistributionAmiDistributionConfiguration as ImagebuilderDistributionConfigurationDistributionAmiDistributionConfiguration,
 )
 from cdktf_cdktf_provider_aws.imagebuilder_image import (
     ImagebuilderImage as ImagebuilderImage,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image import (
     ImagebuilderImageImageTestsConfiguration as ImagebuilderImageImageTestsConfiguration,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image import (
     ImagebuilderImageTimeouts as ImagebuilderImageTimeouts,
 )
 from cdktf_cdktf_provider_aws.imagebuilder_image_pipeline import (
     ImagebuilderImagePipeline as ImagebuilderImagePipeline,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_pipeline import (
     ImagebuilderImagePipelineImageTestsConfiguration as ImagebuilderImagePipelineImageTestsConfiguration,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_pipeline import (
     ImagebuilderImagePipelineSchedule as ImagebuilderImagePipelineSchedule,
 )
 from cdktf_cdktf_provider_aws.imagebuilder_image_recipe import (
     ImagebuilderImageRecipe as ImagebuilderImageRecipe,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_recipe import (
     ImagebuilderImageRecipeBlockDeviceMapping as ImagebuilderImageRecipeBlockDeviceMapping,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_recipe import (
     ImagebuilderImageRecipeBlockDeviceMappingEbs as ImagebuilderImageRecipeBlockDeviceMappingEbs,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_recipe import (
     ImagebuilderImageRecipeComponent as ImagebuilderImageRecipeComponent,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_image_recipe import (
     ImagebuilderImageRecipeComponentParameter as ImagebuilderImageRecipeComponentParameter,
 )
 from cdktf_cdktf_provider_aws.imagebuilder_infrastructure_configuration import (
     ImagebuilderInfrastructureConfiguration as ImagebuilderInfrastructureConfiguration,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_infrastructure_configuration import (
     ImagebuilderInfrastructureConfigurationInstanceMetadataOptions as ImagebuilderInfrastructureConfigurationInstanceMetadataOptions,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_infrastructure_configuration import (
     ImagebuilderInfrastructureConfigurationLogging as ImagebuilderInfrastructureConfigurationLogging,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_infrastructure_configuration import (
     ImagebuilderInfrastructureConfigurationLoggingS3Logs as ImagebuilderInfrastructureConfigurationLoggingS3Logs,
 )
 from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicy as ImagebuilderLifecyclePolicy,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicyPolicyDetail as ImagebuilderLifecyclePolicyPolicyDetail,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicyPolicyDetailAction as ImagebuilderLifecyclePolicyPolicyDetailAction,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicyPolicyDetailActionIncludeResources as ImagebuilderLifecyclePolicyPolicyDetailActionIncludeResources,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicyPolicyDetailFilter as ImagebuilderLifecyclePolicyPolicyDetailFilter,
+)
+from cdktf_cdktf_provider_aws.imagebuilder_lifecycle_policy import (
     ImagebuilderLifecyclePolicyResourceSelection as ImagebuilderLifecyclePolicyResourceSelection,
 )
 from cdktf_cdktf_provider_aws.internet_gateway import (
@@ -207,24 +309,44 @@ from cdktf_cdktf_provider_aws.kms_key import (
 )
 from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplate as LaunchTemplate,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateBlockDeviceMappings as LaunchTemplateBlockDeviceMappings,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateBlockDeviceMappingsEbs as LaunchTemplateBlockDeviceMappingsEbs,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateIamInstanceProfile as LaunchTemplateIamInstanceProfile,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateMetadataOptions as LaunchTemplateMetadataOptions,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateMonitoring as LaunchTemplateMonitoring,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateNetworkInterfaces as LaunchTemplateNetworkInterfaces,
+)
+from cdktf_cdktf_provider_aws.launch_template import (
     LaunchTemplateTagSpecifications as LaunchTemplateTagSpecifications,
 )
 from cdktf_cdktf_provider_aws.lb import (
     Lb as Lb,
+)
+from cdktf_cdktf_provider_aws.lb import (
     LbAccessLogs as LbAccessLogs,
 )
 from cdktf_cdktf_provider_aws.lb_listener import (
     LbListener as LbListener,
+)
+from cdktf_cdktf_provider_aws.lb_listener import (
     LbListenerDefaultAction as LbListenerDefaultAction,
 )
 from cdktf_cdktf_provider_aws.lb_target_group import (
     LbTargetGroup as LbTargetGroup,
+)
+from cdktf_cdktf_provider_aws.lb_target_group import (
     LbTargetGroupHealthCheck as LbTargetGroupHealthCheck,
 )
 from cdktf_cdktf_provider_aws.nat_gateway import (
@@ -232,7 +354,11 @@ from cdktf_cdktf_provider_aws.nat_gateway import (
 )
 from cdktf_cdktf_provider_aws.provider import (
     AwsProvider as AwsProvider,
+)
+from cdktf_cdktf_provider_aws.provider import (
     AwsProviderDefaultTags as AwsProviderDefaultTags,
+)
+from cdktf_cdktf_provider_aws.provider import (
     AwsProviderEndpoints as AwsProviderEndpoints,
 )
 from cdktf_cdktf_provider_aws.route import (
@@ -240,10 +366,14 @@ from cdktf_cdktf_provider_aws.route import (
 )
 from cdktf_cdktf_provider_aws.route53_record import (
     Route53Record as Route53Record,
+)
+from cdktf_cdktf_provider_aws.route53_record import (
     Route53RecordAlias as Route53RecordAlias,
 )
 from cdktf_cdktf_provider_aws.route53_zone import (
     Route53Zone as Route53Zone,
+)
+from cdktf_cdktf_provider_aws.route53_zone import (
     Route53ZoneVpc as Route53ZoneVpc,
 )
 from cdktf_cdktf_provider_aws.route_table import (
@@ -257,21 +387,41 @@ from cdktf_cdktf_provider_aws.s3_bucket import (
 )
 from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfiguration as S3BucketLifecycleConfiguration,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRule as S3BucketLifecycleConfigurationRule,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRuleAbortIncompleteMultipartUpload as S3BucketLifecycleConfigurationRuleAbortIncompleteMultipartUpload,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRuleExpiration as S3BucketLifecycleConfigurationRuleExpiration,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRuleFilter as S3BucketLifecycleConfigurationRuleFilter,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRuleNoncurrentVersionExpiration as S3BucketLifecycleConfigurationRuleNoncurrentVersionExpiration,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_lifecycle_configuration import (
     S3BucketLifecycleConfigurationRuleTransition as S3BucketLifecycleConfigurationRuleTransition,
 )
 from cdktf_cdktf_provider_aws.s3_bucket_logging import (
     S3BucketLoggingA as S3BucketLoggingA,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_logging import (
+    S3BucketLoggingTargetObjectKeyFormat as S3BucketLoggingTargetObjectKeyFormat,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_logging import (
+    S3BucketLoggingTargetObjectKeyFormatPartitionedPrefix as S3BucketLoggingTargetObjectKeyFormatPartitionedPrefix,
 )
 from cdktf_cdktf_provider_aws.s3_bucket_metric import (
     S3BucketMetric as S3BucketMetric,
 )
 from cdktf_cdktf_provider_aws.s3_bucket_ownership_controls import (
     S3BucketOwnershipControls as S3BucketOwnershipControls,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_ownership_controls import (
     S3BucketOwnershipControlsRule as S3BucketOwnershipControlsRule,
 )
 from cdktf_cdktf_provider_aws.s3_bucket_policy import (
@@ -282,11 +432,17 @@ from cdktf_cdktf_provider_aws.s3_bucket_public_access_block import (
 )
 from cdktf_cdktf_provider_aws.s3_bucket_server_side_encryption_configuration import (
     S3BucketServerSideEncryptionConfigurationA as S3BucketServerSideEncryptionConfigurationA,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_server_side_encryption_configuration import (
     S3BucketServerSideEncryptionConfigurationRuleA as S3BucketServerSideEncryptionConfigurationRuleA,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_server_side_encryption_configuration import (
     S3BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultA as S3BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultA,
 )
 from cdktf_cdktf_provider_aws.s3_bucket_versioning import (
     S3BucketVersioningA as S3BucketVersioningA,
+)
+from cdktf_cdktf_provider_aws.s3_bucket_versioning import (
     S3BucketVersioningVersioningConfiguration as S3BucketVersioningVersioningConfiguration,
 )
 from cdktf_cdktf_provider_aws.s3_object import (

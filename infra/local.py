@@ -22,6 +22,7 @@ MOTO_CANNOT: Final[Mapping[str, str]] = MappingProxyType(
         "aws_cloudwatch_query_definition": "PutQueryDefinition is not implemented",
         "aws_elasticache_parameter_group": "CreateCacheParameterGroup is not implemented",
         "aws_elasticache_replication_group": "its member clusters are not found after it was made",
+        "aws_elasticache_subnet_group": "DeleteCacheSubnetGroup is not implemented",
         "aws_elasticache_user_group": "CreateUserGroup is not implemented",
         "aws_imagebuilder_component": "EC2 Image Builder is not implemented",
         "aws_imagebuilder_distribution_configuration": "EC2 Image Builder is not implemented",

@@ -14,7 +14,7 @@ from pathlib import Path
 from infra.kit import Kit
 from infra.local import LocalProfile
 from infra.settings_load import find_region, load
-from nativelink.core.errors import NativeLinkError
+from nativelink.core.errors import NativeLinkError, invalid_argument
 
 __all__ = ["main", "synthesize"]
 
@@ -24,16 +24,20 @@ def synthesize(kit: Kit, stack: str, directory: Path) -> str:
     # Loads the provider's constructs, which takes ten seconds and more: not before the settings
     # are known to be valid.
     from infra._cdk import App
+    from infra.stacks.bootstrap import BootstrapStack
     from infra.stacks.region import RegionStack
 
     directory.mkdir(parents=True, exist_ok=True)
     app = App(outdir=str(directory))
     match stack:
         case "region":
-            RegionStack(app, kit.settings.name, kit=kit)
             name = kit.settings.name
+            RegionStack(app, name, kit=kit)
+        case "bootstrap":
+            name = f"bootstrap-{kit.region}"
+            BootstrapStack(app, name, kit=kit)
         case _:
-            raise ValueError(f"unknown stack {stack!r}; known: region, bootstrap")
+            raise invalid_argument(f"STACK: no such stack; got {stack}; allowed: region, bootstrap")
     app.synth()
     return name
 
@@ -45,10 +49,14 @@ def main() -> int:
         print("REGION is not set; such as: REGION=team cdktf deploy", file=sys.stderr)
         return 2
     try:
-        settings = load(find_region(region))
+        return _synthesize(region)
     except NativeLinkError as failure:
         print(failure.message, file=sys.stderr)
         return 1
+
+
+def _synthesize(region: str) -> int:
+    settings = load(find_region(region))
     endpoint = os.environ.get("NATIVELINK_LOCAL")
     local = None
     if endpoint:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 __all__ = ["Principal", "Statement", "account_root", "document", "service"]
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a resource's policy speaks of: `AWS` or `Service`, or everybody (`*`)."""
+    """Who a resource's policy speaks of: an account or role of AWS, or a service."""
 
-    kind: Literal["AWS", "Service", "*"]
-    who: str = "*"
+    kind: Literal["AWS", "Service"]
+    who: str
 
-    def plain(self) -> object:
+    def plain(self) -> dict[str, str]:
         """As JSON."""
-        return "*" if self.kind == "*" else {self.kind: self.who}
+        return {self.kind: self.who}
 
 
 #: Everybody: only ever with a condition, or in a denial.
-ANYBODY = Principal("*")
+ANYBODY: Final = Principal("AWS", "*")
 
 
 def service(name: str) -> Principal:
@@ -62,7 +62,8 @@ class Statement:
             result["Principal"] = self.principal.plain()
         result["Action"] = list(self.actions)
         if self.resources:
-            result["Resource"] = list(self.resources)
+            one = len(self.resources) == 1
+            result["Resource"] = self.resources[0] if one else list(self.resources)
         if self.conditions:
             result["Condition"] = {
                 operator: {

@@ -14,7 +14,7 @@ from infra._cdk import (
 )
 from infra.kit import Kit
 
-__all__ = ["configure", "default_tags"]
+__all__ = ["default_tags", "keep_state", "provide"]
 
 #: Services that the kit uses, by the name that the provider's `endpoints` block has for them.
 _SERVICES: Final = (
@@ -33,12 +33,8 @@ def default_tags(kit: Kit) -> dict[str, str]:
     }
 
 
-def configure(stack: TerraformStack, kit: Kit, *, state_key: str | None = None) -> None:
-    """The provider and the backend of a stack.
-
-    Args:
-        state_key: of the state in its bucket; unset: that of the region.
-    """
+def provide(stack: TerraformStack, kit: Kit) -> None:
+    """The provider of a stack."""
     local = kit.local
     AwsProvider(
         stack,
@@ -56,9 +52,13 @@ def configure(stack: TerraformStack, kit: Kit, *, state_key: str | None = None) 
         s3_use_path_style=True if local else None,
         skip_credentials_validation=True if local else None,
         skip_metadata_api_check="true" if local else None,
-        skip_requesting_account_id=None,
         max_retries=1 if local else None,
     )
+
+
+def keep_state(stack: TerraformStack, kit: Kit) -> None:
+    """Where the state of a region is kept: in the bucket of the bootstrap stack, else in a file."""
+    local = kit.local
     bucket = kit.settings.state_bucket
     if local or bucket is None:
         LocalBackend(stack, path=f"../../../terraform.{stack.node.id}.tfstate")
@@ -66,7 +66,7 @@ def configure(stack: TerraformStack, kit: Kit, *, state_key: str | None = None) 
     backend = S3Backend(
         stack,
         bucket=bucket,
-        key=state_key or f"{kit.settings.name}/terraform.tfstate",
+        key=f"{kit.settings.name}/terraform.tfstate",
         region=kit.region,
         encrypt=True,
     )

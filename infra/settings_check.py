@@ -257,12 +257,12 @@ def _storage(settings: RegionSettings) -> Iterator[Problem]:
             got=str(storage.archive_after_days),
             allowed=f"at least {storage.infrequent_after_days + 30}",
         )
-    if storage.profile == "lifecycle" and storage.ac_days <= storage.archive_after_days:
+    if storage.profile == "lifecycle" and storage.cas_days < storage.archive_after_days + 90:
         yield error(
             ("storage", "expire_after_days"),
-            "action results would be deleted before they are archived",
+            "S3 bills GLACIER_IR for 90 days",
             got=str(storage.cas_days),
-            allowed=f"clearly more than {storage.archive_after_days}",
+            allowed=f"at least {storage.archive_after_days + 90}",
             hint='or choose profile "short"',
         )
 

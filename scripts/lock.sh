@@ -11,5 +11,4 @@ lock requirements/dev.in --constraint requirements/runtime.txt --output-file req
 lock requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 lock requirements/clients.in --output-file requirements/clients.txt
 lock requirements/infra.in --output-file requirements/infra.txt
-lock requirements/cdktn.in --constraint requirements/infra.txt --output-file requirements/cdktn.txt
 lock requirements/scan.in --output-file requirements/scan.txt

@@ -20,6 +20,8 @@ from infra._cdk import (
     S3BucketLifecycleConfigurationRuleNoncurrentVersionExpiration,
     S3BucketLifecycleConfigurationRuleTransition,
     S3BucketLoggingA,
+    S3BucketLoggingTargetObjectKeyFormat,
+    S3BucketLoggingTargetObjectKeyFormatPartitionedPrefix,
     S3BucketMetric,
     S3BucketOwnershipControls,
     S3BucketOwnershipControlsRule,
@@ -36,12 +38,14 @@ from infra.modules.keys import Keys
 from infra.policy import ANYBODY, Statement, document, require_tls, service
 from infra.retention import Retention
 
-__all__ = ["AC_PREFIX", "CAS_PREFIX", "INDEX_PREFIX", "Buckets", "SecureBucket"]
+__all__ = ["ACCESS_PREFIX", "AC_PREFIX", "CAS_PREFIX", "INDEX_PREFIX", "Buckets", "SecureBucket"]
 
 #: What keys of each kind of object begin with; the roles' configuration files say the same.
 CAS_PREFIX: Final = "cas/"
 INDEX_PREFIX: Final = "index/"
 AC_PREFIX: Final = "ac/"
+#: Of access logs; what follows is made of the account, region and name of the bucket, and the date.
+ACCESS_PREFIX: Final = "access/"
 #: Days that a version which was overwritten or deleted can still be brought back.
 _UNDO_DAYS: Final = 14
 
@@ -108,7 +112,12 @@ class SecureBucket(Construct):
                 "access-log",
                 bucket=self.bucket.id,
                 target_bucket=logs.bucket.id,
-                target_prefix=f"access/{id_}/",
+                target_prefix=ACCESS_PREFIX,
+                target_object_key_format=S3BucketLoggingTargetObjectKeyFormat(
+                    partitioned_prefix=S3BucketLoggingTargetObjectKeyFormatPartitionedPrefix(
+                        partition_date_source="EventTime"
+                    )
+                ),
                 depends_on=[logs.policy],
             )
         self._age(kit, aging, versioned)
@@ -178,13 +187,11 @@ class SecureBucket(Construct):
         )
 
     def _age(self, kit: Kit, aging: Retention | int | None, versioned: bool) -> None:
-        match aging:
-            case None:
-                ages = _Aging()
-            case int():
-                ages = _Aging(expire_days=aging)
-            case Retention():
-                ages = _Aging(aging.transitions, aging.expire_days)
+        ages = _Aging()
+        if isinstance(aging, Retention):
+            ages = _Aging(aging.transitions, aging.expire_days)
+        elif aging is not None:
+            ages = _Aging(expire_days=aging)
         S3BucketLifecycleConfiguration(
             self,
             "lifecycle",
@@ -302,7 +309,7 @@ class Buckets(Construct):
                 Statement(
                     "AccessLogs",
                     ["s3:PutObject"],
-                    [f"{arn}/access/*"],
+                    [f"{arn}/{ACCESS_PREFIX}*"],
                     principal=service("logging.s3"),
                     conditions=from_here,
                 ),
@@ -310,7 +317,7 @@ class Buckets(Construct):
                     "FlowAndBalancerLogs",
                     ["s3:PutObject"],
                     [
-                        f"{arn}/flow/AWSLogs/{kit.account}/*",
+                        f"{arn}/AWSLogs/{kit.account}/*",
                         f"{arn}/balancer/AWSLogs/{kit.account}/*",
                     ],
                     principal=service("delivery.logs"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from constructs import Construct
 
 from infra._cdk import (
@@ -64,7 +67,7 @@ class Machine(Construct):
             instance_type=instance_type,
             ebs_optimized="true",
             instance_initiated_shutdown_behavior="terminate",
-            user_data=Fn.base64encode(Fn.raw_string(user_data)),
+            user_data=_encoded(user_data),
             iam_instance_profile=LaunchTemplateIamInstanceProfile(arn=role.profile.arn),
             monitoring=LaunchTemplateMonitoring(enabled=True),
             metadata_options=LaunchTemplateMetadataOptions(
@@ -100,3 +103,18 @@ class Machine(Construct):
             ],
             tags={"Name": name},
         )
+
+
+#: How CDKTF writes a reference into a text before it is resolved.
+_TOKEN: Final = re.compile(r"(\$\{TfToken\[[^\]]+\]\})")
+
+
+def _encoded(text: str) -> str:
+    """An expression that encodes the text when its references are known.
+
+    Quotes have to be escaped, and CDKTF does that only for texts without references.
+    """
+    parts = [part for part in _TOKEN.split(text) if part]
+    pieces = [part if _TOKEN.fullmatch(part) else Fn.raw_string(part) for part in parts]
+    encoded: str = Fn.base64encode(Fn.join("", pieces))
+    return encoded

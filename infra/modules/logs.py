@@ -61,7 +61,7 @@ class Logs(Construct):
             vpc_id=network.vpc.id,
             traffic_type="ALL",
             log_destination_type="s3",
-            log_destination=f"{bucket.arn}/flow/",
+            log_destination=bucket.arn,
             max_aggregation_interval=600,
             destination_options=FlowLogDestinationOptions(
                 file_format="parquet", per_hour_partition=True

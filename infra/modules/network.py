@@ -87,7 +87,7 @@ class Network(Construct):
 
     def _subnets(self) -> None:
         kit = self._kit
-        network = ipaddress.ip_network(kit.settings.network.cidr)
+        network = ipaddress.IPv4Network(kit.settings.network.cidr)
         eighths = list(network.subnets(prefixlen_diff=_EIGHTH))
         small = list(eighths[-1].subnets(prefixlen_diff=4))
         public_table = self._table("public")

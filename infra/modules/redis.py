@@ -85,13 +85,6 @@ class Redis(Construct):
         super().__init__(scope, id_)
         self._kit, self._keys = kit, keys
         settings = kit.settings.redis
-        subnets = ElasticacheSubnetGroup(
-            self,
-            "subnets",
-            name=kit.name("redis"),
-            description="Private subnets",
-            subnet_ids=[each.id for each in network.private],
-        )
         self.users: dict[str, RedisUser] = {}
         accounts = [self._user(name, access) for name, access in _ACCESS.items()]
         self.replication_group_id: str | None = None
@@ -101,6 +94,13 @@ class Redis(Construct):
             self.host, _, port = kit.local.redis.partition(":")
             self.port = int(port)
             return
+        subnets = ElasticacheSubnetGroup(
+            self,
+            "subnets",
+            name=kit.name("redis"),
+            description="Private subnets",
+            subnet_ids=[each.id for each in network.private],
+        )
         self.port = PORT
         group = ElasticacheReplicationGroup(
             self,

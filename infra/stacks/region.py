@@ -37,7 +37,7 @@ from infra.modules.roles import MachineRole, namespace_of
 from infra.modules.service_fleet import READY_HOOK, ServiceFleet
 from infra.modules.worker_fleet import DRAIN_HOOK, WorkerFleet
 from infra.outputs import bazelrc, endpoint_of
-from infra.provider import configure
+from infra.provider import keep_state, provide
 from infra.settings import PoolSettings, ServerTls
 from infra.settings_check import isa_of
 
@@ -59,7 +59,8 @@ class RegionStack(TerraformStack):
     def __init__(self, scope: Construct, id_: str, *, kit: Kit) -> None:
         super().__init__(scope, id_)
         self._kit = kit
-        configure(self, kit)
+        provide(self, kit)
+        keep_state(self, kit)
         self._foundation()
         self._doors()
         self._fleets()

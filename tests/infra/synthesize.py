@@ -1,0 +1,39 @@
+"""Run with the Python of `.tools/infra`: every example as on AWS, and as on a laptop.
+
+`synthesize.py DIRECTORY ENDPOINT` writes DIRECTORY/aws/EXAMPLE and DIRECTORY/local/EXAMPLE, each
+with stacks/NAME/cdk.tf.json, and DIRECTORY/stacks.json: {"aws/EXAMPLE": path}. One process,
+because loading the constructs takes most of the time.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from infra.kit import Kit
+from infra.local import LocalProfile
+from infra.main import synthesize
+from infra.settings_load import load
+
+EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
+
+
+def main(directory: Path, endpoint: str) -> None:
+    found: dict[str, str] = {}
+    for example in sorted(EXAMPLES.glob("*.yaml")):
+        settings = load(example)
+        for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
+            outdir = directory / place / example.stem
+            name = synthesize(Kit(settings, local), "region", outdir)
+            found[f"{place}/{example.stem}"] = str(outdir / "stacks" / name)
+    for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
+        kit = Kit(load(EXAMPLES / "team.yaml"), local)
+        outdir = directory / place / "bootstrap"
+        name = synthesize(kit, "bootstrap", outdir)
+        found[f"{place}/bootstrap"] = str(outdir / "stacks" / name)
+    partial = directory / "stacks.partial"
+    partial.write_text(json.dumps(found), encoding="utf-8")
+    partial.rename(directory / "stacks.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,280 @@
+"""Rules that hold for every stack: what a reviewer would look for in each resource."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.infra.tools import EXAMPLES, Resource, Stack
+from tests.infra.userdata import environment_of, script_of
+
+pytestmark = pytest.mark.slow
+
+NAMES = [f"aws/{path.stem}" for path in sorted(EXAMPLES.glob("*.yaml"))] + ["aws/bootstrap"]
+#: Actions that AWS offers for `*` only, or whose `*` a condition narrows; each with its reason.
+EVERYTHING = {
+    "autoscaling:DescribeAutoScalingGroups": "has no resources",
+    "autoscaling:DescribeAutoScalingInstances": "has no resources",
+    "cloudwatch:PutMetricData": "narrowed by the condition cloudwatch:namespace",
+    "ssm:UpdateInstanceInformation": "Session Manager: the instance speaks of itself",
+    "ssmmessages:CreateControlChannel": "has no resources",
+    "ssmmessages:CreateDataChannel": "has no resources",
+    "ssmmessages:OpenControlChannel": "has no resources",
+    "ssmmessages:OpenDataChannel": "has no resources",
+}
+
+
+@pytest.fixture(params=NAMES)
+def stack(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
+    return stacks[request.param]
+
+
+def reference(value: object) -> str:
+    """The address of what a reference such as `${aws_s3_bucket.x.id}` points at."""
+    match = re.fullmatch(r"\$\{(\w+\.[\w-]+)\.\w+\}", str(value))
+    assert match, f"{value!r} is no reference"
+    return match[1]
+
+
+def partners(stack: Stack, kind: str, key: str) -> dict[str, Resource]:
+    """Resources of a type, by the address that their `key` refers to."""
+    found = {reference(each.body[key]): each for each in stack.of(kind)}
+    assert len(found) == len(stack.of(kind))
+    return found
+
+
+def documents(stack: Stack) -> Iterator[tuple[Resource, dict[str, Any]]]:
+    """Every policy document, with the resource that has it."""
+    for each in stack.resources:
+        for key in ("policy", "assume_role_policy"):
+            text = each.body.get(key)
+            if isinstance(text, str) and text.startswith("{"):
+                yield each, json.loads(text)
+
+
+def many(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_every_bucket_is_private_encrypted_logged_and_ages(stack: Stack) -> None:
+    buckets = stack.of("aws_s3_bucket")
+    assert buckets
+    blocks = partners(stack, "aws_s3_bucket_public_access_block", "bucket")
+    owners = partners(stack, "aws_s3_bucket_ownership_controls", "bucket")
+    encryption = partners(stack, "aws_s3_bucket_server_side_encryption_configuration", "bucket")
+    versioning = partners(stack, "aws_s3_bucket_versioning", "bucket")
+    lifecycles = partners(stack, "aws_s3_bucket_lifecycle_configuration", "bucket")
+    policies = partners(stack, "aws_s3_bucket_policy", "bucket")
+    logging = partners(stack, "aws_s3_bucket_logging", "bucket")
+    for bucket in buckets:
+        here = bucket.address
+        block = blocks[here].body
+        assert all(
+            block[key] is True
+            for key in (
+                "block_public_acls",
+                "block_public_policy",
+                "ignore_public_acls",
+                "restrict_public_buckets",
+            )
+        )
+        assert owners[here].body["rule"]["object_ownership"] == "BucketOwnerEnforced"
+        (rule,) = encryption[here].body["rule"]
+        is_log = "logs" in bucket.path
+        default = rule["apply_server_side_encryption_by_default"]
+        assert default["sse_algorithm"] == ("AES256" if is_log else "aws:kms")
+        assert is_log or rule["bucket_key_enabled"] is True
+        assert versioning[here].body["versioning_configuration"]["status"] == (
+            "Suspended" if is_log or bucket.path.endswith("cas/bucket") else "Enabled"
+        )
+        (age,) = lifecycles[here].body["rule"]
+        assert age["abort_incomplete_multipart_upload"][0]["days_after_initiation"] <= 7
+        assert is_log or here in logging
+        statements = json.loads(policies[here].body["policy"])["Statement"]
+        assert any(
+            each["Effect"] == "Deny"
+            and each["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+            and each["Action"] == ["s3:*"]
+            and len(each["Resource"]) == 2
+            for each in statements
+        )
+
+
+def test_every_key_rotates_and_says_who_may_use_it(stack: Stack) -> None:
+    keys = stack.of("aws_kms_key")
+    aliases = partners(stack, "aws_kms_alias", "target_key_id")
+    for key in keys:
+        assert key.body["enable_key_rotation"] is True
+        assert 7 <= key.body["deletion_window_in_days"] <= 30
+        assert json.loads(key.body["policy"])["Statement"]
+        assert key.address in aliases
+
+
+def test_every_launch_template_has_tokens_encrypted_disks_and_no_public_address(
+    stack: Stack,
+) -> None:
+    for template in stack.of("aws_launch_template"):
+        metadata = template.body["metadata_options"]
+        assert metadata["http_tokens"] == "required"
+        assert metadata["http_put_response_hop_limit"] == 1, "actions must not reach metadata"
+        for disk in template.body["block_device_mappings"]:
+            assert disk["ebs"]["encrypted"] == "true"
+            assert reference(disk["ebs"]["kms_key_id"]).startswith("aws_kms_key.keys_disks")
+        for interface in template.body["network_interfaces"]:
+            assert interface["associate_public_ip_address"] == "false"
+        tagged = {each["resource_type"] for each in template.body["tag_specifications"]}
+        assert tagged == {"instance", "volume", "network-interface"}
+        assert "key_name" not in template.body
+
+
+def test_every_log_group_has_a_key_and_an_age(stack: Stack) -> None:
+    for group in stack.of("aws_cloudwatch_log_group"):
+        assert group.body["retention_in_days"] >= 1
+        assert reference(group.body["kms_key_id"]).startswith("aws_kms_key.")
+
+
+def test_nobody_is_let_in_from_everywhere_and_nobody_by_ssh(stack: Stack) -> None:
+    rules = stack.of("aws_vpc_security_group_ingress_rule")
+    for rule in rules:
+        assert "cidr_ipv4" not in rule.body
+        assert "cidr_ipv6" not in rule.body
+        assert rule.body["ip_protocol"] == "tcp"
+        assert rule.body["from_port"] == rule.body["to_port"] != 22
+
+
+def test_every_rule_says_why_and_names_one_peer_and_port(stack: Stack) -> None:
+    peers = ("cidr_ipv4", "prefix_list_id", "referenced_security_group_id")
+    for kind in ("aws_vpc_security_group_ingress_rule", "aws_vpc_security_group_egress_rule"):
+        for rule in stack.of(kind):
+            assert rule.body["description"]
+            assert sum(peer in rule.body for peer in peers) == 1
+            assert rule.body["from_port"] == rule.body["to_port"]
+
+
+def test_only_the_machine_that_builds_images_may_call_anywhere(stack: Stack) -> None:
+    for rule in stack.of("aws_vpc_security_group_egress_rule"):
+        if "cidr_ipv4" in rule.body:
+            assert rule.path.startswith("images/firewall/")
+            assert rule.body["from_port"] in {80, 443}
+
+
+def test_security_groups_have_their_rules_outside_and_are_used(stack: Stack) -> None:
+    for group in stack.of("aws_security_group"):
+        assert "ingress" not in group.body
+        assert "egress" not in group.body
+        assert stack.text.count(f"${{{group.address}.id}}") >= 2
+
+
+def test_a_statement_about_everything_is_on_the_list(stack: Stack) -> None:
+    for owner, document in documents(stack):
+        for statement in document["Statement"]:
+            if owner.type in {"aws_kms_key", "aws_vpc_endpoint"} or statement["Effect"] == "Deny":
+                continue  # there `*` is the key itself; what the endpoint carries is IAM's matter
+            assert "*" not in many(statement["Action"]), f"{owner.path}: {statement}"
+            if "*" in many(statement.get("Resource", [])):
+                assert set(many(statement["Action"])) <= EVERYTHING.keys(), owner.path
+
+
+def test_metrics_can_be_published_in_the_own_namespace_only(stack: Stack) -> None:
+    for owner, document in documents(stack):
+        for statement in document["Statement"]:
+            if "cloudwatch:PutMetricData" in many(statement["Action"]):
+                namespace = statement["Condition"]["StringEquals"]["cloudwatch:namespace"]
+                assert namespace.startswith("NativeLink/"), owner.path
+
+
+def test_who_speaks_for_a_service_is_asked_for_which_account(stack: Stack) -> None:
+    """Else another account's logs, events or alarms could be made to use what is ours."""
+    for owner, document in documents(stack):
+        for statement in document["Statement"]:
+            service = statement.get("Principal", {}).get("Service")
+            if service is None or service == "ec2.amazonaws.com":
+                continue
+            condition = json.dumps(statement["Condition"])
+            assert "aws:SourceAccount" in condition or "Arn" in condition, (
+                f"{owner.path}: {service}"
+            )
+
+
+def test_everybody_is_named_only_with_a_condition_or_in_a_denial(stack: Stack) -> None:
+    for owner, document in documents(stack):
+        for statement in document["Statement"]:
+            if statement.get("Principal") == {"AWS": "*"} and statement["Effect"] == "Allow":
+                own_buckets = owner.path == "endpoints/s3"
+                assert own_buckets or "Condition" in statement, owner.path
+
+
+def test_every_group_of_machines_tags_what_it_launches(stack: Stack) -> None:
+    for group in stack.of("aws_autoscaling_group"):
+        tags = {each["key"] for each in group.body["tag"] if each["propagate_at_launch"]}
+        assert {"Name", "NativeLinkRegion"} <= tags
+
+
+def test_every_alarm_has_a_description_and_tells_somebody(stack: Stack) -> None:
+    for alarm in stack.of("aws_cloudwatch_metric_alarm"):
+        assert len(alarm.body["alarm_description"]) > 20
+        assert alarm.body["alarm_actions"]
+
+
+def test_queues_topics_and_secrets_are_encrypted_with_a_key_of_ours(stack: Stack) -> None:
+    for queue in stack.of("aws_sqs_queue"):
+        assert reference(queue.body["kms_master_key_id"]).startswith("aws_kms_key.keys_telemetry")
+    for topic in stack.of("aws_sns_topic"):
+        assert reference(topic.body["kms_master_key_id"]).startswith("aws_kms_key.keys_telemetry")
+    for secret in stack.of("aws_secretsmanager_secret"):
+        assert reference(secret.body["kms_key_id"]).startswith("aws_kms_key.keys_secrets")
+
+
+def test_redis_is_encrypted_and_asks_who_comes(stack: Stack) -> None:
+    for group in stack.of("aws_elasticache_replication_group"):
+        assert group.body["transit_encryption_enabled"] is True
+        assert group.body["transit_encryption_mode"] == "required"
+        assert group.body["at_rest_encryption_enabled"] == "true"
+        assert group.body["user_group_ids"]
+        several = group.body["num_cache_clusters"] > 1
+        assert group.body["multi_az_enabled"] is several
+        assert group.body["automatic_failover_enabled"] is several
+
+
+def test_names_are_short_enough_for_aws(stack: Stack) -> None:
+    limits = {
+        "aws_lb": 32,
+        "aws_lb_target_group": 32,
+        "aws_s3_bucket": 63,
+        "aws_iam_role": 64,
+        "aws_elasticache_replication_group": 40,
+        "aws_security_group": 255,
+    }
+    for kind, limit in limits.items():
+        for each in stack.of(kind):
+            name = (
+                each.body.get("name")
+                or each.body.get("bucket")
+                or each.body.get("replication_group_id")
+            )
+            assert len(name) <= limit, name
+
+
+def test_user_data_fits_and_names_secrets_by_their_address(stack: Stack) -> None:
+    for template in stack.of("aws_launch_template"):
+        machine = template.path.removesuffix("-machine/template")
+        assert len(script_of(stack, machine)) < 12_000, "EC2 takes 16 KB, base64"
+        for name, value in environment_of(stack, machine).items():
+            if name.startswith("NATIVELINK_SECRET_"):
+                arn = r"arn:aws:secretsmanager:\S+|\$\{aws_secretsmanager_secret\.[\w-]+\.arn\}"
+                assert value == "" or re.fullmatch(arn, value), f"{name}={value}"
+            else:
+                assert "PASSWORD" not in name
+
+
+def test_state_is_kept_encrypted_and_locked(stack: Stack) -> None:
+    backend = stack.json["terraform"]["backend"]
+    if "s3" in backend:
+        assert backend["s3"]["encrypt"] is True
+        assert backend["s3"]["use_lockfile"] is True
+    else:
+        assert stack.name in {"aws/minimal", "aws/bootstrap", "aws/arm-and-x86-pools"}

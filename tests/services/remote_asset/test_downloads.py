@@ -380,14 +380,25 @@ class TestTogether:
         assert len(world.origin.asked) == 2
 
     async def test_the_end_of_the_service_ends_all_of_them(self, tmp_path: Path) -> None:
-        world = World(tmp_path)
+        world = World(tmp_path, max_concurrent=2)
         async with world.downloads:
             world.origin.gate.clear()
-            call = asyncio.create_task(world.downloads.fetch(wanted()))
-            await wait_until(lambda: world.origin.reading == 1)
+            # The second asks for newer contents than the first, the third waits for a slot, and
+            # the fourth has not begun at all.
+            calls = [
+                asyncio.create_task(world.downloads.fetch(wanted(), not_before=oldest))
+                for oldest in (0, world.clock.time() + 1)
+            ]
+            await wait_until(lambda: world.origin.reading == 2)
+            calls.append(asyncio.create_task(world.downloads.fetch(wanted(MIRROR))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            calls.append(asyncio.create_task(world.downloads.fetch(wanted("https://c.org"))))
+            await asyncio.sleep(0)
 
-        with pytest.raises(NativeLinkError, match="ended the download"):
-            await call
+        for call in calls:
+            with pytest.raises(NativeLinkError, match="ended the download"):
+                await call
         assert world.origin.reading == 0
 
 

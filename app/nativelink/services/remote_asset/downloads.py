@@ -177,7 +177,10 @@ class Downloads:
         self._folder = folder
         self._recorder = recorder
         self._tasks = asyncio.TaskGroup()
+        #: Those that can be joined.
         self._flights: dict[Download, _Flight] = {}
+        #: All of them: newer contents may have been asked for meanwhile.
+        self._under_way: set[_Flight] = set()
 
     async def __aenter__(self) -> Downloads:
         await self._tasks.__aenter__()
@@ -190,11 +193,13 @@ class Downloads:
         trace: TracebackType | None,
     ) -> None:
         """Give up what is under way and wait until nothing of it is left."""
-        for flight in self._flights.values():
+        ending = tuple(self._under_way)
+        for flight in ending:
             if flight.task is not None:
                 flight.task.cancel()
         await self._tasks.__aexit__(kind, error, trace)
-        for flight in self._flights.values():
+        for flight in ending:
+            # One that was cancelled before its first step did not do this itself.
             flight.ended.set()
 
     async def fetch(
@@ -214,6 +219,7 @@ class Downloads:
         flight = self._flights.get(wanted)
         if flight is None or flight.fresh_for < not_before:
             flight = self._flights[wanted] = _Flight(self._clock.time(), not_before)
+            self._under_way.add(flight)
             flight.task = self._tasks.create_task(self._run(wanted, flight))
         flight.waiting += 1
         try:
@@ -244,7 +250,7 @@ class Downloads:
         except NativeLinkError as error:
             flight.outcome = error
         except Exception as error:  # noqa: BLE001 - every caller raises it
-            _log.exception("a download of %s failed", _public(wanted.uris[0][0]))
+            _log.exception("a download of %r failed", _public(wanted.uris[0][0]))
             flight.outcome = NativeLinkError(Code.INTERNAL, f"a download failed: {error!r}")
         finally:
             self._forget(wanted, flight)
@@ -252,6 +258,7 @@ class Downloads:
 
     def _forget(self, wanted: Download, flight: _Flight) -> None:
         """Let nobody join any more."""
+        self._under_way.discard(flight)
         if self._flights.get(wanted) is flight:
             del self._flights[wanted]
 
@@ -390,5 +397,6 @@ def _refused(failures: Sequence[tuple[str, NativeLinkError]]) -> Refused:
 
 
 def _public(uri: str) -> str:
-    """A URI without what may be secret in it: the query."""
-    return uri.partition("?")[0]
+    """A URI without what may be secret in it: the query, and a user's name and password."""
+    scheme, _, rest = uri.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -220,7 +220,7 @@ async def test_batches_of_many_small_blobs_pass_with_the_limits_of_every_client(
 async def test_clients_that_chose_one_name_at_once_all_succeed(service: Service) -> None:
     def work(client: ReapiClient) -> int:
         name = f"{INSTANCE}/uploads/one/blobs/{digest_of(LARGE).hash}/{len(LARGE)}"
-        client.write_name = lambda digest: name
+        client.write_name = lambda digest, zstd: name
         return client.write(LARGE)
 
     assert await run_all([service.call(work) for _ in range(4)]) == [len(LARGE)] * 4

@@ -122,7 +122,8 @@ def state_of(build: pb.Build, now: float) -> BuildState:
     if build.state == pb.Build.RUNNING:
         silent_s = now - seconds_of(build.seen_time)
         return BuildState.LOST if silent_s > _LOST_AFTER * HEARTBEAT_S else BuildState.RUNNING
-    return BuildState(pb.Build.State.Name(build.state))
+    name = pb.Build.State.Name(build.state) if build.state in pb.Build.State.values() else ""
+    return BuildState(name) if name in BuildState.__members__ else BuildState.UNKNOWN
 
 
 def cache_figures(build: pb.Build) -> CacheFigures | None:
@@ -190,5 +191,7 @@ def _plain(field: Any, value: Any) -> object:
     if isinstance(value, Message):
         return _document(value)
     if field.enum_type is not None:
-        return field.enum_type.values_by_number[value].name
+        known = field.enum_type.values_by_number.get(value)
+        # A server may be newer than this program.
+        return value if known is None else known.name
     return value

@@ -320,6 +320,33 @@ async def test_a_new_connection_of_a_stream_ends_the_old_one() -> None:
         assert alive.error is None
 
 
+async def test_a_dead_connection_does_not_undo_what_another_server_knows() -> None:
+    store, tool = DictStore(), Tool()
+    start(tool)
+    finish(tool)
+    async with connections() as connect:
+        dead = connect(caller(store), tool.events[0])
+        await wait_until(lambda: dead.acknowledged == [1])
+        assert await publish(store, tool.events[1], tool.end()) == [2, 3]
+        dead.task.cancel()
+        await wait_until(lambda: dead.task.done())
+    build = builds_pb2.Build.FromString(store.blobs["BuildSummary:invocation-1"])
+    assert build.state == builds_pb2.Build.SUCCEEDED
+
+
+async def test_a_client_that_goes_away_leaves_a_summary_of_what_it_told() -> None:
+    store, tool = DictStore(), Tool()
+    start(tool)
+    tool.chatter(3)
+    async with connections() as connect:
+        stream = connect(caller(store), *tool.events)
+        await wait_until(lambda: stream.acknowledged == [1, 2, 3, 4])
+        stream.task.cancel()
+        await wait_until(lambda: stream.task.done())
+    build = builds_pb2.Build.FromString(store.blobs["BuildSummary:invocation-1"])
+    assert (build.state, build.last_sequence_number) == (builds_pb2.Build.RUNNING, 4)
+
+
 async def test_a_server_that_stops_sends_its_clients_to_the_next_one() -> None:
     store, tool = CountingStore(), Tool()
     tool.chatter(2)

@@ -176,6 +176,17 @@ async def test_the_log_is_what_bazel_printed(server: Server) -> None:
     assert said.replace("x", "") == "".join(f"{number}\n" for number in range(200))
 
 
+async def test_a_long_piece_of_a_log_comes_in_several_messages(server: Server) -> None:
+    tool = Tool()
+    start(tool)
+    tool.say(progress=bep.Progress(stderr="ä" * 3_000_000, stdout="o"))
+    await server.publish(tool)
+    message = pb.ReadBuildLogRequest(invocation_id=tool.invocation)
+    answers = await server.caller.server_stream("ReadBuildLog", message, pb.ReadBuildLogResponse)
+    assert max(each.ByteSize() for each in answers) < 4 << 20
+    assert await server.log(tool.invocation) == "ä" * 3_000_000 + "o"
+
+
 async def test_two_servers_share_the_builds_of_a_store() -> None:
     store = DictStore()
     servers = [Server(store), Server(store)]

@@ -183,19 +183,36 @@ def test_a_tool_that_ends_without_a_word_failed() -> None:
 def test_a_large_build_has_a_small_summary_that_keeps_what_failed() -> None:
     tool = Tool()
     start(tool)
-    for number in range(3_000):
+    for number in range(600):
         configured(tool, f"//app:{number}")
-    for number in range(3_000):
-        completed(tool, f"//app:{number}", success=number != 2_999, message="x" * 9_000)
-    for number in range(1_500):
-        ran_test(tool, f"//t:{number}", bep.FAILED if number == 1_499 else bep.PASSED)
+    for number in range(600):
+        completed(tool, f"//app:{number}", success=number != 599, message="x" * 9_000)
+    for number in range(520):
+        ran_test(tool, f"//t:{number}", bep.FAILED if number == 519 else bep.PASSED)
     build = summed_up(tool)
-    assert (build.targets_built, build.targets_failed) == (2_999, 1)
-    assert (build.tests_passed, build.tests_failed) == (1_499, 1)
+    assert (build.targets_built, build.targets_failed) == (599, 1)
+    assert (build.tests_passed, build.tests_failed) == (519, 1)
     assert len(build.targets) == len(build.tests) == 500
-    assert "//app:2999" in {each.label for each in build.targets}
-    assert "//t:1499" in {each.label for each in build.tests}
+    assert "//app:599" in {each.label for each in build.targets}
+    assert "//t:519" in {each.label for each in build.tests}
     assert build.ByteSize() < 100_000
+
+
+def test_the_summary_of_a_build_in_which_everything_fails_fits_into_a_message() -> None:
+    tool = Tool()
+    start(tool)
+    for number in range(300):
+        about = Id(action_completed=Id.ActionCompletedId(label=f"//app:{number}"))
+        action = bep.ActionExecuted(
+            stderr=bep.File(name="stderr", contents=b"x" * 9_000),
+            failure_detail=bep.FailureDetail(message=f"{number}" * 9_000),
+        )
+        tool.say(about=about, action=action)
+        completed(tool, f"//app:{number}", success=False)
+        ran_test(tool, f"//t:{number}", bep.FAILED)
+    build = summed_up(tool)
+    assert build.failures_total == 300
+    assert build.ByteSize() < 3_000_000
 
 
 def test_an_event_that_is_added_again_changes_nothing() -> None:

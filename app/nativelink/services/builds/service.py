@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from nativelink.core.errors import invalid_argument
@@ -22,6 +22,8 @@ _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
 _DAYS: Final = 7
 _WHAT: Final = "builds"
+#: Characters of a piece of a log. A character has up to 4 bytes, a client's message 4 MiB.
+_PIECE: Final = 512 * 1024
 
 BuildFilter: TypeAlias = Callable[[pb.Build], bool]
 
@@ -91,8 +93,17 @@ class BuildsService:
             event = bazel_event(published)
             if event is not None and event.WhichOneof("payload") == "progress":
                 said = event.progress
-                answer = pb.ReadBuildLogResponse(stdout=said.stdout, stderr=said.stderr)
-                await sink.write(answer.SerializeToString())
+                # What goes to stderr came before what goes to stdout (Bazel, message Progress).
+                for piece in _pieces(said.stderr):
+                    answer = pb.ReadBuildLogResponse(stderr=piece)
+                    await sink.write(answer.SerializeToString())
+                for piece in _pieces(said.stdout):
+                    answer = pb.ReadBuildLogResponse(stdout=piece)
+                    await sink.write(answer.SerializeToString())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[begin : begin + _PIECE] for begin in range(0, len(text), _PIECE))
 
 
 def _parse_filter(text: str) -> BuildFilter:

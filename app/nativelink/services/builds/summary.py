@@ -33,8 +33,10 @@ __all__ = ["BuildSummary", "bazel_event"]
 
 L = TypeVar("L", pb.Build.Target, pb.Build.Test)
 
-#: Targets, tests and failures that are listed.
+#: Targets, and tests, that are listed.
 _MAX_LISTED: Final = 500
+#: Each has texts of 9 kB at most; a whole summary is to fit into a message of 4 MiB.
+_MAX_FAILURES: Final = 200
 _MAX_OPTIONS: Final = 200
 _MAX_PATTERNS: Final = 100
 _MAX_METADATA: Final = 100
@@ -359,7 +361,7 @@ class BuildSummary:
 
     def _failure(self, failure: pb.Build.Failure) -> None:
         self.build.failures_total += 1
-        if len(self.build.failures) < _MAX_LISTED:
+        if len(self.build.failures) < _MAX_FAILURES:
             self._messages.add(failure.message)
             self.build.failures.append(failure)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from nativelink.core.clock import Clock
 from nativelink.core.digest import DigestFunction
 from nativelink.services.status import HealthRegistry
+from nativelink.stores.recent import RecentMessages
 from nativelink.telemetry.meter import Registry
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Environment:
         tracer: makes spans of calls; None where calls are not traced.
         digest_function: of requests that name none.
         health_check_bytes: size of the blob that health checks write.
+        recent: messages of actions, on their way from the service that queues to a worker.
         resumables: services whose calls are ended, not waited for, when the process stops.
     """
 
@@ -56,4 +58,5 @@ class Environment:
     tracer: Tracer | None
     digest_function: DigestFunction
     health_check_bytes: int
+    recent: RecentMessages = field(default_factory=RecentMessages)
     resumables: list[Resumable] = field(default_factory=list)

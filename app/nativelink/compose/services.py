@@ -201,6 +201,7 @@ async def _execution(
         clock=env.clock,
         default_function=env.digest_function,
         max_inlined_bytes=max_batch_bytes,
+        recent=env.recent,
     )
     operations = OperationsService({name: each.scheduler for name, each in instances.items()})
     return [*execution.methods(), *operations.methods()]

@@ -225,6 +225,7 @@ async def _executor(
     )
     executor = ActionExecutor(
         cas,
+        env.recent,
         stager,
         launcher,
         persistent,

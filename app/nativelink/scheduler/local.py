@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 #: A timer that is called later than this means that the loop, or the machine, stood still. What
 #: workers said meanwhile is heard for as long before any of them counts as silent.
 _STALL_S: Final = 1.0
+#: Nothing that will be due is in such a hurry: a busy scheduler forgets a thousand finished
+#: operations a second, each a minute after its end.
+_TICK_INTERVAL_S: Final = 0.1
 #: Requests that are remembered, finished ones included: some 2 GiB. Further ones are turned away
 #: and may come again (Bazel does), so that clients that go wild do not take the farm down.
 _MAX_REQUESTS: Final = 1_000_000
@@ -96,6 +99,7 @@ class LocalScheduler:
         self._unschedulable = ""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        self._ticked_at = 0.0
         #: The loop's time of the timer.
         self._timer_at = 0.0
         self._stalled = False
@@ -389,6 +393,7 @@ class LocalScheduler:
                 due = self._log_at if due is None else min(due, self._log_at)
         if due is None:
             return
+        due = max(due, self._ticked_at + _TICK_INTERVAL_S)
         if self._timer is not None:
             if self._timer_due <= due:
                 return
@@ -411,6 +416,7 @@ class LocalScheduler:
         if self._log_at is not None and self._now() >= self._log_at:
             self._log_at = None
             self._log_queue()
+        self._ticked_at = self._now()
         self.dispatch(events.Tick())
 
     def _log_queue(self) -> None:

@@ -21,6 +21,7 @@ from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
 from nativelink.services.identity import identity
 from nativelink.services.request_metadata import request_metadata
+from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store, has_one, read_bytes
 
 __all__ = ["MAX_PROPERTIES", "origin_of", "read_action"]
@@ -38,7 +39,11 @@ _MAX_PROPERTY_BYTES: Final = 64 * 1024
 
 
 async def read_action(
-    request: pb.ExecuteRequest, function: DigestFunction, cas: Store, call: CallContext
+    request: pb.ExecuteRequest,
+    function: DigestFunction,
+    cas: Store,
+    call: CallContext,
+    recent: RecentMessages,
 ) -> ActionInfo:
     """What a request wants executed.
 
@@ -47,6 +52,7 @@ async def read_action(
         function: the request's digest function, or the default.
         cas: has the Action, its Command and its input root.
         call: tells who asks.
+        recent: gets the messages.
 
     Raises:
         NativeLinkError: FAILED_PRECONDITION with a detail for each blob that is missing (REAPI
@@ -78,6 +84,8 @@ async def read_action(
         raise invalid_argument(
             f"Command {command_digest} has no arguments; the first one names the program"
         )
+    recent.keep(digest, action)
+    recent.keep(command_digest, command)
     platform = action.platform if action.platform.properties else command.platform
     return ActionInfo(
         ActionKey(request.instance_name, function, digest),

@@ -21,6 +21,7 @@ from nativelink.services.instances import Instances
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
 from nativelink.services.operation_stream import REPEAT_INTERVAL_S, OperationStream
+from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store
 
 __all__ = ["ExecutionInstance", "ExecutionService", "instance_of"]
@@ -59,6 +60,7 @@ class ExecutionService:
         default_function: the digest function of requests that name none.
         max_inlined_bytes: a response is filled up with inlined blobs to this size at most.
         repeat_interval_s: seconds without a change until a stream repeats the last state.
+        recent: gets the messages that it reads, for workers of this process.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class ExecutionService:
         default_function: DigestFunction = DigestFunction.SHA256,
         max_inlined_bytes: int = MAX_BATCH_TOTAL_SIZE_BYTES,
         repeat_interval_s: float = REPEAT_INTERVAL_S,
+        recent: RecentMessages | None = None,
     ) -> None:
         self._instances = Instances("execution service", instances)
         self._clock = clock
         self._default_function = default_function
         self._max_inlined_bytes = max_inlined_bytes
         self._repeat_interval_s = repeat_interval_s
+        self._recent = RecentMessages() if recent is None else recent
 
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
@@ -89,7 +93,7 @@ class ExecutionService:
         instance = self._instances.get(request.instance_name)
         use_digest_function(request.digest_function, self._default_function)
         function = digest_function.get() or self._default_function
-        action = await read_action(request, function, instance.cas, call)
+        action = await read_action(request, function, instance.cas, call, self._recent)
         watch = await instance.scheduler.execute(action)
         await self._follow(watch, sink, instance.cas, request if wishes_any(request) else None)
 

@@ -30,6 +30,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
     worker_api_pb2 as worker_pb,
 )
 from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store
 from nativelink.worker.attempt import Attempt, is_final, set_digest, set_status
 from nativelink.worker.directories import ActionDirectories, ActionDirectory
@@ -152,6 +153,7 @@ class ActionExecutor:
 
     Args:
         cas: the worker's CAS.
+        recent: messages of actions that this process has read.
         stager: puts inputs in place.
         launcher: runs processes.
         persistent: runs those that ask for a process that stays; None where there are none.
@@ -165,6 +167,7 @@ class ActionExecutor:
     def __init__(
         self,
         cas: Store,
+        recent: RecentMessages,
         stager: Stager,
         launcher: Launcher,
         persistent: PersistentPool | None,
@@ -177,6 +180,7 @@ class ActionExecutor:
     ) -> None:
         self._jobs = JobReader(
             cas,
+            recent,
             max_timeout_s=settings.max_action_timeout_s,
             timeout_handled_externally=settings.timeout_handled_externally,
         )

@@ -66,15 +66,13 @@ class Attempt:
         self._metadata = self.result.execution_metadata
         self._metadata.worker = order.worker_id
         self._metadata.queued_timestamp.CopyFrom(order.queued_timestamp)
-        self._steps: set[Step] = set()
+        #: When each step was reached, in nanoseconds since the epoch.
+        self._reached: dict[Step, int] = {}
         self.stamp("worker_start")
 
     def stamp(self, step: Step) -> None:
         """Note that the step is reached now."""
-        nanos = int(self._clock.time() * 1e9)
-        self._steps.add(step)
-        timestamp = getattr(self._metadata, _FIELDS[step])
-        timestamp.seconds, timestamp.nanos = divmod(nanos, 10**9)
+        self._reached[step] = int(self._clock.time() * 1e9)
 
     def forget_run(self) -> None:
         """Begin anew with the run of the command: how it ended does not count."""
@@ -105,9 +103,10 @@ class Attempt:
         scheduler takes no result without them.
         """
         self.stamp("worker_completed")
-        for step in _FIELDS.keys() - self._steps:
-            timestamp = getattr(self._metadata, _FIELDS[step])
-            timestamp.CopyFrom(self._metadata.worker_completed_timestamp)
+        completed = self._reached["worker_completed"]
+        for step, field in _FIELDS.items():
+            timestamp = getattr(self._metadata, field)
+            timestamp.seconds, timestamp.nanos = divmod(self._reached.get(step, completed), 10**9)
         if not self._metadata.HasField("queued_timestamp"):
             self._metadata.queued_timestamp.CopyFrom(self._metadata.worker_start_timestamp)
         return self.response

@@ -27,6 +27,7 @@ from nativelink.stores.local_files import LeasedFile, LocalFiles
 from nativelink.stores.store import Store
 from nativelink.worker.directory_cache import DirectoryCache, KeptTree
 from nativelink.worker.hands.overlay import scratch_of, upper_of
+from nativelink.worker.hands.place import Place, Plan
 from nativelink.worker.hands.pool import FEW_STEPS, Hands
 from nativelink.worker.hands.remove import remove_within
 from nativelink.worker.input_files import InputFiles, LeasedInputs
@@ -43,6 +44,8 @@ _MAX_COPIED: Final = 10_000
 _CLIENTS: Final = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
 #: More bytes take longer to copy than to show.
 _SMALL_BYTES: Final = 64 << 10
+#: A tree without anything.
+_BARE: Final = Plan([Place("", [], [], [], [], None, None)], [], [], 1)
 #: How often staging begins anew because a file left the store in spite of its lease.
 _TRIES: Final = 3
 
@@ -177,6 +180,9 @@ class InputStager:
         """
         tree = await self._trees.fetch(root)
         needed = list(directories)
+        if tree.is_bare and not needed:
+            await self._put(_BARE, into)
+            return StagedInputs(tree, (), self._files, self._copied)
         if self._cache is None or movable:
             return await self._link(tree, into, needed, copied=self._copied)
         if not self._is_small(tree) and await self._show(self._cache, tree, into, needed):
@@ -232,6 +238,16 @@ class InputStager:
         if programs:
             await self._files.executables(programs)
         plan = plan_tree(tree, directories=directories, elsewhere=leased.elsewhere, copied=copied)
+        await self._put(plan, into)
+        if leased.elsewhere:
+            for path, directory in tree.walk():
+                for file in directory.files:
+                    if file.digest in leased.elsewhere:
+                        await self._inputs.stream(
+                            file.digest, into / path / file.name, mode_of(file), file.mtime_ns
+                        )
+
+    async def _put(self, plan: Plan, into: Path) -> None:
         await self._hands.run(
             "place",
             plan,
@@ -240,13 +256,6 @@ class InputStager:
             str(self._files.executable_directory),
             steps=plan.steps,
         )
-        if leased.elsewhere:
-            for path, directory in tree.walk():
-                for file in directory.files:
-                    if file.digest in leased.elsewhere:
-                        await self._inputs.stream(
-                            file.digest, into / path / file.name, mode_of(file), file.mtime_ns
-                        )
 
     async def _show(
         self, cache: DirectoryCache, tree: InputTree, into: Path, directories: list[str]

@@ -17,6 +17,7 @@ from nativelink.core.errors import (
     invalid_argument,
 )
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store, read_bytes
 from nativelink.worker.confine import check_path, output_place
 
@@ -57,14 +58,21 @@ class JobReader:
 
     Args:
         cas: has Actions and Commands.
+        recent: may have them at hand.
         max_timeout_s: seconds that an action may ask for, and gets if it asks for none.
         timeout_handled_externally: every action gets them; something else ends it earlier.
     """
 
     def __init__(
-        self, cas: Store, *, max_timeout_s: float, timeout_handled_externally: bool
+        self,
+        cas: Store,
+        recent: RecentMessages,
+        *,
+        max_timeout_s: float,
+        timeout_handled_externally: bool,
     ) -> None:
         self._cas = cas
+        self._recent = recent
         self._max_timeout_s = max_timeout_s
         self._timeout_handled_externally = timeout_handled_externally
 
@@ -102,6 +110,9 @@ class JobReader:
         )
 
     async def _read(self, digest: Digest, kind: type[M], max_bytes: int) -> M:
+        message = self._recent.take(digest, kind)
+        if message is not None:
+            return message
         with context(kind.DESCRIPTOR.name):
             try:
                 data = await read_bytes(self._cas, digest, max_size=max_bytes)

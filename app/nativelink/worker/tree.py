@@ -156,6 +156,12 @@ class InputTree:
                 (prefix + child.name, child.digest) for child in reversed(directory.directories)
             ]
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a directory with nothing in it, and nothing special about it."""
+        root = self.directories[self.root]
+        return self.nodes == 1 and root.mode is None and root.mtime_ns is None
+
     def file_digests(self) -> set[Digest]:
         """The content of all files, each once, without the empty one."""
         found = {file.digest for each in self.directories.values() for file in each.files}
@@ -198,6 +204,8 @@ class TreeFetcher:
                 hears of all at once; INVALID_ARGUMENT for a blob that is no Directory, a name
                 that no file can have, or a tree beyond the limits.
         """
+        if root in EMPTY_DIGESTS:
+            return InputTree(root, {root: _EMPTY}, 1, 1)
         found: dict[Digest, Directory] = {}
         missing: list[Digest] = []
         level = [root]

@@ -296,7 +296,7 @@ class FilesystemStore:
 
     async def find(self, hash_: str) -> Digest | None:
         """`BlobFinder`; what the start-up scan has not reached yet is found a little later."""
-        return self._by_hash.find(hash_)
+        return await self._by_hash.find(hash_)
 
     # Reading.
 

@@ -88,7 +88,7 @@ class MemoryStore:
 
     async def find(self, hash_: str) -> Digest | None:
         """`BlobFinder`."""
-        return self._by_hash.find(hash_)
+        return await self._by_hash.find(hash_)
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         """`RemovalFeed`."""

@@ -25,6 +25,7 @@ from nativelink.compose.stores import StoreBuilder
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.config.specs_remote import MongoSpec
+from nativelink.config.specs_services import WorkerApiSpec
 from nativelink.core.clock import SystemClock
 from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
@@ -42,7 +43,7 @@ from nativelink.transport.endpoints import Endpoint
 from tests.clients.certificates import Certificates, make_certificates
 from tests.clients.front import Front
 from tests.execution.farm import Json, Ports, farm_config, open_farm, worker_config
-from tests.execution.gate import Gate
+from tests.execution.gate import Gate, wait_for
 from tests.stores.cloud.servers import KEY, REGION, SECRET, Moto, shared
 from tests.stores.remote.redis_server import RedisServer, shared_redis
 
@@ -545,7 +546,14 @@ async def test_every_key_of_a_simple_scheduler_arrives_where_it_is_heeded(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nativelink.compose.schedulers.LocalScheduler", recorded)
         builder = SchedulerBuilder(
-            config.schedulers or (), StoreBuilder(config.stores, environment), environment
+            config.schedulers or (),
+            StoreBuilder(config.stores, environment),
+            environment,
+            worker_apis=[
+                WorkerApiSpec(scheduler="S", kill_revoked_operations_interval_s=21),
+                WorkerApiSpec(scheduler="S", kill_revoked_operations_interval_s=20),
+                WorkerApiSpec(scheduler="other", disable_kill_revoked_operations=True),
+            ],
         )
         with pytest.raises(KeyError, match="seen"):
             await builder.build_all()
@@ -562,4 +570,29 @@ async def test_every_key_of_a_simple_scheduler_arrives_where_it_is_heeded(
     assert policy.max_job_retries == 16
     assert policy.unschedulable_timeout_s == 17
     assert policy.allocation.value == "most_recently_used"
+    assert (policy.kill_revoked, policy.kill_interval_s) == (True, 20)
     assert seen["worker_match_logging_interval_s"] == 18
+
+
+@pytest.mark.parametrize("spared", [False, True])
+def test_an_action_that_nobody_waits_for_any_more_is_stopped_unless_the_worker_api_spares_it(
+    tmp_path: Path, *, spared: bool
+):
+    ports, gate, end = Ports.free(), Gate(tmp_path / "gate"), tmp_path / "end"
+    config = farm_config(tmp_path, ports, worker={})
+    config["servers"][1]["services"]["worker_api"]["disable_kill_revoked_operations"] = spared
+    blobs = Blobs()
+    script = f"{gate.script}; echo whole > {end}"
+    action = make_action(["sh", "-c", script], blobs)
+    with open_farm(tmp_path, config, ports) as farm, farm.client() as client:
+        client.upload(blobs)
+        running = client.execute(action).until(re_pb2.ExecutionStage.EXECUTING)
+        gate.wait()
+        (pid,) = gate.arrived
+        client.cancel(running.name)
+        if not spared:
+            wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of the process")
+        else:
+            gate.open()
+            wait_for(end.exists, "the end of the action")
+    assert end.exists() is spared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from nativelink.config.specs_schedulers import (
     SchedulerSpec,
     SimpleSpec,
 )
+from nativelink.config.specs_services import WorkerApiSpec
 from nativelink.core.errors import already_exists, context, invalid_argument
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Allocation, Policy, PropertyKind
@@ -65,12 +66,18 @@ class SchedulerBuilder:
         stores: StoreBuilder,
         env: Environment,
         origin: OriginEventsNode | None = None,
+        *,
+        worker_apis: Iterable[WorkerApiSpec] = (),
     ) -> None:
         self._specs = specs
         self._stores = stores
         self._env = env
         self.made: dict[str, SchedulerNode] = {}
         self._origin = origin
+        #: By the names of their schedulers, which learn from them how to stop what is revoked.
+        self._worker_apis: dict[str, list[WorkerApiSpec]] = {}
+        for api in worker_apis:
+            self._worker_apis.setdefault(api.scheduler, []).append(api)
         self._recorder: Recorder = NO_RECORDER
         if env.measured and specs:
             self._recorder = ExecutionRecorder(env.registry)
@@ -92,7 +99,7 @@ class SchedulerBuilder:
                     f"schedulers/{named.name}: there are two schedulers of this name"
                 )
             with context(f"schedulers/{named.name}"):
-                node = await self._build(named.spec)
+                node = await self._build(named.spec, self._worker_apis.get(named.name, ()))
             if self._origin is not None and node.local is not None:
                 node = SchedulerNode(self._origin.admitting(node.scheduler), node.local)
             self.made[named.name] = node
@@ -113,20 +120,20 @@ class SchedulerBuilder:
                 f"there is no scheduler {name!r}; the schedulers are: {known}"
             ) from None
 
-    async def _build(self, spec: SchedulerSpec) -> SchedulerNode:
+    async def _build(self, spec: SchedulerSpec, apis: Sequence[WorkerApiSpec]) -> SchedulerNode:
         match spec:
             case SimpleSpec():
-                return await self._simple(spec)
+                return await self._simple(spec, apis)
             case CacheLookupSpec():
-                return await self._cache_lookup(spec)
+                return await self._cache_lookup(spec, apis)
             case PropertyModifierSpec():
-                return await self._property_modifier(spec)
+                return await self._property_modifier(spec, apis)
             case HistoricalResourceSpec():
-                return await self._historical_resource(spec)
+                return await self._historical_resource(spec, apis)
             case GrpcSchedulerSpec():
                 return await self._grpc(spec)
 
-    async def _simple(self, spec: SimpleSpec) -> SchedulerNode:
+    async def _simple(self, spec: SimpleSpec, apis: Sequence[WorkerApiSpec]) -> SchedulerNode:
         policy = Policy(
             supported_properties={
                 key: PropertyKind(kind.value)
@@ -140,6 +147,11 @@ class SchedulerBuilder:
             unacknowledged_kill_timeout_s=spec.unacknowledged_kill_timeout_s,
             retain_completed_for_s=spec.retain_completed_for_s,
             unschedulable_timeout_s=spec.unschedulable_timeout_s,
+            kill_revoked=not any(each.disable_kill_revoked_operations for each in apis),
+            kill_interval_s=min(
+                (each.kill_revoked_operations_interval_s for each in apis),
+                default=Policy().kill_interval_s,
+            ),
         )
         scheduler = await self._env.lifetimes.enter_async_context(
             LocalScheduler(
@@ -151,30 +163,36 @@ class SchedulerBuilder:
         )
         return SchedulerNode(scheduler, scheduler)
 
-    async def _cache_lookup(self, spec: CacheLookupSpec) -> SchedulerNode:
+    async def _cache_lookup(
+        self, spec: CacheLookupSpec, apis: Sequence[WorkerApiSpec]
+    ) -> SchedulerNode:
         from nativelink.scheduler.wrap.cache_lookup import CacheLookupScheduler
         from nativelink.services.cached_results import CachedResults
 
         store = (await self._stores.named(spec.ac_store)).store
-        behind = await self._build(spec.scheduler)
+        behind = await self._build(spec.scheduler, apis)
         scheduler = CacheLookupScheduler(
             behind.scheduler, CachedResults(store).lookup, clock=self._env.clock
         )
         return SchedulerNode(await self._env.lifetimes.enter_async_context(scheduler), behind.local)
 
-    async def _property_modifier(self, spec: PropertyModifierSpec) -> SchedulerNode:
+    async def _property_modifier(
+        self, spec: PropertyModifierSpec, apis: Sequence[WorkerApiSpec]
+    ) -> SchedulerNode:
         from nativelink.scheduler.wrap.property_modifier import PropertyModifierScheduler
 
-        behind = await self._build(spec.scheduler)
+        behind = await self._build(spec.scheduler, apis)
         modifications = [_modification(each) for each in spec.modifications]
         return SchedulerNode(
             PropertyModifierScheduler(behind.scheduler, modifications), behind.local
         )
 
-    async def _historical_resource(self, spec: HistoricalResourceSpec) -> SchedulerNode:
+    async def _historical_resource(
+        self, spec: HistoricalResourceSpec, apis: Sequence[WorkerApiSpec]
+    ) -> SchedulerNode:
         from nativelink.scheduler.wrap.historical_resource import HistoricalResourceScheduler
 
-        behind = await self._build(spec.scheduler)
+        behind = await self._build(spec.scheduler, apis)
         scheduler = HistoricalResourceScheduler(
             behind.scheduler,
             Path(spec.hints_file).read_bytes,

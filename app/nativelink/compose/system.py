@@ -176,7 +176,17 @@ async def _open(
     stores = StoreBuilder(config.stores, env)
     await stores.build_all()
     origin = await open_origin_events(config.experimental_origin_events, stores, env)
-    schedulers = SchedulerBuilder(config.schedulers or (), stores, env, origin)
+    schedulers = SchedulerBuilder(
+        config.schedulers or (),
+        stores,
+        env,
+        origin,
+        worker_apis=[
+            each.services.worker_api
+            for each in config.servers
+            if each.services.worker_api is not None
+        ],
+    )
     await schedulers.build_all()
     listeners = await open_listeners(config, stores, schedulers, env)
     workers: list[Worker] = []

@@ -10,7 +10,6 @@ from nativelink.config.fields import (
     EXTENSION,
     Flag,
     Items,
-    NoEffect,
     NullIsEmpty,
     Number,
     Seconds,
@@ -184,9 +183,10 @@ class WorkerApiSpec(Spec):
         default=False,
         description="Let a worker finish an action that was taken from it, instead of stopping it.",
     )
-    kill_revoked_operations_interval_s: Annotated[
-        Seconds, Zero(5), NoEffect("such orders go out at once")
-    ] = Field(default=5, description="Seconds between orders to stop such actions.")
+    kill_revoked_operations_interval_s: Annotated[Seconds, Zero(5)] = Field(
+        default=5,
+        description="Seconds between orders to stop such an action; the first goes out at once.",
+    )
 
 
 class BepSpec(Spec):

@@ -46,6 +46,7 @@ check: $(DEV) ## Lint, types, imports, generated files, documents
 bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)
 	@$(BIN)/python -m bench.execution
+	@$(BIN)/python -m bench.stores
 
 docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py

@@ -2,7 +2,7 @@
 
 Small and larger objects are written and read through the store and by bare calls of obstore, in
 turns, at the same concurrency, against versitygw or moto in a process of its own; and 1,000
-digests are looked for twice. The best of the rounds counts.
+digests are looked for twice. A figure is the median of the rounds; what goes first changes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import json
 import os
 import random
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 
@@ -58,8 +60,9 @@ async def rate(
     )
 
 
-async def compare(server: S3Server, rounds: int) -> None:
-    """Print the table of one server."""
+async def compare(server: S3Server, rounds: int) -> list[dict[str, object]]:
+    """What was measured against one server."""
+    found: list[dict[str, object]] = []
     store = CloudObjectStore(server.bucket(), keys=Keys("ours/"), clock=SystemClock())
     bare = S3Store(
         BUCKET,
@@ -89,14 +92,23 @@ async def compare(server: S3Server, rounds: int) -> None:
 
         calls = {"write": (bare_write, our_write), "read": (bare_read, our_read)}
         for name, pair in calls.items():
-            results = [
-                [await rate(count, concurrency, call) for call in pair] for _ in range(rounds)
-            ]
-            theirs, ours = (max(row[side][0] for row in results) for side in (0, 1))
+            results = []
+            for turn in range(rounds):
+                order = (0, 1) if turn % 2 else (1, 0)
+                done = {side: await rate(count, concurrency, pair[side]) for side in order}
+                results.append((done[0], done[1]))
+            theirs, ours = (statistics.median(row[side][0] for row in results) for side in (0, 1))
             their_us, our_us = (min(row[side][1] for row in results) for side in (0, 1))
-            print(
-                f"{name} {size:>8} B: {ours:7.0f}/s of {theirs:7.0f}/s = {ours / theirs:.2f}; "
-                f"processor {our_us:.0f} us of {their_us:.0f} us"
+            ratio = statistics.median(row[1][0] / row[0][0] for row in results)
+            found.append(
+                {
+                    "case": f"{name} {size // 1024} KiB",
+                    "per_s": round(ours),
+                    "bare_per_s": round(theirs),
+                    "ratio": round(ratio, 2),
+                    "cpu_us": round(our_us),
+                    "bare_cpu_us": round(their_us),
+                }
             )
     cached = ExistenceCacheStore(
         store,
@@ -111,17 +123,22 @@ async def compare(server: S3Server, rounds: int) -> None:
         begun = time.perf_counter()
         await cached.has(digests)
         times.append(time.perf_counter() - begun)
-    print(
-        f"1,000 digests: {times[0] * 1e3:.1f} ms, then {times[1] * 1e3:.3f} ms: "
-        f"{times[0] / times[1]:.0f} times as fast"
+    found.append(
+        {
+            "case": "find 1,000, then again",
+            "first_ms": round(times[0] * 1e3, 1),
+            "again_ms": round(times[1] * 1e3, 3),
+            "ratio": round(times[0] / times[1]),
+        }
     )
+    return found
 
 
 def main() -> None:
-    """Measure."""
+    """Print one line of JSON per case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", choices=SERVERS, default="versitygw")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     server = SERVERS[options.server]()
@@ -129,7 +146,8 @@ def main() -> None:
     os.sched_setaffinity(server.process.pid, {cores[-1]})
     os.sched_setaffinity(0, {cores[0]})
     uvloop.install()
-    asyncio.run(compare(server, options.rounds))
+    for result in asyncio.run(compare(server, options.rounds)):
+        print(json.dumps(result))
     server.close()
 
 

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import redis.asyncio
+import uvloop
 
 from nativelink.core.digest import Digest
 from nativelink.core.eager import run_all
@@ -162,6 +163,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.7, help="of one round")
     options = parser.parse_args()
+    # The loop that the program runs on, for both.
+    uvloop.install()
     for result in asyncio.run(_measure(options.rounds, options.seconds)):
         print(json.dumps(result))
     return 0

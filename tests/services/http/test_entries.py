@@ -130,6 +130,31 @@ async def test_a_store_that_takes_digests_alone_serves_what_bazel_needs() -> Non
         assert (await ask.put(f"/ac/{'0' * 64}", RAW)).status == 400
 
 
+async def test_a_backend_that_cannot_be_asked_is_503_and_no_miss() -> None:
+    class Down(DictStore):
+        async def get(self, *_arguments: object, **_options: object) -> None:
+            raise NativeLinkError(Code.UNAVAILABLE, "the database is away")
+
+        async def has(self, _keys: object) -> list[int | None]:
+            raise NativeLinkError(Code.UNAVAILABLE, "the database is away")
+
+    async with web({"": HttpCacheInstance("", Down(), Down())}) as ask:
+        for path in (PATH, f"/cas/{DIGEST.hash}", f"/cas/{DIGEST}", "/cache/x"):
+            answer = await ask.get(path)
+            assert (answer.status, answer.text) == (503, "the database is away\n")
+            assert (await ask.head(path)).status == 503
+
+
+async def test_a_large_entry_is_compressed_for_who_takes_it(cache: Cache) -> None:
+    large = b"line after line\n" * 100_000
+    await cache.ask.put(PATH, large)
+    answer = await cache.ask.get(PATH, accept_encoding="zstd")
+    assert answer.headers["content-encoding"] == "zstd"
+    assert len(answer.body) < len(large) // 10
+    assert (await cache.ask.put("/cache/x", answer.body, content_encoding="zstd")).status == 200
+    assert (await cache.ask.get("/cache/x")).body == large
+
+
 async def test_a_path_is_a_key(cache: Cache) -> None:
     for path in ("/cache/0123456789abcdef", "/cache/ccache/4d/12", "/cache/ccache/4d12"):
         assert (await cache.ask.get(path)).status == 404

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, Final
 
 from nativelink.core.errors import invalid_argument, resource_exhausted
@@ -187,7 +187,9 @@ async def measured(body: Source) -> AsyncGenerator[Source]:
             ) from error
         yield _FileSource(file, size)
     finally:
-        file.close()
+        with suppress(OSError):
+            # What a full disk did not take is tried again here.
+            file.close()
 
 
 class _FileSource:

@@ -143,8 +143,9 @@ async def test_batches_are_compressed_too() -> None:
 
 
 async def test_an_upload_lost_with_its_connection_goes_on_compressed() -> None:
-    stream = zstd.compress(BLOB)
-    name = f"uploads/one/compressed-blobs/zstd/{digest_of(BLOB).hash}/{len(BLOB)}"
+    blob = BLOB + random.Random(8).randbytes(300_000)
+    stream = zstd.compress(blob)
+    name = f"uploads/one/compressed-blobs/zstd/{digest_of(blob).hash}/{len(blob)}"
     services = cache(capabilities="remote_cache_compression: true")
 
     async with opened(VERIFIED, services) as front:
@@ -155,7 +156,7 @@ async def test_an_upload_lost_with_its_connection_goes_on_compressed() -> None:
                 request_serializer=bs.WriteRequest.SerializeToString,
                 response_deserializer=bs.WriteResponse.FromString,
             )()
-            await call.write(bs.WriteRequest(resource_name=name, data=stream[:200_000]))
+            await call.write(bs.WriteRequest(resource_name=name, data=stream[:400_000]))
             status = channel.unary_unary(
                 "/google.bytestream.ByteStream/QueryWriteStatus",
                 request_serializer=bs.QueryWriteStatusRequest.SerializeToString,
@@ -167,9 +168,9 @@ async def test_an_upload_lost_with_its_connection_goes_on_compressed() -> None:
                 committed = (await status(question)).committed_size
             call.cancel()
             committed = (await status(question)).committed_size
-            assert 0 < committed < len(BLOB)
+            assert 0 < committed < len(blob)
 
-            rest = zstd.compress(BLOB[committed:])
+            rest = zstd.compress(blob[committed:])
             again = channel.stream_unary(
                 write,
                 request_serializer=bs.WriteRequest.SerializeToString,
@@ -182,7 +183,7 @@ async def test_an_upload_lost_with_its_connection_goes_on_compressed() -> None:
             answer = await again(iter((first, last)))
             assert answer.committed_size == committed + len(rest)
             assert (await status(question)).complete
-        assert await front.call(lambda client: client.read(digest_of(BLOB))) == BLOB
+        assert await front.call(lambda client: client.read(digest_of(blob))) == blob
 
 
 def chunk_lengths(blob: bytes, average: int) -> list[int]:

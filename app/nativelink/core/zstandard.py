@@ -27,18 +27,18 @@ _LEVEL: Final = 1
 _PIECE_BYTES: Final = 1024 * 1024
 #: 50 to 100 us of work; for more the loop is left to others, as zstd releases the GIL.
 _INLINE_BYTES: Final = 64 * 1024
-#: What comes in small pieces is worked on when there is this much: a hop to a thread and back
-#: costs as much as compressing 16 KiB.
-GATHERED_BYTES: Final = 64 * 1024
+#: What comes in small pieces is worked on when there is this much, compressed or to be compressed:
+#: a hop to a thread and back costs as much as compressing 16 KiB or unpacking 64 KiB.
+GATHERED_BYTES: Final = 256 * 1024
 #: Input of this size is unpacked at once, up to `_INLINE_BYTES` of it: gRPC clients send as much.
 _SMALL_BYTES: Final = 16 * 1024
 #: Input that is looked at in one go. What stands behind the end of a frame is copied, so this
 #: bounds the price of a stream of many tiny frames.
-_SLICE_BYTES: Final = 128 * 1024
-#: A frame costs 30 us, whatever it holds. Who makes several makes them large (pzstd and seekable
+_SLICE_BYTES: Final = 256 * 1024
+#: A frame costs 40 us, whatever it holds. Who makes several makes them large (pzstd and seekable
 #: formats: 64 KiB and more); so after the first ones they must hold this much on average.
 _FREE_FRAMES: Final = 100
-_MEAN_FRAME_BYTES: Final = 1024
+_MEAN_FRAME_BYTES: Final = 4096
 #: 8 MiB, in which a decoder keeps the last bytes of a stream: what RFC 8878 (3.1.1.1.2) wants
 #: decoders to support and encoders not to exceed. libzstd by itself goes up to 128 MiB.
 MAX_WINDOW_LOG: Final = 23
@@ -186,13 +186,13 @@ class DecompressingSink:
                 await self._sink.write(plain)
 
     async def _begin_frame(self) -> None:
-        self._frames += 1
         unpacked = self._size - self._left
-        if self._frames > _FREE_FRAMES and unpacked < self._frames * _MEAN_FRAME_BYTES:
+        if self._frames >= _FREE_FRAMES and unpacked < self._frames * _MEAN_FRAME_BYTES:
             raise self._wrong(
-                f"the peer sent {self._frames} zstd frames with {unpacked} bytes in them; more "
-                f"than {_FREE_FRAMES} must hold {_MEAN_FRAME_BYTES} bytes each on average"
+                f"the peer sent {self._frames} zstd frames with {unpacked} bytes in them; "
+                f"{_FREE_FRAMES} and more must hold {_MEAN_FRAME_BYTES} bytes each on average"
             )
+        self._frames += 1
         self._decompressor = zstd.ZstdDecompressor(options=self._options)
         await asyncio.sleep(0)
 

@@ -223,6 +223,17 @@ async def test_a_refusal_reaches_a_client_that_sends_its_body_all_the_same():
         await wait_until(lambda: it.server.statistics().connections == 0)
 
 
+async def test_what_goes_nowhere_is_told_so_at_once():
+    async with Streams() as it:
+        it.put("/nowhere/cas/x", "Content-Length: 3", body=b"abc")
+        it.put("/nowhere", "Content-Length: 1000000000", body=PIECE)
+        for path in (b"/nowhere/cas/x", b"/nowhere"):
+            assert b" 404 Not Found\r\n" in await it.head()
+            text = b"No route for %s; / says what there is\n" % path
+            assert await it.client.reader.readexactly(len(text)) == text
+        assert await it.client.closed() == b""
+
+
 async def test_a_refused_body_that_is_there_already_costs_no_connection():
     async with Streams() as it:
         it.put("/forbidden", "Content-Length: 3", body=b"abc")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import h11
 
 from nativelink.core.eager import begin
-from nativelink.core.rpc import HttpRequest, HttpResponse, HttpStreamRoute, Peer
+from nativelink.core.rpc import HttpRequest, HttpResponse, HttpRoute, HttpStreamRoute, Peer
 from nativelink.transport.http1_stream import Http1Stream, response_head
 from nativelink.transport.http_exchange import http_error, http_fields
 from nativelink.transport.status import error_of
@@ -24,6 +24,7 @@ _MAX_REQUESTS: Final = 1000
 #: How long a client that was refused may go on sending its body, so that it reads the refusal:
 #: closing with unread input resets TCP, and the answer with it (nginx `lingering_timeout` 5 s).
 _LINGER_S: Final = 5.0
+_MAX_SHOWN_PATH: Final = 200
 _REQUEST_LINE: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
 
@@ -147,7 +148,12 @@ class Http1Protocol(asyncio.Protocol):
                     return
                 path, _, query = event.target.decode("latin-1").partition("?")
                 route = self._server.router.route(path)
-                if isinstance(route, HttpStreamRoute) and not self._serve_stream(
+                if route is None:
+                    # Whatever it sends: nobody waits for the body of what goes nowhere.
+                    self._served += 1
+                    if not self._answer(_nowhere(path)):
+                        return
+                elif isinstance(route, HttpStreamRoute) and not self._serve_stream(
                     route, path, query
                 ):
                     return
@@ -171,8 +177,7 @@ class Http1Protocol(asyncio.Protocol):
         path, _, query = request.target.decode("latin-1").partition("?")
         route = self._server.router.route(path)
         self._served += 1
-        if route is None or isinstance(route, HttpStreamRoute):
-            return self._answer(HttpResponse(404))
+        assert isinstance(route, HttpRoute)
         body, self._body = b"".join(self._body), []
         return self._run(route.handler(self._http_request(request, path, query, body)), path)
 
@@ -373,6 +378,11 @@ class Http1Protocol(asyncio.Protocol):
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Handlers under way."""
         return set() if self._task is None else {self._task}
+
+
+def _nowhere(path: str) -> HttpResponse:
+    shown = path[:_MAX_SHOWN_PATH].encode("ascii", "replace").decode()
+    return HttpResponse(404, f"No route for {shown}; / says what there is\n".encode())
 
 
 def _is_ambiguous(request: h11.Request) -> bool:

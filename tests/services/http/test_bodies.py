@@ -54,6 +54,7 @@ def unpacked(source: Source) -> Source:
     return plain_body(request, source)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.binary(max_size=3000), max_size=5),
     st.lists(st.integers(min_value=0, max_value=10_000), max_size=6),
@@ -63,6 +64,7 @@ def test_a_zstd_body_is_what_was_packed(frames: list[bytes], at: list[int]) -> N
     assert asyncio.run(all_of(unpacked(Pieces(cut(packed, at))))) == b"".join(frames)
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=1, max_size=3000), st.data())
 def test_a_zstd_body_that_breaks_off_never_passes_for_whole(
     plain: bytes, data: st.DataObject

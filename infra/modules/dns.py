@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from infra._cdk import Lb, Route53Record, Route53RecordAlias, Route53Zone, Route53ZoneVpc
+from infra._cdk import (
+    Lb,
+    Route53Record,
+    Route53RecordAlias,
+    Route53Zone,
+    Route53ZoneVpc,
+    TerraformResourceLifecycle,
+)
 from infra.kit import Kit
 from infra.modules.network import Network
 from infra.settings import NoTls
@@ -29,6 +36,7 @@ class InternalNames(Construct):
             comment="Names that machines call each other by",
             vpc=[Route53ZoneVpc(vpc_id=network.vpc.id)],
             force_destroy=True,
+            lifecycle=TerraformResourceLifecycle(ignore_changes=["vpc"]) if kit.local else None,
         )
 
     def add(self, name: str, balancer: Lb) -> str:

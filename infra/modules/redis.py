@@ -27,8 +27,9 @@ from infra.kit import Kit
 from infra.modules.firewall import Firewall
 from infra.modules.keys import Keys
 from infra.modules.network import Network
+from infra.passwords import generations
 
-__all__ = ["PORT", "Redis", "generations"]
+__all__ = ["PORT", "Redis"]
 
 PORT: Final = 6379
 #: What a cache's clients need: no scripts, no other key, nothing that concerns the server.
@@ -38,17 +39,6 @@ _COMMANDS: Final = (
 )
 #: An upload is written to `temp-UUID-{KEY}` and renamed.
 _ACCESS: Final = {"server": f"on ~cas:* ~ac:* ~temp-* &* {_COMMANDS}"}
-
-
-def generations(generation: int) -> tuple[int, int]:
-    """Of which generation each of the two passwords is that are valid together.
-
-    Raising the generation by one replaces the older password: what machines use meanwhile stays
-    valid until the next time.
-    """
-    even = generation if generation % 2 == 0 else generation - 1
-    odd = generation if generation % 2 == 1 else generation - 1
-    return even, odd
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,15 @@ class ServiceFleet(Construct):
         """
         super().__init__(scope, id_)
         healthy_min, healthy_max = (100, 200) if replace_before else (0, 100)
+        refresh = AutoscalingGroupInstanceRefresh(
+            strategy="Rolling",
+            preferences=AutoscalingGroupInstanceRefreshPreferences(
+                min_healthy_percentage=healthy_min,
+                max_healthy_percentage=healthy_max,
+                auto_rollback=True,
+                skip_matching=True,
+            ),
+        )
         self.group = AutoscalingGroup(
             self,
             "group",
@@ -88,15 +97,8 @@ class ServiceFleet(Construct):
             instance_maintenance_policy=AutoscalingGroupInstanceMaintenancePolicy(
                 min_healthy_percentage=healthy_min, max_healthy_percentage=healthy_max
             ),
-            instance_refresh=AutoscalingGroupInstanceRefresh(
-                strategy="Rolling",
-                preferences=AutoscalingGroupInstanceRefreshPreferences(
-                    min_healthy_percentage=healthy_min,
-                    max_healthy_percentage=healthy_max,
-                    auto_rollback=True,
-                    skip_matching=True,
-                ),
-            ),
+            # An emulator has none to refresh.
+            instance_refresh=None if kit.local else refresh,
             tag=group_tags(kit, name),
         )
         AutoscalingLifecycleHook(

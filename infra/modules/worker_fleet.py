@@ -59,6 +59,14 @@ class WorkerFleet(Construct):
         topic: SnsTopic,
     ) -> None:
         super().__init__(scope, id_)
+        refresh = AutoscalingGroupInstanceRefresh(
+            strategy="Rolling",
+            preferences=AutoscalingGroupInstanceRefreshPreferences(
+                min_healthy_percentage=75,
+                scale_in_protected_instances="Wait",
+                skip_matching=True,
+            ),
+        )
         self.group = AutoscalingGroup(
             self,
             "group",
@@ -96,14 +104,8 @@ class WorkerFleet(Construct):
             # Without spot capacity a deployment would wait for it.
             wait_for_capacity_timeout="0",
             enabled_metrics=list(METRICS),
-            instance_refresh=AutoscalingGroupInstanceRefresh(
-                strategy="Rolling",
-                preferences=AutoscalingGroupInstanceRefreshPreferences(
-                    min_healthy_percentage=75,
-                    scale_in_protected_instances="Wait",
-                    skip_matching=True,
-                ),
-            ),
+            # An emulator has none to refresh.
+            instance_refresh=None if kit.local else refresh,
             tag=group_tags(kit, name),
             lifecycle=TerraformResourceLifecycle(ignore_changes=["desired_capacity"]),
         )

@@ -15,7 +15,6 @@ from tests.clients.workspace import MINIMUM_ACTIONS, make_workspace
 from tests.execution.gate import wait_for
 from tests.roles.region import Region, Role, open_region
 
-pytest_plugins = ("tests.clients.conftest",)
 pytestmark = [*CLIENT_TESTS, pytest.mark.timeout(600)]
 
 _POOLS = json.dumps(

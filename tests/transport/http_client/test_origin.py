@@ -143,6 +143,7 @@ class TestContents:
             (gzip.compress(BODY)[:-9], "gzip", Code.UNAVAILABLE),
             (b"x", "br", Code.ABORTED),
         ],
+        ids=["no gzip", "gzip without its end", "unknown"],
     )
     async def test_a_compression_that_cannot_be_taken_off_is_an_error(
         self, site: Site, body: bytes, encoding: str, code: Code

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from nativelink.core.channel import Channel, Duplex
 from nativelink.core.clock import Clock
+from nativelink.core.eager import begin, ended
 from nativelink.core.errors import Code, NativeLinkError, unavailable
 from nativelink.core.latch import Latch
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
@@ -154,6 +155,10 @@ class Agent:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        #: The call, while the one who writes waits for a message and so others may.
+        self._idle_call: Duplex | None = None
+        #: Such a write, of the first message of the outbox, that has to wait.
+        self._begun: asyncio.Task[None] | None = None
         self._sent: deque[tuple[float, str, bytes]] = deque()
         self._sent_bytes = 0
         self._actions: asyncio.TaskGroup | None = None
@@ -333,6 +338,11 @@ class Agent:
             raise unavailable(f"no answer within {self._settings.timeout_s:g} seconds") from None
         finally:
             call.cancel()
+            if self._begun is not None:
+                # The message is in the outbox still, for the next connection.
+                self._begun.cancel()
+                await ended((self._begun,))
+                self._begun = None
 
     def _hello(self) -> bytes:
         request = pb.ConnectWorkerRequest(
@@ -410,7 +420,32 @@ class Agent:
                 await call.done_writing()
                 return
             self._wake.clear()
-            await self._wake.wait()
+            self._idle_call = call
+            try:
+                await self._wake.wait()
+            finally:
+                self._idle_call = None
+            if self._begun is not None:
+                await self._begun
+                self._begun = None
+                self._outbox.popleft()
+
+    def _post(self, message: bytes) -> None:
+        """Write a message, at once where that need not wait: the next action waits for it."""
+        self._outbox.append(message)
+        call, self._idle_call = self._idle_call, None
+        if call is not None:
+            try:
+                begun = begin(call.write(message), asyncio.get_running_loop())
+            except NativeLinkError:
+                pass  # The one who writes comes upon it, and ends the connection.
+            else:
+                if isinstance(begun, tuple):
+                    self._outbox.popleft()
+                    self._idle_call = call
+                    return
+                self._begun = begun
+        self._wake.set()
 
     async def _breathe(self) -> None:
         alive = pb.UpdateForScheduler(keep_alive_request=pb.KeepAliveRequest())
@@ -424,8 +459,7 @@ class Agent:
             self._send(alive)
 
     def _send(self, update: pb.UpdateForScheduler) -> None:
-        self._outbox.append(update.SerializeToString())
-        self._wake.set()
+        self._post(update.SerializeToString())
 
     def _tell_draining(self) -> None:
         """Say whether new actions are wanted; a scheduler of NativeLink's passes it over."""
@@ -470,11 +504,10 @@ class Agent:
 
         def finished(result: pb.ExecuteResult) -> None:
             message = pb.UpdateForScheduler(execute_result=result).SerializeToString()
-            self._outbox.append(message)
             self._sent.append((self._clock.monotonic(), name, message))
             self._sent_bytes += len(message)
             self._forget_old_results()
-            self._wake.set()
+            self._post(message)
             self._end(name)
 
         try:

@@ -29,6 +29,9 @@ class Call:
         self.from_worker: asyncio.Queue[pb.UpdateForScheduler] = asyncio.Queue()
         self.half_closed = False
         self.cancelled = False
+        #: Cleared while the connection takes nothing.
+        self.has_room = asyncio.Event()
+        self.has_room.set()
 
     async def read(self) -> bytes | None:
         said = await self.to_worker.get()
@@ -37,6 +40,8 @@ class Call:
         return said
 
     async def write(self, message: bytes, /) -> None:
+        if not self.has_room.is_set():
+            await self.has_room.wait()
         self.from_worker.put_nowait(pb.UpdateForScheduler.FromString(message))
 
     async def done_writing(self) -> None:
@@ -215,6 +220,46 @@ async def test_a_process_that_ended_is_announced_while_its_outputs_are_still_upl
         assert update.execute_complete.operation_id == "op"
         world.hands.finish("op")
         await call.heard("execute_result")
+
+
+async def test_messages_that_have_to_wait_keep_their_order() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        for name in ("first", "second"):
+            call.start(name)
+            await world.hands.started.get()
+        call.has_room.clear()
+        for name in ("first", "second"):
+            world.hands.announce[name]()
+        world.hands.finish("first")
+        await world.time.pass_time(0)
+        assert call.from_worker.empty()
+
+        call.has_room.set()
+
+        for name in ("first", "second"):
+            assert (await call.heard("execute_complete")).execute_complete.operation_id == name
+        assert (await call.heard("execute_result")).execute_result.operation_id == "first"
+        assert call.from_worker.empty()
+
+
+async def test_what_a_broken_connection_did_not_take_goes_over_the_next_one() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        call.has_room.clear()
+        world.hands.announce["op"]()
+        await world.time.pass_time(0)
+
+        call.break_off()
+        again = await world.next_call()
+        await again.accept("w1-id")
+
+        assert (await again.heard("execute_complete")).execute_complete.operation_id == "op"
+        assert call.from_worker.empty()
 
 
 async def test_an_action_is_over_before_its_directory_is_gone() -> None:

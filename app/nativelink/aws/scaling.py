@@ -1,7 +1,7 @@
 """How many workers a pool should have, and the CloudWatch policies that make it so.
 
 `desired` is the rule. AWS evaluates policies instead, so `policies_of` derives from the same
-numbers what they have to say; `bench/fleet` plays both against arrivals. Nothing here does I/O or
+numbers what they have to say; `scripts/simulate_fleet.py` plays both against arrivals. Nothing here does I/O or
 imports anything, so that infrastructure code can use it.
 
 The rule: actions that wait and actions that run shall take up `target` of all slots. A backlog
@@ -31,7 +31,7 @@ PERIOD_S: Final = 10
 #: An auto scaling group's policy has at most so many steps (EC2 Auto Scaling quotas).
 _MAX_STEPS: Final = 20
 #: What boots counts as capacity that is not there yet for so much longer than it takes to boot:
-#: a policy that took it for there would ask for the same machines again (`docs/fleet-simulation`).
+#: a policy that took it for there would ask for the same machines again (docs/fleet-simulation.md).
 _WARMUP_MARGIN_S: Final = 30
 
 

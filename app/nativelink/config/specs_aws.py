@@ -126,7 +126,7 @@ class Ec2Spec(Spec):
         default="", description="Lifecycle hook of machines that go. Empty: none."
     )
     idle_after_s: Seconds = Field(
-        default=300, description="Seconds without work until a worker ends its machine. 0: never."
+        default=120, description="Seconds without work until a worker ends its machine. 0: never."
     )
     notice_margin_s: Seconds = Field(
         default=20,

@@ -1,0 +1,1 @@
+"""A pool of workers in virtual time: policies, boot delay, interruptions, prices."""

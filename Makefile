@@ -13,13 +13,16 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 TOOLS := .tools/.ready
+INFRA := .tools/infra
+CDKTF := .tools/cdktf/.ready
 
 # A checkout that was moved has programs that name their old place: make them again.
 ifneq ($(shell cat $(VENV)/.made-in 2>/dev/null),$(CURDIR))
 $(RUNTIME) $(DEV): FORCE
 endif
 
-.PHONY: FORCE run test test-clients check bench docs clean help lock format protos
+.PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
+.PHONY: synth plan deploy destroy outputs hcl
 
 # Actions at the same time on this machine's own worker.
 run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -33,15 +36,37 @@ test-clients: $(DEV) $(TOOLS) ## The longer run against clients (also Bazel 7)
 	@scripts/bazel7_root.sh
 	@BAZEL7=1 $(BIN)/pytest -q tests/clients
 
-check: $(DEV) ## Lint, types, imports, generated files, documents
+check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, documents
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-executable $(INFRA)/bin/python --cache-dir .mypy_cache/infra -p infra
 	@$(BIN)/pyright
 	@$(BIN)/python scripts/generate_protos.py --check
 	@$(BIN)/python scripts/generate_config_docs.py --check
 	@$(BIN)/python scripts/generate_coverage_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
+
+test-infra: $(DEV) $(TOOLS) ## Only the AWS kit: settings to deployment
+	@$(BIN)/pytest -q tests/infra
+
+synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
+	@$(BIN)/python scripts/infra.py synth
+
+plan: $(CDKTF) ## Show what deploying a region would change (REGION=NAME)
+	@$(BIN)/python scripts/infra.py plan
+
+deploy: $(CDKTF) ## Make or change a region in AWS (REGION=NAME)
+	@$(BIN)/python scripts/infra.py deploy
+
+destroy: $(CDKTF) ## Take a region away (REGION=NAME)
+	@$(BIN)/python scripts/infra.py destroy
+
+outputs: $(CDKTF) ## A region's endpoint and .bazelrc lines (REGION=NAME)
+	@$(BIN)/python scripts/infra.py outputs
+
+hcl: $(CDKTF) ## A region's Terraform as HCL, to leave CDKTF (REGION=NAME)
+	@$(BIN)/python scripts/infra.py hcl
 
 bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)
@@ -55,7 +80,7 @@ docs: $(DEV) ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_coverage_docs.py
 
 clean: ## Remove what the other targets made, but no cached builds
-	@rm -rf $(VENV) .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .tools dist cdktf.out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find app tests scripts bench infra -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list
@@ -80,6 +105,14 @@ $(DEV): requirements/dev.txt requirements/build.txt pyproject.toml scripts/envir
 	@scripts/environment.sh $(VENV) requirements/dev.txt requirements/build.txt
 	@touch $@ $(RUNTIME)
 
-$(TOOLS): scripts/tools.py
+$(INFRA)/.ready: requirements/infra.txt | $(DEV)
+	@$(BIN)/python scripts/tools.py infra
+	@touch $@
+
+$(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
+	@$(BIN)/python scripts/tools.py cdktf
+	@touch $@
+
+$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt
 	@$(BIN)/python scripts/tools.py
 	@touch $@

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from terraform import ROOT, TerraformError, environment  # noqa: E402
+from terraform import ROOT, TerraformError, environment
 
 CDKTF = ROOT / ".tools/cdktf/node_modules/.bin/cdktf"
 #: Terraform's provider is pinned exactly; the lock of it would ask the registry.

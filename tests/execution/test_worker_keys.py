@@ -143,6 +143,28 @@ def test_history_is_kept_where_the_keys_say_and_told_to_the_client(tmp_path: Pat
     assert any(name.startswith(digest) for name in kept)
 
 
+def test_inputs_that_never_arrive_are_given_up(tmp_path: Path) -> None:
+    ports = Ports.free()
+    keys = {"max_input_fetch_timeout_s": 1}
+    config = farm_config(tmp_path, ports, worker=keys, scheduler={"max_job_retries": 1})
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        where = f"grpc://127.0.0.1:{deaf.getsockname()[1]}"
+        (cas,) = (each for each in config["stores"] if each["name"] == "WORKER_CAS")
+        cas["fast_slow"] = {
+            "fast": {
+                "filesystem": {
+                    "content_path": str(tmp_path / "own/content"),
+                    "temp_path": str(tmp_path / "own/temp"),
+                }
+            },
+            "slow": {"grpc": {"endpoints": [{"address": where}], "store_type": "cas"}},
+        }
+        with open_farm(tmp_path, config, ports) as farm, farm.client() as client:
+            response = client.run("true", inputs={"input": "input"})
+    assert response.status.code == Code.DEADLINE_EXCEEDED
+    assert "max_input_fetch_timeout_s" in response.status.message, response.status.message
+
+
 def test_an_upload_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     ports = Ports.free()
     keys = {"max_upload_timeout_s": 1}

@@ -65,6 +65,8 @@ __all__ = ["Worker", "open_workers"]
 #: Threads that stage inputs and look for outputs; more would only wait for the interpreter.
 _THREADS: Final = 4
 _QUERY_TIMEOUT_S: Final = 60.0
+#: Precondition scripts at a time.
+_SCRIPTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ async def _executor(
         ActionSettings(
             work_directory=work_directory,
             max_action_timeout_s=spec.max_action_timeout_s,
+            max_input_fetch_timeout_s=spec.max_input_fetch_timeout_s,
             max_upload_timeout_s=spec.max_upload_timeout_s,
             timeout_handled_externally=spec.timeout_handled_externally,
             entrypoint=spec.entrypoint,
@@ -245,10 +248,20 @@ async def _executor(
             limits=_limits(spec.action_limits),
         ),
         lane=lane,
+        scripts=_script_lane(spec, env),
         clock=env.clock,
     )
     env.lifetimes.callback(executor.close)
     return executor
+
+
+def _script_lane(spec: LocalWorkerSpec, env: Environment) -> DiskLane:
+    """Threads for precondition scripts, which may take a minute each: not those of the disk."""
+    lane = DiskLane("worker-script", threads=min(spec.max_inflight_tasks or _SCRIPTS, _SCRIPTS))
+    if spec.experimental_precondition_script:
+        lane.start()
+        env.lifetimes.push_async_callback(lane.close)
+    return lane
 
 
 async def _directory_cache(

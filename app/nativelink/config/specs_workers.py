@@ -235,6 +235,11 @@ class LocalWorkerSpec(Spec):
         default=1200,
         description="Seconds that an action may run; one that asks for more is refused.",
     )
+    max_input_fetch_timeout_s: Annotated[Seconds, Zero(600)] = Field(
+        default=600,
+        description="Seconds that it may take to fetch an action's inputs and put them in place; "
+        "then the action is tried again, elsewhere if possible.",
+    )
     max_upload_timeout_s: Annotated[Seconds, Zero(600)] = Field(
         default=600, description="Seconds that the upload of an action's outputs may take."
     )

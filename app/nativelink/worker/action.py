@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction, digest_function
@@ -46,6 +46,8 @@ from nativelink.worker.side_channel import said_timeout
 from nativelink.worker.uploads import Uploads
 
 __all__ = ["ActionExecutor", "ActionSettings"]
+
+T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -86,9 +88,9 @@ class Staged(Protocol):
 class Stager(Protocol):
     """Puts inputs in place."""
 
-    async def stage(
+    def stage(
         self, root: Digest, into: Path, *, directories: Iterable[str], movable: bool
-    ) -> Staged:
+    ) -> Coroutine[Any, Any, Staged]:
         """Make the input tree in the new directory `into`, and `directories` in it.
 
         What is in a `movable` directory can be renamed into another one.
@@ -130,6 +132,7 @@ class ActionSettings:
     Attributes:
         work_directory: each action has a directory of its own below it.
         max_action_timeout_s: seconds that an action may attempt.
+        max_input_fetch_timeout_s: seconds that it may take to put its inputs in place.
         max_upload_timeout_s: seconds that uploading its outputs may take.
         timeout_handled_externally: the entrypoint ends actions; we only at the maximum.
         entrypoint: program that gets the command as its arguments; empty for none.
@@ -141,6 +144,7 @@ class ActionSettings:
 
     work_directory: Path
     max_action_timeout_s: float = 1200.0
+    max_input_fetch_timeout_s: float = 600.0
     max_upload_timeout_s: float = 600.0
     timeout_handled_externally: bool = False
     entrypoint: str = ""
@@ -163,6 +167,7 @@ class ActionExecutor:
         publisher: publishes results.
         settings: see ActionSettings.
         lane: threads for the disk.
+        scripts: threads that wait for precondition scripts.
         clock: the time.
     """
 
@@ -178,6 +183,7 @@ class ActionExecutor:
         settings: ActionSettings,
         *,
         lane: DiskLane,
+        scripts: DiskLane,
         clock: Clock,
     ) -> None:
         self._jobs = JobReader(
@@ -193,6 +199,7 @@ class ActionExecutor:
         self._publisher = publisher
         self._settings = settings
         self._lane = lane
+        self._scripts = scripts
         self._clock = clock
         self._finishing = asyncio.Semaphore(_FINISHING)
         self._directories = ActionDirectories(
@@ -253,7 +260,7 @@ class ActionExecutor:
         """Run the action, and call `completed` unless this raises."""
         await self._check_precondition(attempt)
         digest_function.set(attempt.function)
-        job = await self._jobs.read(attempt.action_digest, attempt.properties)
+        job = await self._fetched(self._jobs.read(attempt.action_digest, attempt.properties))
         modified: Sequence[str] = ()
         for _ in range(_RUNS):
             directory = self._directories.take()
@@ -302,8 +309,8 @@ class ActionExecutor:
         """Stage the inputs and run the command; inputs that were written to meanwhile."""
         attempt.stamp("input_fetch_start")
         stays = self._persistent is not None and wants_worker(job.properties)
-        staged = await self._stager.stage(
-            job.root, directory.root, directories=job.directories, movable=stays
+        staged = await self._fetched(
+            self._stager.stage(job.root, directory.root, directories=job.directories, movable=stays)
         )
         try:
             attempt.stamp("input_fetch_completed")
@@ -325,6 +332,18 @@ class ActionExecutor:
             return await staged.modified()
         finally:
             await staged.release()
+
+    async def _fetched(self, coro: Coroutine[Any, Any, T]) -> T:
+        """What fetching something brings, within the time that there is for it."""
+        limit_s = self._settings.max_input_fetch_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await coro
+        except TimeoutError:
+            raise NativeLinkError(
+                Code.DEADLINE_EXCEEDED,
+                f"the inputs were not in place within {limit_s:g} s (max_input_fetch_timeout_s)",
+            ) from None
 
     async def _finish(self, directory: ActionDirectory, attempt: Attempt, job: Job) -> None:
         """Collect the outputs of a run and publish its result."""
@@ -357,7 +376,7 @@ class ActionExecutor:
             side_channel_file=Path(),
             action_directory=Path(),
         )
-        said = await self._lane.run(
+        said = await self._scripts.run(
             partial(run_script, script, environment, timeout_s=_SCRIPT_TIMEOUT_S)
         )
         if said.exit_code:

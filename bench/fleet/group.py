@@ -30,14 +30,17 @@ class Figures:
         running: actions that run.
         workers: registered ones that take actions.
         slots: of all of them, or of one if there is none.
+        oldest_queued_s: for so long the first action waits.
     """
 
     __slots__ = ("queued", "ratio", "workers")
 
-    def __init__(self, queued: int, running: int, workers: int, slots: int) -> None:
+    def __init__(
+        self, queued: int, running: int, workers: int, slots: int, oldest_queued_s: float
+    ) -> None:
         self.queued = queued
         self.workers = workers
-        self.ratio = load_ratio(queued, running, slots)
+        self.ratio = load_ratio(queued, running, workers, slots, oldest_queued_s=oldest_queued_s)
 
 
 class Group:

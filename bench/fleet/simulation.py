@@ -265,7 +265,9 @@ class _Simulation:
     def _period(self) -> None:
         workers = len(self._workers)
         slots = self._policy.rule.slots
-        figures = Figures(len(self._queue), self._running, workers, slots * max(workers, 1))
+        queue = self._queue
+        oldest_s = self._now - queue[0].queued_at if queue else 0.0
+        figures = Figures(len(queue), self._running, workers, slots * max(workers, 1), oldest_s)
         launched = [machine.launched_at for machine in self._machines if not machine.draining]
         self._group.evaluate(figures, launched, self._now)
         self._launch()

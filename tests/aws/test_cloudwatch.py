@@ -77,7 +77,7 @@ async def test_every_round_has_six_values_of_each_pool_and_its_time(setup: Setup
             ("OldestQueuedSeconds", 12.5, "Seconds"),
             ("IdleWorkers", 1, "Count"),
             ("RegisteredWorkers", 2, "Count"),
-            ("LoadRatio", 50.0, "Percent"),
+            ("LoadRatio", 100 * (5 + 3 * 12.5 / 180) / 16, "Percent"),
         ]
         assert {each.pool for each in setup.cloud.got[1]} == {"x86", "arm"}
         assert {each.at for each in setup.cloud.values()} == {start, start + 10}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nativelink.aws.scaling import (
+    PATIENCE_S,
     ScalingRule,
     desired,
     load_ratio,
@@ -94,21 +95,51 @@ def test_once_it_is_followed_it_wants_no_change(rule: ScalingRule, q: int, r: in
 
 
 @FEW
-@given(rules(), COUNTS, COUNTS, st.integers(1, 3000))
+@given(rules(), COUNTS, COUNTS, st.integers(1, 3000), st.floats(0, 1000))
 def test_target_tracking_wants_what_the_rule_wants(
-    rule: ScalingRule, q: int, r: int, n: int
+    rule: ScalingRule, q: int, r: int, n: int, oldest_s: float
 ) -> None:
     policy = policies_of(rule).target_tracking
-    metric = load_ratio(q, r, n * rule.slots)
+    metric = load_ratio(q, r, n, n * rule.slots, oldest_queued_s=oldest_s)
     capacity = ceil(round(n * metric / policy.target, 6))
-    clamped = max(rule.smallest, min(rule.largest, capacity))
-    assert wanted(rule, q, r, 0) == clamped
+    busy = min(r, n)
+    clamped = max(rule.smallest, min(rule.largest, max(capacity, busy)))
+    says = desired(
+        q,
+        r,
+        n,
+        rule.slots,
+        target=rule.target,
+        smallest=rule.smallest,
+        largest=rule.largest,
+        oldest_queued_s=oldest_s,
+    )
+    assert abs(says - clamped) <= 1
+    assert says == clamped or abs(n * metric / policy.target - round(capacity)) < 1.001
     assert policy.disable_scale_in
 
 
 @FEW
+@given(rules(), COUNTS, COUNTS, st.integers(1, 3000), st.floats(0, 1000), st.floats(0, 1000))
+def test_a_queue_counts_the_more_the_longer_it_stands(
+    rule: ScalingRule, q: int, r: int, n: int, one_s: float, more_s: float
+) -> None:
+    def says(oldest_s: float) -> int:
+        return desired(q, r, n, rule.slots, target=rule.target, oldest_queued_s=oldest_s)
+
+    assert says(0) <= says(one_s) <= says(one_s + more_s) <= says(float("inf"))
+    assert says(PATIENCE_S) == says(float("inf"))
+
+
+def test_a_queue_that_moves_counts_in_full_where_nobody_works() -> None:
+    assert desired(64, 0, 0, 8, target=1.0, oldest_queued_s=0) == 8
+    assert desired(64, 0, 1, 8, target=1.0, oldest_queued_s=0) == 0
+    assert desired(64, 0, 1, 8, target=1.0, oldest_queued_s=PATIENCE_S / 2) == 4
+
+
+@FEW
 @given(rules(), st.integers(1, 100_000))
-def test_steps_from_zero_bring_enough_and_at_most_twice_that(
+def test_steps_from_zero_bring_at_least_a_quarter_and_at_most_half_of_what_is_needed(
     rule: ScalingRule, queued: int
 ) -> None:
     policy = policies_of(rule).from_zero
@@ -119,8 +150,8 @@ def test_steps_from_zero_bring_enough_and_at_most_twice_that(
         and (each.upper is None or queued - policy.threshold < each.upper)
     )
     needed = desired(queued, 0, 0, rule.slots, target=rule.target, largest=10**6)
-    assert step.workers >= min(needed, rule.largest)
-    assert step.workers <= max(1, 2 * needed)
+    assert 4 * step.workers >= min(needed, rule.largest)
+    assert step.workers <= max(1, needed / 2 + 1)
 
 
 @FEW
@@ -145,8 +176,8 @@ def test_what_boots_is_not_yet_counted_as_there(rule: ScalingRule) -> None:
 
 
 def test_a_queue_shows_although_there_is_no_worker() -> None:
-    assert load_ratio(8, 0, 4) == 200
-    assert load_ratio(0, 0, 0) == 0
+    assert load_ratio(8, 0, 0, 4, oldest_queued_s=0) == 200
+    assert load_ratio(0, 0, 0, 0) == 0
 
 
 @pytest.mark.parametrize(

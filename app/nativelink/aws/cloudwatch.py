@@ -132,7 +132,13 @@ class PoolPublisher:
 
 
 def _values(pool: PoolStatistics, now: float) -> Sequence[Datum]:
-    ratio = load_ratio(pool.queued, pool.running, pool.slots)
+    ratio = load_ratio(
+        pool.queued,
+        pool.running,
+        pool.workers,
+        pool.slots,
+        oldest_queued_s=pool.oldest_queued_s,
+    )
     return (
         Datum("QueuedActions", pool.name, pool.queued, "Count", now),
         Datum("RunningActions", pool.name, pool.running, "Count", now),

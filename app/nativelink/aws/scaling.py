@@ -1,21 +1,24 @@
 """How many workers a pool should have, and the CloudWatch policies that make it so.
 
 `desired` is the rule. AWS evaluates policies instead, so `policies_of` derives from the same
-numbers what they have to say; `scripts/simulate_fleet.py` plays both against arrivals. Nothing here does I/O or
-imports anything, so that infrastructure code can use it.
+numbers what they have to say; `scripts/simulate_fleet.py` plays both against arrivals. Nothing here
+does I/O or imports anything, so that infrastructure code can use it.
 
 The rule: actions that wait and actions that run shall take up `target` of all slots. A backlog
-alone would not do, as it is 0 while every worker is busy and nothing waits. Workers are never
-taken away by it: who knows which one is idle is the worker (`aws/departure.py`).
+alone would not do, as it is 0 while every worker is busy and nothing waits. What waits counts the
+more the longer the first of it does: a queue that moves is over before a machine comes, one that
+stands is not (docs/fleet-simulation.md). Workers are never taken away by it:
+who knows which one is idle is the worker (`aws/departure.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 __all__ = [
+    "PATIENCE_S",
     "FromZero",
     "ScalingPolicies",
     "ScalingRule",
@@ -28,6 +31,11 @@ __all__ = [
 
 #: Metrics are published, and policies evaluated, this often, in seconds.
 PERIOD_S: Final = 10
+#: A queue counts in full whose first action waits for so long: about twice what a machine takes.
+PATIENCE_S: Final = 180.0
+#: Of the workers that a queue would take up, so many are started at once where there is none: most
+#: builds are over soon, and for the others target tracking starts more a minute later.
+_FIRST: Final = 4
 #: An auto scaling group's policy has at most so many steps (EC2 Auto Scaling quotas).
 _MAX_STEPS: Final = 20
 #: What boots counts as capacity that is not there yet for so much longer than it takes to boot:
@@ -75,6 +83,7 @@ def desired(
     target: float = 0.8,
     smallest: int = 0,
     largest: int = 50,
+    oldest_queued_s: float = inf,
 ) -> int:
     """How many workers there should be.
 
@@ -86,26 +95,38 @@ def desired(
         target: part of the slots that should be taken, above 0.
         smallest: never fewer.
         largest: never more.
+        oldest_queued_s: for so long the first action waits; what waits counts in full if nobody
+            knows.
 
     Returns:
-        Enough for all actions at the target. Not fewer than may be busy: in the worst case each
-        running action has a worker to itself.
+        Enough for all actions at the target, what waits counted by how long it does. Not fewer
+        than may be busy: in the worst case each running action has a worker to itself.
     """
     # Rounded before rounded up: 0.8 * 5 is a little more than 4 in binary.
-    needed = ceil(round((queued + running) / (slots * target), 6))
+    load = _counted(queued, workers, oldest_queued_s) + running
+    needed = ceil(round(load / (slots * target), 6))
     busy = min(running, workers)
     return max(smallest, min(largest, max(needed, busy)))
 
 
-def load_ratio(queued: int, running: int, slots: int) -> float:
+def load_ratio(
+    queued: int, running: int, workers: int, slots: int, *, oldest_queued_s: float = inf
+) -> float:
     """Percent of the pool's slots that all actions would take up: the metric of the policies.
 
     Args:
         queued: actions that wait.
         running: actions that run.
+        workers: those that there are.
         slots: of all workers; of one worker while there is none, so that a queue shows.
+        oldest_queued_s: as of `desired`.
     """
-    return 100.0 * (queued + running) / max(slots, 1)
+    return 100.0 * (_counted(queued, workers, oldest_queued_s) + running) / max(slots, 1)
+
+
+def _counted(queued: int, workers: int, oldest_queued_s: float) -> float:
+    """What waits, by how long: all of it where nobody works, as it would wait for ever."""
+    return queued * min(1.0, oldest_queued_s / PATIENCE_S) if workers else float(queued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +208,15 @@ def policies_of(rule: ScalingRule) -> ScalingPolicies:
     """The policies that bring a group to what `desired` says.
 
     Target tracking multiplies the group's capacity by metric / target; with the load ratio that
-    is `desired` exactly. Steps can only be coarse: each adds what the most of its range needs, so
-    a pool begins with at most twice as many workers as `desired` says.
+    is `desired` exactly. Steps can only be coarse: each adds a quarter of what the most of its
+    range would take up, so a pool begins with at most half as many workers as `desired` says.
     """
     warmup_s = ceil(rule.boot_s + _WARMUP_MARGIN_S)
+    largest = max(1, ceil(rule.largest / _FIRST))
     counts = [1]
-    while counts[-1] < rule.largest and len(counts) < _MAX_STEPS:
-        counts.append(min(2 * counts[-1], rule.largest))
-    capacity = rule.slots * rule.target
+    while counts[-1] < largest and len(counts) < _MAX_STEPS:
+        counts.append(min(2 * counts[-1], largest))
+    capacity = rule.slots * rule.target * _FIRST
     steps: list[Step] = []
     for index, count in enumerate(counts):
         lower = steps[-1].upper if steps else 0.0

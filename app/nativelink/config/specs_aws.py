@@ -81,7 +81,8 @@ class CloudWatchSpec(Spec):
 
     The metrics have the dimension `Pool` and are high-resolution: QueuedActions, RunningActions,
     OldestQueuedSeconds, IdleWorkers, RegisteredWorkers, LoadRatio (percent of all slots that
-    waiting and running actions take up). What no pool could run is of the pool `none`. With a
+    running and waiting actions take up; waiting ones count in full once the first waits for three
+    minutes, or where nobody works). What no pool could run is of the pool `none`. With a
     `drain_queue`, Interruptions counts machines that were taken back.
     """
 

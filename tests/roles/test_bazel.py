@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from nativelink.testing.reapi import ReapiClient, digest_of
+from tests.aws.imds import FakeImds
 from tests.clients.bazel import Bazel
 from tests.clients.conftest import debian_bazel
 from tests.clients.programs import CLIENT_TESTS
@@ -97,3 +100,36 @@ def test_the_load_of_the_pool_was_published(region: Region, worker: Role) -> Non
         "RegisteredWorkers",
         "LoadRatio",
     }
+
+
+def test_workers_find_no_action_cache_where_they_find_blobs(region: Region, worker: Role) -> None:
+    with (
+        ReapiClient(f"127.0.0.1:{region.worker_cas}", instance="") as client,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
+        client.get_action_result(digest_of(b"an action"))
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_worker_heeds_its_machines_metadata(
+    region: Region, scheduler: Role, worker: Role
+) -> None:
+    def found() -> list[dict[str, object]]:
+        return [
+            each for each in scheduler.workers() if str(each["worker_id"]).startswith("i-0456-")
+        ]
+
+    with FakeImds() as imds:
+        region.start(
+            "worker",
+            "i-0456",
+            NATIVELINK_EC2="true",
+            NATIVELINK_GROUP="workers",
+            NATIVELINK_IMDS=imds.url,
+        )
+        wait_for(lambda: [each["draining"] for each in found()] == [False], "it joins")
+        imds.said["events/recommendations/rebalance"] = "{}"
+        wait_for(lambda: [each["draining"] for each in found()] == [True], "it drains")
+        imds.said["spot/instance-action"] = "{}"
+        wait_for(lambda: not found(), "it leaves")
+    assert scheduler.workers()

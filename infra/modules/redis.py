@@ -134,7 +134,6 @@ class Redis(Construct):
             maintenance_window="sun:04:00-sun:05:00",
             auto_minor_version_upgrade="true",
             apply_immediately=not kit.protected,
-            lifecycle=TerraformResourceLifecycle(prevent_destroy=kit.protected or None),
         )
         self.host = group.primary_endpoint_address
         self.replication_group_id = group.replication_group_id

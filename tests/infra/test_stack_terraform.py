@@ -39,6 +39,15 @@ ARNS = {
     "aws_sqs_queue": f"sqs:{_HERE}:made-up",
 }
 
+#: What is read of an answer besides.
+MORE = {
+    "aws_acm_certificate": (
+        'domain_validation_options = [{ domain_name = "a.example", '
+        'resource_record_name = "_b.a.example", resource_record_type = "CNAME", '
+        'resource_record_value = "_c.example" }]'
+    )
+}
+
 
 def execute(stack: Stack, variables: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
@@ -50,7 +59,7 @@ def execute(stack: Stack, variables: dict[str, str], *arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{arguments}: {done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    assert done.returncode == 0, f"{arguments}: {done.stderr[:6000]}\n{done.stdout[-2000:]}"
     return done.stdout
 
 
@@ -82,7 +91,15 @@ def _mocks(stack: Stack) -> str:
     for kind, arn in ARNS.items():
         if kind in stack.json["resource"]:
             text += [f'  mock_resource "{kind}" {{']
-            text += [f'    defaults = {{ arn = "arn:aws:{arn}" }}', "  }"]
+            text += [
+                "    defaults = {",
+                f'      arn = "arn:aws:{arn}"',
+                f"      {MORE.get(kind, '')}",
+            ]
+            text += ["    }", "  }"]
+    if "aws_vpc" in stack.json["resource"]:
+        text += ['  mock_resource "aws_vpc" {']
+        text += ['    defaults = { ipv6_cidr_block = "2001:db8:0:100::/56" }', "  }"]
     if "aws_launch_template" in stack.json["resource"]:
         text += ['  mock_resource "aws_launch_template" {']
         text += ['    defaults = { id = "lt-0123456789abcdef0" }', "  }"]

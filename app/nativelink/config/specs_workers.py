@@ -179,6 +179,13 @@ EnvironmentSource = TypeAliasType(
 )
 
 
+#: A directory is shown by one mount, and all it costs to build one is a link for each file.
+_NO_SUBTREES: Final = (
+    "files are in the store and subdirectories in memory, so that a new directory fetches nothing "
+    "that an older one had"
+)
+
+
 class DirectoryCacheSpec(Spec):
     """Keeps whole input directories between actions instead of building each anew.
 
@@ -199,9 +206,8 @@ class DirectoryCacheSpec(Spec):
         description="Where they are kept, on the device of `work_directory`. Empty: "
         "`directory_cache` beside `work_directory`.",
     )
-    experimental_subtree_caching: Flag = Field(
-        default=False,
-        description="Accepted; whole inputs are kept, and subdirectories in memory, parsed.",
+    experimental_subtree_caching: Annotated[Flag, NoEffect(_NO_SUBTREES)] = Field(
+        default=False, description="Keep subdirectories, too."
     )
     max_concurrent_fetches: Annotated[Number, Field(ge=1)] = Field(
         default=64, description="Blobs fetched at the same time for a directory, at least 1."

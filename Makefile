@@ -47,8 +47,9 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/python scripts/generate_coverage_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
-test-infra: $(DEV) $(TOOLS) ## Only the AWS kit: settings to deployment
-	@$(BIN)/pytest -q tests/infra
+test-infra: $(DEV) $(TOOLS) ## The longer run of the AWS kit: settings to deployment
+	@$(BIN)/python scripts/tools.py infra cdktf scan
+	@INFRA=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup -q tests/infra
 
 synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
 	@$(BIN)/python scripts/infra.py synth
@@ -113,6 +114,6 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
-$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt
+$(TOOLS): scripts/tools.py
 	@$(BIN)/python scripts/tools.py
 	@touch $@

@@ -422,7 +422,7 @@ CATALOGUE: dict[str, Tool] = {
 }
 
 #: Not part of `make test`: asked for by name.
-ON_REQUEST = {"debootstrap", "chromium"}
+ON_REQUEST = {"debootstrap", "chromium", "infra", "cdktf", "scan"}
 
 
 def main() -> int:

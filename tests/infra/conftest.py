@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +17,17 @@ LONG = 900
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that needs Terraform or CDKTF stays in one process and takes its time.
 
-    A deployment mostly waits, so it has a process of its own.
+    A deployment mostly waits, so it has a process of its own. Together they take a quarter of an
+    hour and a gigabyte of tools, so they run when they are asked for.
     """
     here = Path(__file__).parent
+    longer = pytest.mark.skipif(not os.environ.get("INFRA"), reason="a longer run: make test-infra")
     for item in items:
         if here in item.path.parents and item.path.name.startswith("test_stack"):
             group = "infra deploy" if item.path.name == "test_stack_deploy.py" else "infra"
             item.add_marker(pytest.mark.xdist_group(group))
             item.add_marker(pytest.mark.timeout(LONG))
+            item.add_marker(longer)
 
 
 @pytest.fixture(scope="session")

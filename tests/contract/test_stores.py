@@ -34,6 +34,7 @@ from nativelink.stores.remote.grpc_cas import GrpcCasStore
 from nativelink.stores.remote.mongo import MongoStore
 from nativelink.stores.remote.redis import RedisStore
 from nativelink.stores.store import DelegatingStore, Store, read_bytes
+from nativelink.stores.wrap.absences import AbsencesStore
 from nativelink.stores.wrap.cache_metrics import CacheMetricsStore
 from nativelink.stores.wrap.completeness import CompletenessCheckingStore
 from nativelink.stores.wrap.compression import CompressionStore
@@ -291,6 +292,14 @@ class TestTinyExistenceCache(StringKeys):
         yield ExistenceCacheStore(
             memory(), eviction=EvictionPolicy(max_count=1), clock=FakeClock(), removals=None
         )
+
+
+class TestAbsences(StringKeys):
+    kind = AbsencesStore
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield AbsencesStore(DictStore(chunk_size=9_000))
 
 
 class TestCacheMetrics(StringKeys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import warnings
 from collections.abc import Generator
 
@@ -16,6 +17,16 @@ settings.load_profile("same every time")
 # collector alone, whenever it runs: a full collection in the midst of a later test would fail that
 # one. So these wait for the end of a module, where what they find is a warning with its name.
 gc.set_threshold(700, 10, 1_000_000)
+
+_LONGEST_ID = 80
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A short name for a long parameter, which would fill the terminal with its bytes."""
+    if not isinstance(val, bytes | str) or len(val) <= _LONGEST_ID:
+        return None
+    content = val if isinstance(val, bytes) else val.encode(errors="replace")
+    return f"{len(val)}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

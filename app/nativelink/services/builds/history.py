@@ -32,6 +32,8 @@ M = TypeVar("M", pb.Build, pb.BuildIndex)
 #: A summary lists hundreds of targets with texts of 4 KiB at most.
 _MAX_SUMMARY_BYTES: Final = 16 << 20
 _MAX_INDEX_BYTES: Final = 16 << 20
+#: What a summary does without rather than become too long to be read.
+_LISTS: Final = ("targets", "tests", "failures")
 #: Two servers lose an entry to each other only when they add to the same piece in the same
 #: milliseconds; the more pieces, the less often, and the more there is to ask for a list.
 PIECES: Final = 32
@@ -74,12 +76,18 @@ class BuildHistory:
         return await self._read(_summary_key(invocation_id), pb.Build, _MAX_SUMMARY_BYTES)
 
     async def save(self, build: pb.Build) -> None:
-        """Keep a summary.
+        """Keep a summary: one that is too long to be read again, without its lists.
 
         Raises:
             NativeLinkError: what the store raises.
         """
         data = build.SerializeToString()
+        if len(data) > _MAX_SUMMARY_BYTES:
+            short = pb.Build.FromString(data)
+            for field in _LISTS:
+                short.ClearField(field)
+            short.incomplete = True
+            data = short.SerializeToString()
         await write_bytes(self._store, _summary_key(build.invocation_id), data)
 
     async def announce(self, build: pb.Build) -> None:

@@ -1,7 +1,8 @@
 """What Bazel's events say, version by version, as plain values.
 
 Newer Bazels say some things in other fields than older ones; nothing here is longer than a summary
-may be, and what may be secret is left out.
+may be, and what may be secret is left out. An event may be 16 MiB of anything, so nothing here
+takes longer than its length allows either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from nativelink.proto.google.protobuf.duration_pb2 import Duration
 from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
 
 __all__ = [
+    "MAX_NAME",
     "MAX_TEXT",
     "clipped",
     "name_of",
@@ -27,19 +29,28 @@ __all__ = [
 
 #: Characters of a text.
 MAX_TEXT: Final = 4096
+#: Characters of a name, such as a target's label.
+MAX_NAME: Final = 1024
+#: Times beyond the year 3000 are nobody's: calendars end at 9999, the field at 292 billion.
+_MAX_SECONDS: Final = 32_503_680_000
 
 _SECRET: Final = re.compile(r"(header|token|password|secret|credential|auth)", re.IGNORECASE)
 _ENVIRONMENT: Final = re.compile(r"(--\w+_env=[^=]+)=.*", re.DOTALL)
-#: `12 processes: 3 remote cache hit, 9 linux-sandbox.`
-_PROCESSES: Final = re.compile(r"\d+ process(?:es)?: (.*?)\.?\s*$")
+#: Of an address with credentials in it.
+_USER_INFO: Final = re.compile(r"(://)[^/@\s]*@")
+#: `12 processes: 3 remote cache hit, 9 linux-sandbox.` Digits are bounded, or each digit of a long
+#: number would be a beginning that is followed to the number's end.
+_PROCESSES: Final = re.compile(r"\b\d{1,12} process(?:es)?: ([^\n]*)")
+_MAX_RUNNERS: Final = 100
+_MAX_COUNT_DIGITS: Final = 12
 
 
-def time_of(stamp: Timestamp, millis: int) -> Timestamp:
-    """A time that newer Bazels tell one way and older ones another."""
+def time_of(stamp: Timestamp, millis: int = 0) -> Timestamp:
+    """A time that newer Bazels tell one way and older ones another; not set if it is none."""
     if not (stamp.seconds or stamp.nanos) and millis:
         stamp = Timestamp()
         stamp.FromMilliseconds(millis)
-    return stamp
+    return stamp if 0 <= stamp.seconds < _MAX_SECONDS else Timestamp()
 
 
 def span_of(duration: Duration, millis: int) -> Duration:
@@ -61,28 +72,38 @@ def name_of(enum: object, number: int) -> str:
 
 def text_of(files: Iterable[bep.File]) -> str:
     """What files hold that were sent along."""
-    return clipped("".join(file.contents.decode("utf-8", "replace") for file in files))
+    # A character has up to four bytes.
+    starts = (file.contents[: 4 * MAX_TEXT + 4] for file in files)
+    return clipped("".join(start.decode("utf-8", "replace") for start in starts))
 
 
 def processes_of(text: str) -> dict[str, int]:
     """How many processes ran where, as Bazel prints it at the end."""
     found = _PROCESSES.search(text)
     runners: dict[str, int] = {}
-    for part in found[1].split(", ") if found is not None else ():
+    said = "" if found is None else found[1].rstrip().removesuffix(".")
+    for part in said.split(", ", _MAX_RUNNERS)[:_MAX_RUNNERS]:
         count, _, name = part.partition(" ")
-        if count.isdigit() and name:
-            runners[name] = int(count)
+        if name and count.isascii() and count.isdigit() and len(count) <= _MAX_COUNT_DIGITS:
+            runners[clipped(name, MAX_NAME)] = int(count)
     return runners
 
 
 def public_option(option: str) -> str:
-    """An option without what may be secret: the values of headers, tokens and variables."""
-    name, equals, _ = option.partition("=")
+    """An option without what may be secret: the values of headers, tokens and variables.
+
+    A variable may be an option's value (`--define=token=…`), and a user's name and password a
+    part of an address.
+    """
+    name, equals, value = option.partition("=")
     if equals and _SECRET.search(name):
         return f"{name}=…"
-    return _ENVIRONMENT.sub(r"\1=…", option)
+    variable, assigned, _ = value.partition("=")
+    if assigned and "://" not in variable and _SECRET.search(variable):
+        return f"{name}={variable}=…"
+    return _USER_INFO.sub(r"\1…@", _ENVIRONMENT.sub(r"\1=…", option))
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, limit: int = MAX_TEXT) -> str:
     """A text, cut where it is too long."""
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
+    return text if len(text) <= limit else f"{text[:limit]} …"

@@ -22,6 +22,8 @@ _PAGE_SIZE: Final = 100
 _MAX_PAGE_SIZE: Final = 1000
 _DAYS: Final = 7
 _WHAT: Final = "builds"
+#: Of the builds in one list: what clients take in a message is 4 MiB.
+_MAX_LIST_BYTES: Final = 3 << 20
 #: Characters of a piece of a log. A character has up to 4 bytes, a client's message 4 MiB.
 _PIECE: Final = 512 * 1024
 
@@ -74,10 +76,17 @@ class BuildsService:
         if not 0 < days <= MAX_DAYS:
             raise invalid_argument(f"days {days}: 1 to {MAX_DAYS} are allowed")
         page = await self._history.latest(count, days=days, accept=accept)
+        answer = pb.ListBuildsResponse(more=page.more)
+        size = 0
         for build in page.builds:
             for field in ("targets", "tests", "failures", "critical_path", "options"):
                 build.ClearField(field)
-        return pb.ListBuildsResponse(builds=page.builds, more=page.more)
+            size += build.ByteSize()
+            if size > _MAX_LIST_BYTES and answer.builds:
+                answer.more = True
+                break
+            answer.builds.append(build)
+        return answer
 
     async def _get_build(self, request: pb.GetBuildRequest, call: CallContext) -> pb.Build:
         del call

@@ -1,13 +1,15 @@
 """What a build's events tell, summed up as they come.
 
 The summary is bounded whatever the build's size: counts tell of all targets, tests and failures,
-the lists hold some hundreds, and what failed displaces what did not.
+the lists hold some hundreds, and what failed displaces what did not. Of lists within one event the
+beginning counts: an event of 16 MiB may hold millions of anything.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -19,6 +21,7 @@ from nativelink.proto.google.devtools.build.v1.publish_build_event_pb2 import (
 )
 from nativelink.proto.nativelink.v1 import builds_pb2 as pb
 from nativelink.services.builds.readings import (
+    MAX_NAME,
     MAX_TEXT,
     clipped,
     name_of,
@@ -41,10 +44,15 @@ _MAX_OPTIONS: Final = 200
 _MAX_PATTERNS: Final = 100
 _MAX_METADATA: Final = 100
 _MAX_LOGS: Final = 10
+_MAX_RUNNERS: Final = 100
+#: Entries of a list in one event that are looked at.
+_MAX_LOOKED_AT: Final = 1000
+#: Of a log whose beginning is read.
+_LOG_BYTES: Final = 64 * 1024
 
 _BAZEL_EVENT: Final = "type.googleapis.com/build_event_stream.BuildEvent"
 _INTERRUPTED: Final = "INTERRUPTED"
-_CRITICAL_PATH: Final = re.compile(r"Critical Path: ([\d.]+)\s?s")
+_CRITICAL_PATH: Final = re.compile(r"Critical Path: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?s")
 #: Not the fault of what it is said of.
 _NO_FAILURES: Final = frozenset(
     {bep.Aborted.SKIPPED, bep.Aborted.NO_BUILD, bep.Aborted.NO_ANALYZE, bep.Aborted.INCOMPLETE}
@@ -96,7 +104,10 @@ class BuildSummary:
         }
 
     def add(self, request: PublishBuildToolEventStreamRequest, identity: str) -> None:
-        """Add the next event; events that were added already change nothing."""
+        """Add the next event; events that were added already change nothing.
+
+        What an event says that no summary can hold is left out, and noted as incomplete.
+        """
         build = self.build
         ordered = request.ordered_build_event
         if ordered.sequence_number <= build.last_sequence_number:
@@ -109,9 +120,9 @@ class BuildSummary:
             build.invocation_id = ordered.stream_id.invocation_id
             build.state = pb.Build.RUNNING
             build.identity = identity
-            build.start_time.CopyFrom(ordered.event.event_time)
+            build.start_time.CopyFrom(time_of(ordered.event.event_time))
         if request.project_id:
-            build.project_id = request.project_id
+            build.project_id = clipped(request.project_id, MAX_NAME)
         if request.notification_keywords:
             build.keywords[:] = [clipped(each) for each in request.notification_keywords[:100]]
         if ordered.event.WhichOneof("event") == "component_stream_finished":
@@ -121,34 +132,40 @@ class BuildSummary:
         if event is not None:
             fold = self._fold.get(event.WhichOneof("payload") or "")
             if fold is not None:
-                fold(event)
+                try:
+                    fold(event)
+                except (ValueError, OverflowError):
+                    # A number that its field does not hold.
+                    build.incomplete = True
 
     # What the build is.
 
     def _started(self, event: bep.BuildEvent) -> None:
         build, started = self.build, event.started
-        build.command = started.command
-        build.tool_version = started.build_tool_version
+        build.command = clipped(started.command, MAX_NAME)
+        build.tool_version = clipped(started.build_tool_version, MAX_NAME)
         build.workspace_directory = clipped(started.workspace_directory)
-        build.start_time.CopyFrom(time_of(started.start_time, started.start_time_millis))
+        began = time_of(started.start_time, started.start_time_millis)
+        if began.seconds:
+            build.start_time.CopyFrom(began)
         patterns: list[str] = []
-        for child in event.children:
-            patterns += child.pattern.pattern
+        for child in event.children[:_MAX_LOOKED_AT]:
+            patterns += child.pattern.pattern[:_MAX_PATTERNS]
         build.patterns[:] = [clipped(each) for each in patterns[:_MAX_PATTERNS]]
 
     def _options_parsed(self, event: bep.BuildEvent) -> None:
         given = event.options_parsed.explicit_cmd_line
-        self.build.options[:] = [clipped(public_option(each)) for each in given[:_MAX_OPTIONS]]
+        self.build.options[:] = [public_option(clipped(each)) for each in given[:_MAX_OPTIONS]]
 
     def _workspace_status(self, event: bep.BuildEvent) -> None:
-        for item in event.workspace_status.item:
+        for item in event.workspace_status.item[:_MAX_LOOKED_AT]:
             if item.key == "BUILD_USER":
                 self.build.user = clipped(item.value)
             elif item.key == "BUILD_HOST":
                 self.build.host = clipped(item.value)
 
     def _build_metadata(self, event: bep.BuildEvent) -> None:
-        for key, value in list(event.build_metadata.metadata.items())[:_MAX_METADATA]:
+        for key, value in islice(event.build_metadata.metadata.items(), _MAX_METADATA):
             self.build.metadata[clipped(key)] = clipped(value)
 
     # What becomes of its targets.
@@ -160,7 +177,7 @@ class BuildSummary:
         self.build.targets_configured += 1
         target = self._target(about.label, urgent=False)
         if target is not None:
-            target.kind = event.configured.target_kind.removesuffix(" rule")
+            target.kind = _kind(event.configured.target_kind)
 
     def _completed(self, event: bep.BuildEvent) -> None:
         about, completed = event.id.target_completed, event.completed
@@ -174,11 +191,12 @@ class BuildSummary:
         if target is not None:
             target.state = pb.Build.Target.BUILT if completed.success else pb.Build.Target.FAILED
             # Older Bazels say here what a target is.
-            target.kind = target.kind or completed.target_kind.removesuffix(" rule")
+            target.kind = target.kind or _kind(completed.target_kind)
         message = clipped(completed.failure_detail.message)
         # As a rule it is the message of the action that failed.
         if not completed.success and message and message not in self._messages:
-            self._failure(pb.Build.Failure(label=about.label, message=message))
+            label = clipped(about.label, MAX_NAME)
+            self._failure(pb.Build.Failure(label=label, message=message))
 
     def _action(self, event: bep.BuildEvent) -> None:
         action, about = event.action, event.id.action_completed
@@ -186,8 +204,8 @@ class BuildSummary:
             return
         self._failure(
             pb.Build.Failure(
-                label=clipped(about.label or action.label),
-                mnemonic=action.type,
+                label=clipped(about.label or action.label, MAX_NAME),
+                mnemonic=clipped(action.type, MAX_NAME),
                 exit_code=action.exit_code,
                 message=clipped(action.failure_detail.message),
                 stdout_uri=clipped(action.stdout.uri),
@@ -217,15 +235,16 @@ class BuildSummary:
         elif kind == "configured_label":
             label = event.id.configured_label.label
         elif kind == "pattern":
-            label = " ".join(event.id.pattern.pattern)
+            label = " ".join(event.id.pattern.pattern[:_MAX_PATTERNS])
         elif kind == "pattern_skipped":
-            label = " ".join(event.id.pattern_skipped.pattern)
+            label = " ".join(event.id.pattern_skipped.pattern[:_MAX_PATTERNS])
         else:
             return
         message = clipped(aborted.description)
         if aborted.reason not in _NO_FAILURES and message not in self._messages:
             reason = name_of(bep.Aborted.AbortReason, aborted.reason)
-            self._failure(pb.Build.Failure(label=clipped(label), message=message, reason=reason))
+            label = clipped(label, MAX_NAME)
+            self._failure(pb.Build.Failure(label=label, message=message, reason=reason))
 
     def _test_result(self, event: bep.BuildEvent) -> None:
         result = event.test_result
@@ -234,11 +253,12 @@ class BuildSummary:
         if test is None:
             return
         test.status = name_of(bep.TestStatus, result.status)
-        test.strategy = result.execution_info.strategy or test.strategy
+        test.strategy = clipped(result.execution_info.strategy, MAX_NAME) or test.strategy
         test.details = clipped(result.status_details) or test.details
         test.cached += result.cached_locally or result.execution_info.cached_remotely
         if not passed:
-            _add_logs(test, (each for each in result.test_action_output if each.name == "test.log"))
+            outputs = result.test_action_output[:_MAX_LOOKED_AT]
+            _add_logs(test, (each for each in outputs if each.name == "test.log"))
 
     def _test_summary(self, event: bep.BuildEvent) -> None:
         build, summary = self.build, event.test_summary
@@ -261,14 +281,14 @@ class BuildSummary:
         test.duration.CopyFrom(
             span_of(summary.total_run_duration, summary.total_run_duration_millis)
         )
-        _add_logs(test, summary.failed)
+        _add_logs(test, summary.failed[:_MAX_LOOKED_AT])
 
     # How it ended.
 
     def _finished(self, event: bep.BuildEvent) -> None:
         build, finished = self.build, event.finished
         code = finished.exit_code
-        build.exit_name, build.exit_code = code.name, code.code
+        build.exit_name, build.exit_code = clipped(code.name, MAX_NAME), code.code
         build.finish_time.CopyFrom(time_of(finished.finish_time, finished.finish_time_millis))
         build.failure_message = clipped(finished.failure_detail.message)
         if code.name:
@@ -283,7 +303,7 @@ class BuildSummary:
 
     def _stream_finished(self, event: BuildEvent) -> None:
         if self.build.state == pb.Build.RUNNING:
-            self.build.finish_time.CopyFrom(event.event_time)
+            self.build.finish_time.CopyFrom(time_of(event.event_time))
             self._ended(failed=True, message="the build tool ended without saying how")
 
     def _ended(self, failed: bool, message: str) -> None:
@@ -296,8 +316,10 @@ class BuildSummary:
         actions, timing = metrics.action_summary, metrics.timing_metrics
         build.actions_created = actions.actions_created
         build.actions_executed = actions.actions_executed
-        runners = {each.name: each.count for each in actions.runner_count if each.name != "total"}
-        self._runners(runners)
+        runners = actions.runner_count[:_MAX_RUNNERS]
+        self._runners(
+            {clipped(each.name, MAX_NAME): each.count for each in runners if each.name != "total"}
+        )
         if actions.HasField("action_cache_statistics"):
             build.has_action_cache = True
             build.action_cache_hits = actions.action_cache_statistics.hits
@@ -322,8 +344,8 @@ class BuildSummary:
 
     def _build_tool_logs(self, event: bep.BuildEvent) -> None:
         build = self.build
-        for log in event.build_tool_logs.log:
-            text = log.contents.decode("utf-8", "replace").strip()
+        for log in event.build_tool_logs.log[:_MAX_LOOKED_AT]:
+            text = log.contents[:_LOG_BYTES].decode("utf-8", "replace").strip()
             if log.name == "critical path" and text:
                 build.critical_path = text[: 4 * MAX_TEXT]
                 found = _CRITICAL_PATH.search(text)
@@ -366,10 +388,16 @@ class BuildSummary:
             self.build.failures.append(failure)
 
 
+def _kind(text: str) -> str:
+    """What a target is, such as `cc_library`."""
+    return clipped(text, MAX_NAME).removesuffix(" rule")
+
+
 def _listed(
     known: dict[str, L], items: Any, label: str, may_go: Callable[[L], bool] | None
 ) -> L | None:
     """The item of a label in a bounded list; None if the list is full and nothing may go."""
+    label = clipped(label, MAX_NAME)
     item = known.get(label)
     if item is not None:
         return item

@@ -22,11 +22,14 @@ if sys.version_info >= (3, 14):
 else:
     import backports.zstd as zstd
 
-__all__ = ["MAX_UNPACKED_BYTES", "LimitedBody", "measured", "plain_body"]
+__all__ = ["MAX_MEASURED_BYTES", "MAX_UNPACKED_BYTES", "LimitedBody", "measured", "plain_body"]
 
 #: What a compressed body may hold: a megabyte of zstd can stand for tens of gigabytes of nothing,
 #: and how many there will be is not known beforehand. Larger ones are sent as they are.
 MAX_UNPACKED_BYTES: Final = 4 * 1024**3
+#: What a body may hold that must be taken whole to know its length: it waits in the folder of
+#: temporary files, which no eviction policy watches. Others say their length.
+MAX_MEASURED_BYTES: Final = 4 * 1024**3
 #: A piece of what is unpacked, whatever the input: 100 us of work.
 _PIECE_BYTES: Final = 128 * 1024
 #: Input that is unpacked at a time; what stands behind the end of a frame is copied.
@@ -43,8 +46,11 @@ def plain_body(request: HttpRequest, body: Source) -> Source:
     """What a request's body holds, its Content-Encoding undone.
 
     Raises:
-        RefusedError: 415 for an encoding other than zstd.
+        RefusedError: 415 for an encoding other than zstd; 400 for a part of a value, which would
+            take the place of the whole (RFC 9110 section 14.5).
     """
+    if header(request, b"content-range"):
+        raise RefusedError(400, "content-range: values are put whole here")
     encoding = header(request, b"content-encoding").strip().lower()
     if encoding in {"", "identity"}:
         return body
@@ -154,11 +160,13 @@ async def measured(body: Source) -> AsyncGenerator[Source]:
     The temporary file has no name, so nothing is left of it whatever happens.
 
     Raises:
+        RefusedError: 413 for more than `MAX_MEASURED_BYTES`.
         NativeLinkError: RESOURCE_EXHAUSTED if there is no room for it.
     """
     if body.size is not None:
         yield body
         return
+    body = LimitedBody(body, MAX_MEASURED_BYTES)
     chunks: list[Chunk] = []
     size = 0
     while size <= _IN_MEMORY_BYTES:

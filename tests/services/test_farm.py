@@ -128,18 +128,18 @@ async def test_looking_changes_nothing(pages: Pages, method: str, path: str, all
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    "headers",
     [
-        ([(b"origin", b"http://elsewhere")], 403),
-        ([(b"Origin", b"null")], 403),
-        ([(b"sec-fetch-site", b"cross-site")], 403),
-        ([(b"origin", b"http://here:50061"), (b"sec-fetch-site", b"same-origin")], 200),
+        [(b"origin", b"http://elsewhere")],
+        [(b"Origin", b"null")],
+        [(b"sec-fetch-site", b"cross-site")],
+        # A name that was made to point here a moment ago (DNS rebinding) looks like this.
+        [(b"origin", b"http://here:50061"), (b"sec-fetch-site", b"same-origin")],
+        [(b"origin", b"http://here:50061")],
     ],
 )
-async def test_a_page_of_another_site_changes_nothing(
-    pages: Pages, headers: Any, status: int
-) -> None:
+async def test_a_page_in_a_browser_changes_nothing(pages: Pages, headers: Any) -> None:
     path = "/admin/scheduler/MAIN/set_drain_worker/w1/1"
     response = await pages.ask("POST", path, headers=headers)
-    assert response.status == status
-    assert bool(pages.gateway.draining) is (status == 200)
+    assert response.status == 403
+    assert not pages.gateway.draining

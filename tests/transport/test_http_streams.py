@@ -47,6 +47,7 @@ class Streams:
             "/silent": self.silent,
             "/gated": self.gated,
             "/known": self.known,
+            "/unchanged": self.unchanged,
         }
         self.server = Server(
             [],
@@ -87,6 +88,9 @@ class Streams:
         sink.begin(HttpResponse(200), 5)
         await sink.write(b"abc")
         await sink.write(memoryview(b"de"))
+
+    async def unchanged(self, request, body, sink):
+        sink.begin(HttpResponse(304, headers={"etag": '"x"'}), 5)
 
     async def short(self, request, body, sink):
         sink.begin(HttpResponse(200), 10)
@@ -419,6 +423,22 @@ async def test_http2_head_tells_the_length_and_no_more():
         it.client.greet()
         body, fields = await it.client.answer(it.open("/known", method="HEAD", end=True))
         assert (body, fields["content-length"]) == (b"", "5")
+
+
+async def test_http2_says_that_nothing_changed_and_how_long_it_is():
+    async with Streams() as it:
+        it.client.greet()
+        body, fields = await it.client.answer(it.open("/unchanged", method="GET", end=True))
+        assert "reset" not in fields
+        assert (body, fields[":status"], fields["content-length"]) == (b"", "304", "5")
+
+
+async def test_http1_says_that_nothing_changed_and_goes_on():
+    async with Streams() as it:
+        it.put("/unchanged", method="GET")
+        assert (await it.head()).startswith(b"HTTP/1.1 304 ")
+        it.put("/plain", method="GET")
+        assert (await it.head()).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("path", ["/short", "/long", "/breaks"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.rpc import (
@@ -31,6 +31,10 @@ __all__ = [
     "http_fields",
     "incomplete",
 ]
+
+
+#: No Content and Not Modified.
+_BODILESS: Final = frozenset({204, 304})
 
 
 def http_exchange(calls: CallEnvironment, stream: Stream, plan: HttpPlan) -> None:
@@ -182,7 +186,9 @@ class HttpStreamExchange(_HttpExchange):
             raise _gone()
         fields = [(b":status", b"%d" % response.status), *http_fields(response, length)]
         self.calls.connection.send_head(self.stream, header_block(fields))
-        self._lacks = None if self._is_head else length
+        # Some answers have no body, whatever length they tell (RFC 9110 section 8.6).
+        has_body = not self._is_head and response.status not in _BODILESS
+        self._lacks = length if has_body else None
 
     @property
     def _is_head(self) -> bool:

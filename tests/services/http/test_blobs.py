@@ -10,6 +10,7 @@ import pytest
 
 from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.services.http import bodies
 from nativelink.services.http.instance import HttpCacheInstance
 from nativelink.services.http.names import size_key
 from nativelink.stores.eviction import EvictionPolicy
@@ -381,6 +382,51 @@ async def test_a_blob_that_the_store_cuts_short_is_cut_off(cache: Cache) -> None
         assert f"content-length: {len(LARGE)}".encode() in head
         with pytest.raises(asyncio.IncompleteReadError):
             await reader.readexactly(len(LARGE))
+
+
+@pytest.mark.parametrize("kept", [b"", BLOB[:-1], BLOB + b"more"])
+async def test_a_blob_of_another_size_never_looks_whole(cache: Cache, kept: bytes) -> None:
+    await cache.ask.put(f"/cas/{DIGEST.hash}", BLOB)
+    cache.cas.blobs[DIGEST] = kept
+    for accepted in ("zstd", "identity"):
+        async with cache.ask.connected() as (reader, writer):
+            lines = [f"GET /cas/{DIGEST.hash} HTTP/1.1", "host: x", f"accept-encoding: {accepted}"]
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            writer.write_eof()
+            data = await reader.read()
+        first = data.partition(b"\r\n")[0]
+        # An error, or an answer that breaks off: chunks without the last one, or too few bytes.
+        if first.startswith(b"HTTP/1.1 200 "):
+            head, _, body = data.partition(b"\r\n\r\n")
+            if b"content-length" in head:
+                assert len(body) < len(BLOB)
+            else:
+                assert not body.endswith(b"\r\n0\r\n\r\n")
+        else:
+            assert first.startswith(b"HTTP/1.1 5")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "zstd"])
+async def test_a_body_without_end_does_not_fill_the_disk(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_MEASURED_BYTES", len(LARGE) - 1)
+    chunks = [LARGE] if encoding == "identity" else [zstd.compress(LARGE)]
+    answer = await cache.ask.ask(
+        "PUT", f"/cas/{LARGE_DIGEST.hash}", chunks=chunks, content_encoding=encoding
+    )
+    assert answer.status == 413
+    assert not cache.cas.blobs
+
+
+async def test_a_part_of_a_value_does_not_take_the_place_of_the_whole(cache: Cache) -> None:
+    path = "/cache/ccache/4d/1234"
+    await cache.ask.put(path, BLOB)
+    for at in (path, f"/ac/{DIGEST.hash}", f"/cas/{DIGEST.hash}"):
+        answer = await cache.ask.put(at, BLOB[:10], content_range=f"bytes 0-9/{len(BLOB)}")
+        assert answer.status == 400
+    assert (await cache.ask.get(path)).body == BLOB
+    assert not cache.cas.blobs
 
 
 async def test_uploads_hold_no_more_than_a_few_pieces() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import parse_qs
 
 import pytest
 
+from nativelink.services.http import turborepo
 from nativelink.services.http.instance import HttpCacheInstance
 from nativelink.testing.fakes import DictStore
 from tests.services.http.web import Web, web
@@ -89,3 +91,59 @@ async def test_what_makes_no_sense_is_refused(
 async def test_a_tag_that_could_be_another_header_is_refused(ask: Web) -> None:
     answer = await ask.put("/v8/artifacts/a", ARTIFACT, x_artifact_tag="ä")
     assert answer.status == 400
+
+
+async def test_what_is_put_as_a_path_chooses_no_header_fields() -> None:
+    note = "/cache/turborepo/team-t/a/note"
+    async with web({"": HttpCacheInstance("", DictStore())}) as ask:
+        await ask.put("/v8/artifacts/a?slug=t", ARTIFACT, x_artifact_tag="c2ln")
+        for said in (
+            {"set-cookie": "a=b", "content-encoding": "zstd", "content-length": "1"},
+            {"x-artifact-tag": "a\r\nset-cookie: b"},
+            {"x-artifact-tag": ["a"], "x-artifact-duration": 9},
+            ["x-artifact-tag"],
+        ):
+            assert (await ask.put(note, json.dumps(said).encode())).status == 200
+            answer = await ask.get("/v8/artifacts/a?slug=t")
+            assert (answer.status, answer.body) == (200, ARTIFACT)
+            assert not {"set-cookie", "content-encoding", "x-artifact-tag"} & set(answer.headers)
+        for garbage in (b"not JSON", b"[" * 100_000, bytes(100_000)):
+            await ask.put(note, garbage)
+            assert (await ask.get("/v8/artifacts/a?slug=t")).body == ARTIFACT
+            query = json.dumps({"hashes": ["a"]}).encode()
+            assert (await ask.ask("POST", "/v8/artifacts?slug=t", query)).status == 200
+
+
+async def test_the_longest_values_come_back(ask: Web) -> None:
+    names = ("duration", "tag", "sha", "dirty_hash")
+    await ask.put(
+        "/v8/artifacts/a", ARTIFACT, **{f"x_artifact_{name}": "\\" * 600 for name in names}
+    )
+    answer = await ask.get("/v8/artifacts/a")
+    assert (answer.body, answer.headers["x-artifact-dirty-hash"]) == (ARTIFACT, "\\" * 600)
+
+
+async def test_a_newer_artifact_does_not_inherit_the_signature_of_the_older_one(ask: Web) -> None:
+    await ask.put("/v8/artifacts/a", b"older", x_artifact_tag="c2ln")
+    await ask.put("/v8/artifacts/a", b"newer")
+    answer = await ask.get("/v8/artifacts/a")
+    assert (answer.body, "x-artifact-tag" in answer.headers) == (b"newer", False)
+
+
+async def test_a_long_query_is_read_once_whatever_is_asked_for(
+    ask: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def counted(query: str) -> dict[str, list[str]]:
+        read.append(query)
+        return parse_qs(query)
+
+    monkeypatch.setattr(turborepo, "parse_qs", counted)
+    query = json.dumps({"hashes": [f"h{number}" for number in range(100)]}).encode()
+    assert (await ask.ask("POST", "/v8/artifacts?slug=t", query)).status == 200
+    assert len(read) == 1
+
+
+async def test_a_question_of_brackets_is_refused(ask: Web) -> None:
+    assert (await ask.ask("POST", "/v8/artifacts", b"[" * 100_000)).status == 400

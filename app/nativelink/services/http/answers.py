@@ -168,6 +168,7 @@ class _Answer:
         self._size = key.size_bytes if value.is_blob and isinstance(key, Digest) else None
         self._held: list[Chunk] = []
         self._held_bytes = 0
+        self._given_bytes = 0
         self._compressor: Compressor | None = None
         self.has_begun = False
 
@@ -177,6 +178,7 @@ class _Answer:
         self._sink.begin(head, length)
 
     async def write(self, chunk: Chunk, /) -> None:
+        self._given_bytes += len(chunk)
         if self.has_begun:
             await self._send(chunk)
             return
@@ -216,7 +218,17 @@ class _Answer:
             await self._sink.write(packed)
 
     async def end(self) -> HttpResponse | None:
-        """The store gave everything: end the answer, or give it whole."""
+        """The store gave everything: end the answer, or give it whole.
+
+        Raises:
+            NativeLinkError: DATA_LOSS if that is not all, which a client could not see where the
+                answer tells no length.
+        """
+        if self._size is not None and self._given_bytes != self._size:
+            raise NativeLinkError(
+                Code.DATA_LOSS,
+                f"{self._given_bytes} of the {self._size} bytes of {self._value.what} came",
+            )
         if not self.has_begun:
             return await self._whole()
         if self._compressor is not None and (

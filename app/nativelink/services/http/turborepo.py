@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
@@ -39,7 +38,9 @@ _KEPT: Final = (
     "x-artifact-dirty-hash",
 )
 _VALUE: Final = re.compile(r"[\x21-\x7e]{1,600}")
-_MAX_NOTE_BYTES: Final = 4096
+_MILLIS: Final = re.compile(r"[0-9]{1,15}")
+#: Of four values, in JSON, where a character may take two bytes.
+_MAX_NOTE_BYTES: Final = 8192
 _MAX_QUERY_BYTES: Final = 1024 * 1024
 _MAX_HASHES: Final = 1000
 
@@ -63,7 +64,7 @@ async def answer_turborepo(
     if not rest:
         _require(method, "POST")
         return _json(await _known(request, body, instance))
-    path = _path(request, rest)
+    path = _path(_team(request), rest)
     if method in {"GET", "HEAD"}:
         return await instance.get_path(request, sink, path, await _note(instance, path))
     if method == "PUT":
@@ -71,7 +72,8 @@ async def answer_turborepo(
         for name, value in note.items():
             if not _VALUE.fullmatch(value):
                 raise invalid_argument(f"{name} {value[:80]!r}: visible ASCII is expected")
-        if note:
+        if note or await instance.size_of(f"{path}/note") is not None:
+            # Also one that says nothing: the older artifact's would be taken for this one's.
             await instance.write_path(f"{path}/note", json.dumps(note).encode())
         await instance.put_path(request, body, path)
         return _json({"urls": [f"/v8/artifacts/{rest}"]}, status=202)
@@ -83,28 +85,42 @@ def _require(method: str, allowed: str) -> None:
         raise not_allowed(method, allowed)
 
 
-def _path(request: HttpRequest, hash_: str) -> str:
+def _team(request: HttpRequest) -> str:
+    """Whose artifacts a request is about."""
+    query = parse_qs(request.query)
+    return next((query[name][0] for name in ("teamId", "slug", "team") if name in query), "")
+
+
+def _path(team: str, hash_: str) -> str:
     """The name of an artifact's entry: the team, and the hash."""
     if not _HASH.fullmatch(hash_):
         raise invalid_argument(
             f"artifact {hash_[:100]!r}: 1 to 128 letters, digits, '-' and '_' are expected"
         )
-    query = parse_qs(request.query)
-    team = next((query[name][0] for name in ("teamId", "slug", "team") if name in query), "")
     return f"turborepo/team-{quote(team[:128], safe='')}/{hash_}"
 
 
 async def _note(instance: HttpCacheInstance, path: str) -> dict[str, str]:
-    """What the upload said of an artifact."""
+    """What the upload said of an artifact.
+
+    It becomes header fields of an answer, and may have been put there as a path of `/cache`: what
+    no upload to here could have said is left out.
+    """
     try:
-        note: Mapping[str, str] = json.loads(
-            await instance.read_path(f"{path}/note", _MAX_NOTE_BYTES)
-        )
+        note: Any = json.loads(await instance.read_path(f"{path}/note", _MAX_NOTE_BYTES))
+    except (ValueError, RecursionError):
+        return {}
     except NativeLinkError as error:
-        if error.code is Code.NOT_FOUND:
+        if error.code in {Code.NOT_FOUND, Code.RESOURCE_EXHAUSTED}:
             return {}
         raise
-    return dict(note)
+    if not isinstance(note, dict):
+        return {}
+    return {
+        name: value
+        for name, value in note.items()
+        if name in _KEPT and isinstance(value, str) and _VALUE.fullmatch(value)
+    }
 
 
 async def _known(
@@ -118,13 +134,14 @@ async def _known(
     try:
         query: Any = json.loads(b"".join(chunks))
         hashes = [str(each) for each in query["hashes"]][: _MAX_HASHES + 1]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise invalid_argument('{"hashes": [...]} is expected') from error
     if len(hashes) > _MAX_HASHES:
         raise invalid_argument(f"{_MAX_HASHES} hashes are allowed in one request")
     found: dict[str, object] = {}
+    team = _team(request)
     for hash_ in hashes:
-        path = _path(request, hash_)
+        path = _path(team, hash_)
         size = await instance.size_of(path)
         if size is None:
             found[hash_] = None
@@ -133,7 +150,7 @@ async def _known(
         duration = note.get("x-artifact-duration", "0")
         found[hash_] = {
             "size": size,
-            "taskDurationMs": int(duration) if duration.isdigit() else 0,
+            "taskDurationMs": int(duration) if _MILLIS.fullmatch(duration) else 0,
         } | ({"tag": note["x-artifact-tag"]} if "x-artifact-tag" in note else {})
     return found
 

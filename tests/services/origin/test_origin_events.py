@@ -171,6 +171,24 @@ class TestPublisher:
             await publishing.wait_for_room()
         assert publishing.published == 5
 
+    async def test_a_store_that_is_gone_at_the_end_is_waited_for_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Gone(DictStore):
+            tries = 0
+
+            async def put(self, key: StoreKey, source: Source) -> int:
+                self.tries += 1
+                raise unavailable("down")
+
+        store = Gone()
+        async with publisher(store, max_queue_size=100_000, linger_s=60) as publishing:
+            for _ in range(10 * 1024):
+                publishing.put(events_pb2.OriginEvent)
+        assert store.tries == 5
+        assert (publishing.published, publishing.lost) == (0, 10 * 1024)
+        assert "9216 origin events are lost" in caplog.text
+
     async def test_a_batch_is_tried_five_times_and_then_lost_with_a_word(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

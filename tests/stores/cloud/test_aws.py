@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
-from nativelink.stores.cloud.aws import BotoCredentials, S3Address
+from nativelink.stores.cloud.aws import BotoCredentials, S3Address, _BotoTouch
 from nativelink.stores.cloud.azure import AzureAddress
+from nativelink.stores.cloud.bucket import Bucket, Found
+from nativelink.stores.cloud.refresh import Refresher
 from nativelink.stores.cloud.uploads import part_size
-from nativelink.testing.fakes import FakeClock
+from nativelink.testing.fakes import FakeClock, wait_until
 
 MIB = 1024 * 1024
 
@@ -89,3 +93,56 @@ def test_a_sas_url_is_an_endpoint_a_container_and_a_signature():
         AzureAddress.of_sas_url("a", "https://a.blob.core.windows.net/?sig=secret")
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert "secret" not in caught.value.message
+
+
+class OneAtATime:
+    """A session of boto3's, which may not be asked for two clients at once."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.copied: list[str] = []
+        self._barrier = Barrier(2)
+
+    def client(self, *_name: object, **_config: object) -> OneAtATime:
+        self.made += 1
+        try:
+            # Whoever else is in here meanwhile lets this go on.
+            self._barrier.wait(0.05)
+        except BrokenBarrierError:
+            return self
+        raise KeyError("endpoint_resolver")
+
+    def copy_object(self, **request: Any) -> None:
+        self.copied.append(request["Key"])
+
+
+async def test_threads_that_copy_at_once_make_one_client():
+    session = OneAtATime()
+    touch = _BotoTouch(S3Address("b", "us-east-1"), lambda: session, allow_http=True)
+    async with asyncio.TaskGroup() as tasks:
+        for name in "abcd":
+            tasks.create_task(touch(name, Found(1, 0.0, None)))
+    assert session.made == 1
+    assert sorted(session.copied) == ["a", "b", "c", "d"]
+
+
+async def test_a_surprise_of_a_library_does_not_end_the_refreshing(
+    caplog: pytest.LogCaptureFixture,
+):
+    copied: list[str] = []
+
+    async def touch(path: str, _found: Found) -> None:
+        if path.startswith("bad"):
+            raise KeyError("endpoint_resolver")
+        copied.append(path)
+
+    unused: Any = None
+    bucket = Bucket(unused, name="s3://b", touch=touch)
+    async with Refresher(bucket, clock=FakeClock(), after_s=1) as refresher:
+        # More of them than there are workers.
+        for number in range(20):
+            refresher.noticed(f"bad {number}", Found(1, 0.0, None))
+        await wait_until(lambda: refresher.failed == 20)
+        refresher.noticed("good", Found(1, 0.0, None))
+        await wait_until(lambda: copied == ["good"])
+    assert "could not be refreshed" in caplog.text

@@ -131,6 +131,16 @@ def test_a_connection_string_that_is_none_is_refused():
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(
+    "address", ["mongodb://user:pa/secret@host/db", "mongodb://user:12/secret@host:27017/db"]
+)
+def test_a_password_that_was_not_escaped_is_not_told(address: str):
+    with pytest.raises(NativeLinkError, match="malformed connection_string") as caught:
+        MongoStore(address, database="d", collection="c")
+    assert "secret" not in caught.value.message
+    assert caught.value.__suppress_context__
+
+
 async def test_absent_is_not_found():
     async with open_mongo() as store:
         assert (await failure(read_bytes(store, Digest("a" * 64, 1)))).code is Code.NOT_FOUND

@@ -59,7 +59,13 @@ def test_sentinels_call_the_master_master_unless_told_otherwise():
         ("http://:secret@cache", "unknown scheme 'http'"),
         ("redis://:secret@", "there is no host"),
         ("redis://:secret@cache:port", "port"),
-        ("redis://:secret@cache/first", "database 'first' is no number"),
+        ("redis://:secret@cache/first", "the database is no number"),
+        # A "/" that was not escaped: what is behind it is a path, what is before it a port.
+        ("redis://:pass/secret@cache:6379", "%2F"),
+        ("redis://user:secret/word@cache:6379", "%2F"),
+        ("redis://user:12/secret@cache:6379", "the database is no number"),
+        ("redis://user:pass[secret@cache:6379", "%2F"),
+        ("redis://:secret\u2100@cache:6379", "%2F"),
     ],
 )
 def test_what_is_no_address_is_refused_without_its_secrets(url: str, why: str):
@@ -68,3 +74,4 @@ def test_what_is_no_address_is_refused_without_its_secrets(url: str, why: str):
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert why in caught.value.message
     assert "secret" not in caught.value.message
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None

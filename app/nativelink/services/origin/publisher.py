@@ -38,7 +38,8 @@ _LINGER_S: Final = 0.5
 class OriginEventPublisher:
     """Writes events in batches, `OriginEvents:{uuid}`; an async context manager.
 
-    Leaving it writes what waits. What a crash takes is at most what came in the last half second,
+    Leaving it writes what waits, unless the store is gone: then it waits for the tries of one
+    batch and not for those of all. What a crash takes is at most what came in the last half second,
     and what the store was too slow for.
 
     Args:
@@ -128,7 +129,10 @@ class OriginEventPublisher:
                 except TimeoutError:
                     pass
             count = min(_BATCH, len(self._queue))
-            await self._write([self._queue.popleft()() for _ in range(count)])
+            written = await self._write([self._queue.popleft()() for _ in range(count)])
+            if self._closing and not written:
+                self._lose(len(self._queue), "the store was gone when the program ended")
+                self._queue.clear()
             if len(self._queue) < self._batch and not self._closing:
                 self._full.clear()
             if len(self._queue) < self._max_queue_size:
@@ -140,19 +144,25 @@ class OriginEventPublisher:
             # Others have their turn where the store never waits.
             await asyncio.sleep(0)
 
-    async def _write(self, events: list[OriginEvent]) -> None:
+    async def _write(self, events: list[OriginEvent]) -> bool:
+        """Write a batch; whether that worked."""
         if not events:
-            return
+            return True
         key = f"OriginEvents:{self._ids.new()}"
         data = OriginEvents(events=events).SerializeToString()
         for attempt in range(1, _TRIES + 1):
             try:
                 await write_bytes(self._store, key, data)
                 self.published += len(events)
-                return
+                return True
             except NativeLinkError as error:
                 if attempt == _TRIES:
-                    self.lost += len(events)
-                    _log.error("%d origin events are lost: %s", len(events), error)
-                    return
+                    self._lose(len(events), error)
+                    break
             await asyncio.sleep(self._pause_s * attempt)
+        return False
+
+    def _lose(self, count: int, why: object) -> None:
+        if count:
+            self.lost += count
+            _log.error("%d origin events are lost: %s", count, why)

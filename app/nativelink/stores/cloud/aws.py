@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.core.clock import Clock
@@ -182,6 +183,8 @@ class _BotoTouch:
         self._session = session
         self._allow_http = allow_http
         self._client: Any = None
+        #: boto3 makes one client at a time, or fails (boto3, "Multithreading": sessions).
+        self._making = Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     async def __call__(self, path: str, found: Found, /) -> None:
@@ -199,31 +202,37 @@ class _BotoTouch:
         except BotoCoreError as error:
             raise NativeLinkError(Code.UNAVAILABLE, f"COPY {path}: {error}") from error
 
-    def _copy(self, path: str, found: Found) -> None:
-        if self._client is None:
-            from botocore.config import Config  # type: ignore[import-untyped]
+    def _made_client(self) -> Any:
+        """The client of all threads."""
+        with self._making:
+            if self._client is None:
+                from botocore.config import Config  # type: ignore[import-untyped]
 
-            style = "virtual" if self._address.virtual_hosted_style else "path"
-            self._client = self._session().client(
-                "s3",
-                region_name=self._address.region,
-                endpoint_url=self._address.endpoint,
-                config=Config(
-                    s3={"addressing_style": style},
-                    retries={"total_max_attempts": 1},
-                    connect_timeout=15,
-                    read_timeout=60,
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
+                style = "virtual" if self._address.virtual_hosted_style else "path"
+                self._client = self._session().client(
+                    "s3",
+                    region_name=self._address.region,
+                    endpoint_url=self._address.endpoint,
+                    config=Config(
+                        s3={"addressing_style": style},
+                        retries={"total_max_attempts": 1},
+                        connect_timeout=15,
+                        read_timeout=60,
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            return self._client
+
+    def _copy(self, path: str, found: Found) -> None:
+        client = self._made_client()
         source = {"Bucket": self._address.bucket, "Key": path}
         extra: dict[str, Any] = {"MetadataDirective": "REPLACE"}
         if found.size > _MAX_COPY_BYTES:
             # In parts, by boto3's own threads.
-            self._client.copy(source, self._address.bucket, path, ExtraArgs=extra)
+            client.copy(source, self._address.bucket, path, ExtraArgs=extra)
             return
         if found.e_tag is not None:
             # A value that was put meanwhile is young, and must stay.
             extra["CopySourceIfMatch"] = found.e_tag
-        self._client.copy_object(CopySource=source, Bucket=self._address.bucket, Key=path, **extra)
+        client.copy_object(CopySource=source, Bucket=self._address.bucket, Key=path, **extra)

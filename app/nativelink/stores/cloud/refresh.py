@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 from typing import Final
 
@@ -12,6 +13,8 @@ from nativelink.core.errors import NativeLinkError
 from nativelink.stores.cloud.bucket import Bucket, Found
 
 __all__ = ["Refresher"]
+
+_log: Final = logging.getLogger(__name__)
 
 #: Copies in flight: they are not urgent, and each costs as much as a write.
 _AT_ONCE: Final = 8
@@ -83,6 +86,10 @@ class Refresher:
                 self.refreshed += 1
             except NativeLinkError:
                 # It is noticed again when it is used again, and counted by the bucket by code.
+                self.failed += 1
+            except Exception:  # noqa: BLE001 - logged; the work must not end with it
+                # A library's surprise; without the work, what is in use would grow too old.
+                _log.exception("%s could not be refreshed", path)
                 self.failed += 1
             finally:
                 self._at_work.discard(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -57,6 +58,7 @@ _RACES: Final = 5
 #: Tries of an operation whose connection failed, within its time limit: a restart, or an election
 #: of a new primary, takes seconds.
 _RETRY: Final = Retry(8, 0.05, 0.5)
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 #: Error codes of MongoDB: Unauthorized, AuthenticationFailed.
 _FORBIDDEN: Final = frozenset({13, 18})
 
@@ -108,7 +110,9 @@ class MongoStore:
                 **(write_concern or {}),
             )
         except (ConfigurationError, InvalidURI, ValueError) as error:
-            raise invalid_argument(f"malformed connection_string: {error}") from error
+            # Quoted may be the rest of a password that has a "/" in it.
+            said = _QUOTED.sub("…", str(error))
+            raise invalid_argument(f"malformed connection_string: {said}") from None
         self._collection: AsyncCollection[dict[str, Any]] = self._client[database][collection]
         self._timeout_s = command_timeout_s
         self._prefix = key_prefix

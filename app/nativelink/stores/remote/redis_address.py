@@ -97,8 +97,12 @@ def parse_address(url: str) -> RedisAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise _malformed(str(error)) from error
+    except ValueError:
+        # Whose text quotes what may be the password: one with a "/" in it ends the host.
+        raise _malformed(
+            "host or port cannot be read; '/', '?', '#', '@' and '%' of a password are written "
+            "%2F, %3F, %23, %40 and %25"
+        ) from None
     known = _SCHEMES.get(parts.scheme)
     if known is None:
         raise _malformed(f"unknown scheme {parts.scheme!r}, known: {', '.join(_SCHEMES)}")
@@ -107,7 +111,7 @@ def parse_address(url: str) -> RedisAddress:
         raise _malformed("there is no host")
     path = parts.path.strip("/")
     if path and not (path.isascii() and path.isdigit()):
-        raise _malformed(f"database {path!r} is no number")
+        raise _malformed("the database is no number")
     tls = _tls(insecure=parts.fragment == "insecure") if secure else None
     login = Login(unquote(parts.username or ""), unquote(parts.password or ""), int(path or 0), tls)
     endpoint = Endpoint(parts.hostname, port or (_SENTINEL_PORT if of_sentinel else _PORT))

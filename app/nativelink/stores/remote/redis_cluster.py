@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from nativelink.core.eager import run_all
 from nativelink.core.errors import NativeLinkError, unavailable
-from nativelink.core.latch import Latch
 from nativelink.core.retry import Retry
 from nativelink.stores.remote.redis_address import Endpoint
 from nativelink.stores.remote.redis_client import RedisClient
 from nativelink.stores.remote.redis_connection import Command
-from nativelink.stores.remote.redis_node import Dialing, RedisNode
+from nativelink.stores.remote.redis_node import Attempt, Dialing, RedisNode
 from nativelink.stores.remote.redis_replies import (
     TEMPORARY,
     RefusedReplies,
@@ -44,16 +43,6 @@ def slot_of(key: bytes | str) -> int:
     return crc_hqx(name, 0) % _SLOTS
 
 
-class _Looking(Latch):
-    """Somebody asks for the map of slots; others wait for what comes of it."""
-
-    __slots__ = ("error",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error: NativeLinkError | None = None
-
-
 class ClusterClient(RedisClient):
     """A cluster, known through any of its servers.
 
@@ -74,7 +63,8 @@ class ClusterClient(RedisClient):
         self._owners: list[RedisNode | None] = []
         #: Whether the map is known to be wrong.
         self._stale = True
-        self._looking: _Looking | None = None
+        #: Somebody asks for it.
+        self._looking: Attempt | None = None
         #: Who answered last, and so is asked first.
         self._told_by: Endpoint | None = None
 
@@ -180,7 +170,7 @@ class ClusterClient(RedisClient):
         while self._stale:
             looking = self._looking
             if looking is None:
-                looking = self._looking = _Looking()
+                looking = self._looking = Attempt()
                 try:
                     await self._learn()
                 except NativeLinkError as error:

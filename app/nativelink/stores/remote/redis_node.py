@@ -10,7 +10,7 @@ from nativelink.core.latch import Latch
 from nativelink.stores.remote.redis_address import Endpoint, Login
 from nativelink.stores.remote.redis_connection import Command, RedisConnection, dial, pack
 
-__all__ = ["Dialing", "NodeRecorder", "RedisNode"]
+__all__ = ["Attempt", "Dialing", "NodeRecorder", "RedisNode"]
 
 #: Batches of commands that wait on one connection before another one is used as well: the more
 #: travel together, the less each costs; but behind a large blob everybody waits for it.
@@ -58,8 +58,12 @@ class Dialing:
         self.recorder = recorder
 
 
-class _Attempt(Latch):
-    """Somebody connects; others wait for what comes of it."""
+class Attempt(Latch):
+    """Somebody does what all need; others wait for what comes of it.
+
+    Attributes:
+        error: why nothing did; None also if whoever tried was cancelled.
+    """
 
     __slots__ = ("error",)
 
@@ -75,7 +79,7 @@ class _Place:
 
     def __init__(self) -> None:
         self.connection: RedisConnection | None = None
-        self.attempt: _Attempt | None = None
+        self.attempt: Attempt | None = None
         self.was_open = False
 
     @property
@@ -162,7 +166,7 @@ class RedisNode:
 
     async def _dial(self, place: _Place) -> RedisConnection:
         dialing = self._dialing
-        attempt = place.attempt = _Attempt()
+        attempt = place.attempt = Attempt()
         try:
             connection = await dial(
                 self.endpoint,

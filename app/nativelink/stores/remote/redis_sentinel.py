@@ -10,7 +10,7 @@ from nativelink.core.retry import Retry
 from nativelink.stores.remote.redis_address import Endpoint, Login
 from nativelink.stores.remote.redis_client import RedisClient, temporary_trouble
 from nativelink.stores.remote.redis_connection import Command, dial
-from nativelink.stores.remote.redis_node import Dialing, RedisNode
+from nativelink.stores.remote.redis_node import Attempt, Dialing, RedisNode
 
 __all__ = ["SentinelClient"]
 
@@ -18,8 +18,12 @@ __all__ = ["SentinelClient"]
 class SentinelClient(RedisClient):
     """The master that sentinels name; they are asked again whenever it fails.
 
+    A sentinel may be cut off together with an old master, which it goes on naming. So what one
+    says counts only if that server can be reached and calls itself the master; else the next one
+    is asked ("Guidelines for Redis clients with support for Redis Sentinel").
+
     Args:
-        sentinels: asked in turn, the one that answered last first.
+        sentinels: asked in turn, the one that was right last first.
         sentinel_login: for them.
         service: the master's name among them.
         dialing: how connections to the master are made.
@@ -43,6 +47,8 @@ class SentinelClient(RedisClient):
         self._service = service
         self._nodes: dict[Endpoint, RedisNode] = {}
         self._master: RedisNode | None = None
+        #: Somebody asks them.
+        self._finding: Attempt | None = None
 
     def close(self) -> None:
         for node in self._nodes.values():
@@ -75,29 +81,62 @@ class SentinelClient(RedisClient):
         return replies
 
     async def _find(self) -> RedisNode:
+        """The master, found once for all who need it now."""
+        while True:
+            if self._master is not None:
+                return self._master
+            finding = self._finding
+            if finding is not None:
+                await finding.wait()
+                if finding.error is not None:
+                    raise finding.error.copy()
+                continue
+            finding = self._finding = Attempt()
+            try:
+                self._master = await self._ask_around()
+            except NativeLinkError as error:
+                finding.error = error
+                raise
+            finally:
+                self._finding = None
+                finding.set()
+
+    async def _ask_around(self) -> RedisNode:
         """Ask the sentinels for the master, and the master whether it is one."""
         failure: NativeLinkError | None = None
+        refuted: set[Endpoint] = set()
         for sentinel in tuple(self._sentinels):
             try:
                 endpoint = await self._ask(sentinel)
             except NativeLinkError as error:
                 failure = error
                 continue
-            # Who answers is asked first next time.
+            if endpoint in refuted:
+                continue
+            try:
+                await self._require_master(endpoint)
+            except NativeLinkError as error:
+                failure = error
+                refuted.add(endpoint)
+                continue
+            # Who is right is asked first next time.
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
-            node = self.node(endpoint)
-            # For a while after a failover, sentinels may name the old master, back as a replica.
-            (role,) = await node.run((("ROLE",),))
-            if not isinstance(role, list) or role[0] != b"master":
-                raise unavailable(f"Redis at {endpoint} is no master yet")
             for other, old in list(self._nodes.items()):
                 if other != endpoint:
                     del self._nodes[other]
                     old.close()
-            self._master = node
-            return node
+            return self.node(endpoint)
         raise failure or unavailable("there are no sentinels")
+
+    async def _require_master(self, endpoint: Endpoint) -> None:
+        """Return if a server is a master.
+
+        For a while after a failover, sentinels may name the old one, back as a replica.
+        """
+        (role,) = await self.node(endpoint).run((("ROLE",),))
+        if not isinstance(role, list) or role[0] != b"master":
+            raise unavailable(f"Redis at {endpoint} is no master yet")
 
     async def _ask(self, sentinel: Endpoint) -> Endpoint:
         connection = await dial(

@@ -13,7 +13,7 @@ from nativelink.aws.metadata import InstanceMetadata, open_metadata
 from nativelink.aws.notices import ImdsNotices
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.testing.fakes import FakeClock
-from tests.aws.imds import FakeImds
+from nativelink.testing.imds import FakeImds
 
 SPOT = "spot/instance-action"
 REBALANCE = "events/recommendations/rebalance"

@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from nativelink.testing.imds import FakeImds
 from nativelink.testing.reapi import ReapiClient, digest_of
-from tests.aws.imds import FakeImds
 from tests.clients.bazel import Bazel
 from tests.clients.conftest import debian_bazel
 from tests.clients.programs import CLIENT_TESTS

@@ -1,4 +1,7 @@
-"""EC2's instance metadata service, version 2, as far as machines ask for it: HTTP on loopback."""
+"""EC2's instance metadata service, version 2, as far as machines ask for it: HTTP on loopback.
+
+Tests use it, and the region on a laptop, which has one for each of its machines.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ _PREFIX = "/latest/meta-data/"
 
 
 class FakeImds:
-    """A context manager; tests change what it says at any time.
+    """A context manager; what it says may be changed at any time.
+
+    Args:
+        host, port: where it listens; 0 is any free port.
 
     Attributes:
         said: texts by path below `/latest/meta-data/`; what is not there answers 404.
@@ -22,7 +28,7 @@ class FakeImds:
         asked: every path that was asked for with a good token.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.said: dict[str, str] = {"autoscaling/target-lifecycle-state": "InService"}
         self.broken: set[str] = set()
         self.tokens = 0
@@ -71,14 +77,15 @@ class FakeImds:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that it has
                 del format, args
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def forget_tokens(self) -> None:
         """No token that was given is good any more."""

@@ -186,6 +186,21 @@ class TestLimits:
         assert raised.value.code is Code.RESOURCE_EXHAUSTED
         assert sink.size <= 1_000_000
 
+    async def test_many_members_with_nothing_in_them_are_given_up(self, site: Site) -> None:
+        # Without a bound, each costs a decompressor and nothing counts against the size.
+        many = gzip.compress(b"") * 50_000
+        site.pages["/members"] = answer(many, Content_Encoding="gzip")
+
+        failure = await refused(origin(), site.url("/members"))
+
+        assert (failure.code, "101 members" in failure.message) == (Code.ABORTED, True)
+
+    async def test_many_members_with_something_in_them_are_taken(self, site: Site) -> None:
+        members = [gzip.compress(b"%0512d" % number) for number in range(300)]
+        site.pages["/members"] = answer(b"".join(members), Content_Encoding="gzip")
+
+        assert len(await read(origin(), site.url("/members"))) == 300 * 512
+
     async def test_a_head_without_an_end_is_given_up(self, site: Site) -> None:
         async def chatter(writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\n")

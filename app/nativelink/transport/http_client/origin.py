@@ -48,6 +48,12 @@ _GONE: Final = frozenset({404, 410})
 _INFLATED_BYTES: Final = 256 * 1024
 #: zlib's number for a window of 32 KiB in a gzip file.
 _GZIP: Final = 31
+#: Of compressed contents at a time: what stands behind the end of a member is copied.
+_SLICE_BYTES: Final = 16 * 1024
+#: A gzip file may have several members (RFC 1952 section 2.2), each of which takes 10 us, whatever
+#: it holds. Beyond so many, each must hold so many bytes on average.
+_FREE_MEMBERS: Final = 100
+_MEAN_MEMBER_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,8 @@ class _Gunzip:
 
     def __init__(self) -> None:
         self._inflater = zlib.decompressobj(wbits=_GZIP)
+        self._members = 1
+        self._inflated = 0
 
     @property
     def is_whole(self) -> bool:
@@ -234,21 +242,35 @@ class _Gunzip:
         Raises:
             NativeLinkError: ABORTED.
         """
+        for start in range(0, len(data), _SLICE_BYTES):
+            yield from self._feed(data[start : start + _SLICE_BYTES])
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
         out = b""
         # Some may wait inside although there is no more input.
         while data or len(out) == _INFLATED_BYTES:
             if self._inflater.eof:
                 if not data:
                     return
-                # A gzip file may have several members (RFC 1952 section 2.2).
-                self._inflater = zlib.decompressobj(wbits=_GZIP)
+                self._next_member()
             try:
                 out = self._inflater.decompress(data, _INFLATED_BYTES)
             except zlib.error as error:
                 raise _final(Code.ABORTED, f"the origin's gzip is damaged: {error}") from error
             data = self._inflater.unconsumed_tail or self._inflater.unused_data
             if out:
+                self._inflated += len(out)
                 yield out
+
+    def _next_member(self) -> None:
+        self._members += 1
+        if self._members > _FREE_MEMBERS and self._inflated < self._members * _MEAN_MEMBER_BYTES:
+            raise _final(
+                Code.ABORTED,
+                f"the origin's gzip has {self._members} members with {self._inflated} bytes in "
+                "them",
+            )
+        self._inflater = zlib.decompressobj(wbits=_GZIP)
 
 
 def _final(code: Code, message: str) -> NativeLinkError:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import pytest
 
 from nativelink.core.eager import run_all
-from nativelink.core.errors import Code, NativeLinkError, not_found, unavailable
+from nativelink.core.errors import Code, NativeLinkError, context, not_found, unavailable
 from nativelink.stores.remote.batches import Batches
 
 
@@ -126,6 +126,23 @@ async def test_a_call_that_fails_fails_all_each_with_an_error_of_its_own() -> No
         errors = await run_all(_error(batches, number) for number in range(3))
     assert {error.message for error in errors} == {"down"}
     assert len({id(error) for error in errors}) == 3
+
+
+async def test_an_error_of_an_item_that_several_ask_for_is_each_ones_own() -> None:
+    missing = not_found("no 1")
+
+    async def send(items: list[int], _group: Hashable) -> list[int | NativeLinkError]:
+        return [missing for _ in items]
+
+    async def ask(who: str) -> str:
+        with pytest.raises(NativeLinkError) as raised, context(who):
+            await batches.ask(1, 1, "a")
+        return raised.value.message
+
+    batches = Batches[int, int](send, max_bytes=100, slots=1, max_queued_bytes=1000)
+    async with batches, asyncio.TaskGroup() as tasks:
+        asking = [tasks.create_task(ask(who)) for who in "ab"]
+    assert [each.result() for each in asking] == ["a: no 1", "b: no 1"]
 
 
 async def test_a_defect_is_heard_of_by_who_waits() -> None:

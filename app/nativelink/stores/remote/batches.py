@@ -163,9 +163,12 @@ class Batches(Generic[Item, Answer]):
             for each in batch:
                 _fail(each.answer, error)
         else:
+            raised: set[int] = set()
             for each, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, NativeLinkError):
-                    _fail(each.answer, answer)
+                    # Several may have asked for one item, and no two may share an error.
+                    _fail(each.answer, answer.copy() if id(answer) in raised else answer)
+                    raised.add(id(answer))
                 elif not each.answer.done():
                     each.answer.set_result(answer)
 

@@ -8,6 +8,7 @@ from nativelink.proto.build_event_stream import build_event_stream_pb2 as bep
 from nativelink.proto.google.devtools.build.v1 import publish_build_event_pb2
 from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
 from nativelink.proto.nativelink.v1 import builds_pb2 as pb
+from nativelink.services.builds import history
 from nativelink.services.builds.history import BuildHistory
 from nativelink.services.builds.publish import PublishBuildEventService
 from nativelink.services.builds.readings import processes_of, public_option
@@ -26,9 +27,9 @@ class Farm:
     def __init__(self) -> None:
         self.store = DictStore()
         clock = FakeClock()
-        history = BuildHistory(self.store, clock=clock)
-        publish = PublishBuildEventService(self.store, history, clock=clock)
-        shows = BuildsService(self.store, history)
+        builds = BuildHistory(self.store, clock=clock)
+        publish = PublishBuildEventService(self.store, builds, clock=clock)
+        shows = BuildsService(self.store, builds)
         self.caller = Caller([*publish.methods(), *shows.methods()])
 
     async def publish(self, tool: Tool) -> list[int]:
@@ -102,6 +103,8 @@ def strange_numbers() -> list[Tool]:
         about=about, test_summary=bep.TestSummary(total_run_count=most, total_num_cached=most)
     )
     ran_test(tools[-1], "//t", cached=True)
+    tools.append(Tool("nanos"))
+    tools[-1].say(started=bep.BuildStarted(start_time=Timestamp(seconds=1, nanos=-1)))
     for seconds in (2**63 - 1, -(2**63), 300_000_000_000):
         tools.append(Tool(f"started-{len(tools)}"))
         tools[-1].say(started=bep.BuildStarted(start_time=Timestamp(seconds=seconds)))
@@ -132,7 +135,7 @@ async def test_a_number_that_no_summary_holds_does_not_hold_up_the_events(tool: 
 
 def test_long_names_make_no_long_summary() -> None:
     tool = Tool()
-    long = "x" * 100_000
+    long = "x" * 5_000
     started = bep.BuildStarted(command=long, build_tool_version=long, workspace_directory=long)
     tool.say(started=started, project=long)
     for number in range(600):
@@ -154,15 +157,18 @@ def test_long_names_make_no_long_summary() -> None:
 
 def test_of_a_list_without_end_the_beginning_counts() -> None:
     tool = Tool()
-    child = Id(pattern=Id.PatternExpandedId(pattern=["//a"] * 100_000))
+    child = Id(pattern=Id.PatternExpandedId(pattern=["//a"] * 10_000))
     tool.say(*[child] * 3, started=bep.BuildStarted())
-    items = [bep.WorkspaceStatus.Item(key="BUILD_USER", value="ada")] * 100_000
+    items = [bep.WorkspaceStatus.Item(key="BUILD_USER", value="ada")] * 10_000
     tool.say(workspace_status=bep.WorkspaceStatus(item=items))
     build = summed_up(tool)
     assert (len(build.patterns), build.user) == (100, "ada")
 
 
-async def test_one_builds_long_summary_does_not_hide_the_others() -> None:
+async def test_one_builds_long_summary_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "_MAX_SUMMARY_BYTES", MIB)
     farm = Farm()
     modest = Tool("modest")
     start(modest)
@@ -171,7 +177,7 @@ async def test_one_builds_long_summary_does_not_hide_the_others() -> None:
     greedy = Tool("greedy")
     start(greedy)
     uris = [f"file:///{number}/{'é' * 4000}" for number in range(10)]
-    for number in range(500):
+    for number in range(20):
         logs = [bep.File(name="test.log", uri=f"{number}{uri}") for uri in uris]
         summary = bep.TestSummary(overall_status=bep.FAILED, failed=logs)
         about = Id(test_summary=Id.TestSummaryId(label=f"//{number}"))
@@ -180,7 +186,7 @@ async def test_one_builds_long_summary_does_not_hide_the_others() -> None:
     listed = await farm.listed()
     assert {build.invocation_id for build in listed.builds} == {"modest", "greedy"}
     [build] = [build for build in listed.builds if build.invocation_id == "greedy"]
-    assert (build.incomplete, build.tests_failed) == (True, 500)
+    assert (build.incomplete, build.tests_failed) == (True, 20)
 
 
 async def test_a_list_fits_into_a_message_and_says_that_there_are_more() -> None:

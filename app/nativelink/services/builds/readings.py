@@ -50,7 +50,8 @@ def time_of(stamp: Timestamp, millis: int = 0) -> Timestamp:
     if not (stamp.seconds or stamp.nanos) and millis:
         stamp = Timestamp()
         stamp.FromMilliseconds(millis)
-    return stamp if 0 <= stamp.seconds < _MAX_SECONDS else Timestamp()
+    is_one = 0 <= stamp.seconds < _MAX_SECONDS and 0 <= stamp.nanos < 1_000_000_000
+    return stamp if is_one else Timestamp()
 
 
 def span_of(duration: Duration, millis: int) -> Duration:

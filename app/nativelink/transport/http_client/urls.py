@@ -27,6 +27,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_LENGTH: Final = 16 * 1024
 #: Nobody agrees on what these mean inside of a URL.
 _AMBIGUOUS: Final = re.compile(r"[\x00-\x20\\\x7f]")
+_UNREADABLE: Final = "its host or port cannot be read"
 #: What may stand unescaped in a path or a query, "%" among it: escapes stay as they are.
 _SAFE: Final = "%/:?#[]@!$&'()*+,;=~"
 
@@ -78,8 +79,8 @@ class HttpUrl(NamedTuple):
         """
         try:
             joined = urljoin(str(self), location)
-        except ValueError as error:
-            raise _malformed(location, str(error)) from None
+        except ValueError:
+            raise _malformed(location, _UNREADABLE) from None
         return parse_url(joined)
 
 
@@ -97,8 +98,9 @@ def parse_url(text: str) -> HttpUrl:
         parts = urlsplit(text)
         port = parts.port
         host = parts.hostname or ""
-    except ValueError as error:
-        raise _malformed(text, str(error)) from None
+    except ValueError:
+        # Whose text quotes the host with what stands before it, which may be a password.
+        raise _malformed(text, _UNREADABLE) from None
     scheme = parts.scheme.lower()
     if scheme not in _DEFAULT_PORTS:
         raise _malformed(text, "its scheme is neither https nor http")

@@ -87,7 +87,9 @@ class DownloadsSpec(Spec):
         default=4 * _GIB, description="Bytes of one download."
     )
     max_concurrent: Annotated[Number, Zero(32)] = Field(
-        default=32, description="Downloads at the same time; further ones wait."
+        default=32,
+        description="Downloads at the same time, of one host half of them, so that one that hangs "
+        "holds up nobody else; further ones wait.",
     )
     timeout_s: Annotated[Seconds, Zero(600)] = Field(
         default=600,

@@ -58,12 +58,15 @@ class Origin:
         self.gate = asyncio.Event()
         self.gate.set()
         self.reading = 0
+        #: Pages that begin so wait for the gate, which others find open.
+        self.hanging = ""
 
     async def read(self, uri: str, headers: Headers, sink: Sink, /) -> None:
         self.asked.append((uri, headers))
         self.reading += 1
         try:
-            await self.gate.wait()
+            if uri.startswith(self.hanging):
+                await self.gate.wait()
         finally:
             self.reading -= 1
         page = self.pages.get(uri, not_found(f"{uri} is not there"))
@@ -325,6 +328,24 @@ class TestTogether:
         # What nobody waited for any more never began.
         assert [uri for uri, _ in world.origin.asked] == [URI, MIRROR]
 
+    async def test_a_host_that_hangs_keeps_nobody_from_the_others(self, tmp_path: Path) -> None:
+        world = World(tmp_path, max_concurrent=4)
+        slow = [f"https://slow.org/{number}" for number in range(10)]
+        quick = [MIRROR, "https://c.org/x", "https://C.org/y"]
+        world.origin.pages |= dict.fromkeys((*slow, *quick), DATA)
+        world.origin.hanging = "https://slow.org/"
+        world.origin.gate.clear()
+        async with world.downloads, asyncio.TaskGroup() as group:
+            hanging = [group.create_task(world.downloads.fetch(wanted(uri))) for uri in slow]
+            await wait_until(lambda: world.origin.reading == 2)
+            for uri in quick:
+                assert isinstance(await world.downloads.fetch(wanted(uri)), Fetched)
+            assert world.origin.reading == 2
+            hanging.pop().cancel()
+            world.origin.gate.set()
+        assert all(isinstance(each.result(), Fetched) for each in hanging)
+        assert not world.downloads._slots._hosts
+
     async def test_what_was_given_up_before_it_began_is_begun_by_the_next(
         self, world: World
     ) -> None:
@@ -380,7 +401,7 @@ class TestTogether:
         assert len(world.origin.asked) == 2
 
     async def test_the_end_of_the_service_ends_all_of_them(self, tmp_path: Path) -> None:
-        world = World(tmp_path, max_concurrent=2)
+        world = World(tmp_path, max_concurrent=4)
         async with world.downloads:
             world.origin.gate.clear()
             # The second asks for newer contents than the first, the third waits for a slot, and
@@ -390,7 +411,7 @@ class TestTogether:
                 for oldest in (0, world.clock.time() + 1)
             ]
             await wait_until(lambda: world.origin.reading == 2)
-            calls.append(asyncio.create_task(world.downloads.fetch(wanted(MIRROR))))
+            calls.append(asyncio.create_task(world.downloads.fetch(wanted("https://a.org/y"))))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             calls.append(asyncio.create_task(world.downloads.fetch(wanted("https://c.org"))))

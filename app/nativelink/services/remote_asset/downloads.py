@@ -25,6 +25,7 @@ from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.integrity import ALGORITHMS, Integrity
 from nativelink.services.remote_asset.qualifiers import Headers, Qualifiers
+from nativelink.services.remote_asset.slots import DownloadSlots
 from nativelink.services.remote_asset.spool import Spool
 from nativelink.stores.store import Store, has_one
 
@@ -145,7 +146,7 @@ class Downloads:
         clock: the time.
         index: where successes are remembered.
         reuse_unverified_s: for which contents without a checksum are remembered; 0: not at all.
-        max_concurrent: downloads at a time; further ones wait.
+        max_concurrent: downloads at a time, of one host half of them; further ones wait.
         timeout_s: for one download with all its tries.
         retry: of what may go better later; every URI is tried before any is tried again.
         folder: for what does not fit into memory; None for the machine's own.
@@ -171,7 +172,7 @@ class Downloads:
         self._clock = clock
         self._index = index
         self._reuse_unverified_s = reuse_unverified_s
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._slots = DownloadSlots(max_concurrent)
         self._timeout_s = timeout_s
         self._retry = Retry() if retry is None else retry
         self._folder = folder
@@ -244,7 +245,7 @@ class Downloads:
     async def _run(self, wanted: Download, flight: _Flight) -> None:
         """The body of a download's task; raises nothing but a cancellation."""
         try:
-            async with self._slots:
+            async with self._slots.taken(wanted.uris[0][0]):
                 flight.running = True
                 flight.outcome = await self._timed(wanted, flight)
         except NativeLinkError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from nativelink.core.digest import DigestFunction
+from nativelink.core.digest import DigestFunction, StoreKey
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.services.http import bodies
 from nativelink.services.http.instance import HttpCacheInstance
@@ -213,6 +213,20 @@ async def test_a_part_behind_the_end_is_416(cache: Cache) -> None:
     await cache.ask.put(f"/cas/{DIGEST.hash}", BLOB)
     answer = await cache.ask.get(f"/cas/{DIGEST.hash}", range=f"bytes={len(BLOB)}-")
     assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{len(BLOB)}")
+
+
+@pytest.mark.parametrize("kept", [None, b"short"])
+async def test_a_part_of_what_went_meanwhile_is_a_miss(kept: bytes | None) -> None:
+    class Forgetful(DictStore):
+        async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
+            return [len(BLOB) for _ in keys]
+
+    cas = Forgetful()
+    if kept is not None:
+        cas.blobs[DIGEST] = kept
+    async with web({"": HttpCacheInstance("", DictStore(), cas)}) as ask:
+        answer = await ask.get(f"/cas/{DIGEST}", range="bytes=100-199")
+    assert (answer.status, "is not here" in answer.text) == (404, True)
 
 
 async def test_a_part_of_another_version_is_the_whole(cache: Cache) -> None:

@@ -23,6 +23,8 @@ _OCTETS: Final = "application/octet-stream"
 _HELD_BYTES: Final = 256 * 1024
 #: Below this a compressed answer is no smaller, for the fields that it needs.
 _MIN_ZSTD_BYTES: Final = 1024
+#: A value that was there when its size was asked for, and is not any more.
+_LOST: Final = frozenset({Code.NOT_FOUND, Code.OUT_OF_RANGE})
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -148,9 +150,34 @@ def _part(wanted: str, size: int, value: Value, if_range: str) -> Part | None:
 async def _answer_part(sink: HttpSink, value: Value, key: StoreKey, part: Part, size: int) -> None:
     last = part.offset + part.length - 1
     head = value.response(206, content_range=f"bytes {part.offset}-{last}/{size}")
-    answer = _Answer(sink, value, key, zstd=False)
-    answer.begin(head, part.length)
-    await value.store.get(key, answer, offset=part.offset, limit=part.length)
+    answer = _PartAnswer(sink, head, part.length)
+    try:
+        await value.store.get(key, answer, offset=part.offset, limit=part.length)
+    except NativeLinkError as error:
+        if error.code in _LOST and not answer.has_begun:
+            raise value.absent() from error
+        raise
+    if not answer.has_begun:
+        raise value.absent()
+
+
+class _PartAnswer:
+    """A part on its way to the client. The head waits for the first bytes.
+
+    Until then the value may turn out to be gone, or to be another one, that is shorter.
+    """
+
+    def __init__(self, sink: HttpSink, head: HttpResponse, length: int) -> None:
+        self._sink = sink
+        self._head = head
+        self._length = length
+        self.has_begun = False
+
+    async def write(self, chunk: Chunk, /) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            self._sink.begin(self._head, self._length)
+        await self._sink.write(chunk)
 
 
 class _Answer:

@@ -10,6 +10,7 @@ from nativelink.core.digest import DigestFunction
 from nativelink.services.status import HealthRegistry
 from nativelink.telemetry.meter import Registry
 from nativelink.testing.fakes import FakeClock
+from tests.clients.certificates import Certificates, make_certificates
 
 
 @pytest.fixture
@@ -27,3 +28,8 @@ async def environment() -> AsyncIterator[Environment]:
             digest_function=DigestFunction.SHA256,
             health_check_bytes=1024,
         )
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

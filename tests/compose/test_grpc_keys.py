@@ -19,7 +19,7 @@ from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import DictStore
 from nativelink.transport import channel as transport
 from nativelink.transport.settings import TlsSettings
-from tests.clients.certificates import Certificates, make_certificates
+from tests.clients.certificates import Certificates
 from tests.execution.proxy import Proxy
 from tests.stores.remote.test_call_metadata import during
 from tests.stores.remote.upstream import INSTANCE, serving
@@ -128,11 +128,6 @@ async def test_a_peer_that_falls_silent_is_missed_after_interval_and_time_out(
                     await store.has([DIGEST])
             assert caught.value.code is Code.UNAVAILABLE
         await environment.lifetimes.aclose()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 async def asked(

@@ -54,3 +54,24 @@ def test_a_write_concern_must_say_how_many_servers(key: str):
     with pytest.raises(NativeLinkError, match="need write_concern_w") as caught:
         mongo_store(spec)
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_mongo_is_asked_as_the_keys_say():
+    spec = MongoSpec.model_validate(
+        {
+            "connection_string": "mongodb://127.0.0.1:1/?w=7",
+            "database": "a-database",
+            "cas_collection": "a-collection",
+            "connection_timeout_ms": 123,
+            "write_concern_w": "2",
+            "write_concern_j": True,
+            "write_concern_timeout_ms": 456,
+        }
+    )
+    collection = mongo_store(spec).collection
+    assert collection.full_name == "a-database.a-collection"
+    # What the driver sends with every write.
+    assert collection.write_concern.document == {"w": 2, "j": True, "wtimeout": 456}
+    options = collection.database.client.options
+    assert options.pool_options.connect_timeout == 0.123
+    assert options.server_selection_timeout == 0.123

@@ -30,7 +30,7 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 from nativelink.stores.cloud.gcs import gcs_bucket
 from nativelink.stores.store import write_bytes
-from tests.clients.certificates import Certificates, make_certificates
+from tests.clients.certificates import Certificates
 from tests.stores.cloud.servers import KEY, SECRET, Azurite
 
 pytestmark = pytest.mark.slow
@@ -43,11 +43,6 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", Azurite.account_key)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 class Listening:

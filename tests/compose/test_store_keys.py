@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,15 @@ from nativelink.compose.stores import StoreBuilder
 from nativelink.config import Config
 from nativelink.config.specs_cloud import AwsSpec
 from nativelink.core.clock import SystemClock
+from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code
+from nativelink.core.streams import Chunk
 from nativelink.stores.cloud.aws import s3_bucket
 from nativelink.stores.cloud.object_store import CloudObjectStore
 from nativelink.stores.eviction import EvictionPolicy
+from nativelink.stores.memory import MemoryStore
+from nativelink.stores.store import read_bytes, write_bytes
+from tests.compose.making import made
 
 MEMORY = {"memory": {}}
 
@@ -214,3 +221,67 @@ async def test_the_keys_of_an_object_store_arrive(monkeypatch: pytest.MonkeyPatc
     (bucket,) = buckets
     assert bucket["max_retry_buffer_bytes"] == 7
     assert (bucket["retry"].max_retries, bucket["retry"].codes) == (2, {Code.UNAVAILABLE})
+
+
+class Pieces:
+    """A sink that notes how large its pieces are."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    async def write(self, chunk: Chunk, /) -> None:
+        self.sizes.append(len(chunk))
+
+
+@pytest.mark.parametrize(("size", "piece"), [(16_384, 2**19), (2**20, 2**20)])
+async def test_a_file_is_read_in_pieces_of_the_read_buffer_or_of_512_kib(
+    environment: Environment, tmp_path: Path, size: int, piece: int
+):
+    paths = {"content_path": str(tmp_path / "c"), "temp_path": str(tmp_path / "t")}
+    # What is in memory anyway is given in smaller pieces.
+    keys = {"read_buffer_size": size, "evict_page_cache": True}
+    store = await made(environment, filesystem={**paths, **keys})
+    data = bytes(3_000_000)
+    digest = DigestFunction.SHA256.digest_of(data)
+    await write_bytes(store, digest, data)
+    pieces = Pieces()
+    await store.get(digest, pieces)
+    assert max(pieces.sizes) == piece
+    assert sum(pieces.sizes) == len(data)
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(1, 1), (4, 2), (10, 5)])
+async def test_dedup_fetches_half_of_so_many_chunks_at_once(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, count: int, at_once: int
+):
+    # The other half are those that the reader takes meanwhile.
+    store = await made(
+        environment,
+        dedup={
+            "index_store": {"memory": {}},
+            "content_store": {"memory": {}},
+            "min_size": 1_000,
+            "normal_size": 4_000,
+            "max_size": 8_000,
+            "max_concurrent_fetch_per_get": count,
+        },
+    )
+    data = random.Random(1).randbytes(100_000)
+    digest = DigestFunction.SHA256.digest_of(data)
+    await write_bytes(store, digest, data)
+    fetching = most = 0
+    real = MemoryStore.get
+
+    async def counted(self: MemoryStore, *arguments: Any, **keys: Any) -> None:
+        nonlocal fetching, most
+        fetching += 1
+        most = max(most, fetching)
+        # Long enough for all others that may to begin.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await real(self, *arguments, **keys)
+        fetching -= 1
+
+    monkeypatch.setattr(MemoryStore, "get", counted)
+    assert await read_bytes(store, digest) == data
+    assert most == at_once

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from functools import cache
@@ -72,7 +73,7 @@ def _free_port() -> int:
         return port
 
 
-class ObjectServer:
+class ObjectServer(ABC):
     """A server process with an empty bucket `BUCKET`.
 
     Attributes:
@@ -108,33 +109,33 @@ class ObjectServer:
             pytest.fail(f"{self.command()[0]}: {b''.join(self._lines).decode()}")
         self.port = self._port
 
+    @abstractmethod
     def command(self) -> Sequence[object]:
         """What starts it."""
-        raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
         """Variables for it."""
         return {}
 
+    @abstractmethod
     def make_bucket(self) -> None:
         """Make `BUCKET`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bucket(self, *, port: int | None = None, **settings: Any) -> Bucket:
         """Our way to it, perhaps through something that listens at another port."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self, prefix: str) -> set[str]:
         """Everything below a prefix, also what is not finished."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, path: str) -> bytes | None:
         """An object."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, path: str, data: bytes) -> None:
         """Make an object."""
-        raise NotImplementedError
 
     def _follow(self) -> None:
         assert self.process.stdout is not None

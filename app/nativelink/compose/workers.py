@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,6 +67,8 @@ __all__ = ["Worker", "open_workers"]
 _THREADS: Final = 4
 _QUERY_TIMEOUT_S: Final = 60.0
 #: Precondition scripts at a time.
+#: Its bit in the sets of capabilities (capabilities(7)).
+_CAP_SETGID: Final = 1 << 6
 _SCRIPTS: Final = 64
 
 
@@ -212,6 +215,7 @@ async def _executor(
             namespaces=namespaces,
             limited=spec.action_limits is not None,
         )
+            group_id=_group(spec.action_group),
     )
     persistent = await env.lifetimes.enter_async_context(
         PersistentWorkers(
@@ -298,6 +302,27 @@ def _namespaces(
 
 
 def _claim(work_directory: Path, device: int) -> int:
+def _group(name: str) -> int | None:
+    """The id of the group that actions are in; None for that of this process."""
+    if not name:
+        return None
+    try:
+        group = int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise invalid_argument(
+            f"action_group {name!r} does not exist here; the name or the number of a group is "
+            "allowed"
+        ) from None
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective.split()[1], 16) & _CAP_SETGID:
+        raise failed_precondition(
+            f"action_group {name!r} needs CAP_SETGID, which this process lacks (systemd: "
+            "AmbientCapabilities=CAP_SETGID)"
+        )
+    return group
+
+
     """Make sure that actions can run there, with hard links to the store's files as inputs.
 
     Returns:

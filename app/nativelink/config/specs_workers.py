@@ -318,6 +318,13 @@ class LocalWorkerSpec(Spec):
         description="Actions reach no network, unless their property `requires-network` is set; "
         "needs `use_namespaces`. Unset: as `use_namespaces`.",
     )
+    action_group: Text = Field(
+        default="",
+        description="Group, by name or number, that actions are in: the worker's user still, but "
+        "its files that only its own group may read, and what a firewall allows that group alone "
+        "(the cloud's instance metadata), are out of their reach. Needs CAP_SETGID. Empty: the "
+        "worker's.",
+    )
     action_limits: ActionLimitsSpec | None = Field(
         default=None, description="Bounds of one action. Unset: none."
     )

@@ -47,16 +47,25 @@ class ProcessLauncher:
     A context manager: leaving it kills what still runs. Use it on one event loop.
     """
 
-    def __init__(self, *, namespaces: Namespaces | None = None, limited: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        namespaces: Namespaces | None = None,
+        limited: bool = False,
+        group_id: int | None = None,
+    ) -> None:
         """Nothing is started before the context is entered.
 
         Args:
             namespaces: what actions are kept from; None is nothing.
             limited: whether launches will have limits. The process then moves itself into a leaf
                 of its control group, where it has one that it may divide; else limits are not kept.
+            group_id: the group that actions are in, for which this process needs CAP_SETGID; None
+                for its own.
         """
         self._namespaces = namespaces
         self._limited = limited
+        self._group_id = group_id
         self._groups: cgroups.Limited | None = None
         self._supervisor: Supervisor | None = None
         self._starting = asyncio.Lock()
@@ -128,7 +137,9 @@ class ProcessLauncher:
                 raise unavailable("the launcher is closed")
             if self._supervisor is not None and self._supervisor.usable:
                 return
-            self._supervisor, slot = await Supervisor.start(self._namespaces, self._groups)
+            self._supervisor, slot = await Supervisor.start(
+                self._namespaces, self._groups, group_id=self._group_id
+            )
             self._put(slot)
             self._supervisors += 1
 

@@ -18,7 +18,11 @@ from nativelink.core.errors import NativeLinkError
 from nativelink.worker.processes import frames
 from nativelink.worker.processes.sandbox import Sandbox
 from nativelink.worker.processes.slot import Slot
-from nativelink.worker.processes.system import become_subreaper, die_with_parent
+from nativelink.worker.processes.system import (
+    become_subreaper,
+    die_with_parent,
+    give_up_capabilities,
+)
 from nativelink.worker.processes.tree import Tree, children, end, wait_for
 
 __all__ = ["Settings", "main"]
@@ -65,16 +69,18 @@ class Settings(NamedTuple):
         hidden: what these hide.
         groups: directory of the control group to divide; empty for none.
         controllers: what can be limited there.
+        group: id of the group that they are in; None for the server's.
     """
 
     sandbox: bool
     hidden: list[bytes]
     groups: str
     controllers: tuple[str, ...]
+    group: int | None
 
     @staticmethod
     def of(arguments: list[str]) -> Settings:
-        """From the command line: `sandbox`, `hide=PATH`, `groups=PATH`, `limit=CONTROLLER`."""
+        """From arguments `sandbox`, `hide=PATH`, `groups=PATH`, `limit=CONTROLLER`, `group=ID`."""
         given: dict[str, list[str]] = {}
         for argument in arguments:
             name, _, value = argument.partition("=")
@@ -84,6 +90,7 @@ class Settings(NamedTuple):
             [os.fsencode(path) for path in given.get("hide", ())],
             given.get("groups", [""])[0],
             tuple(given.get("limit", ())),
+            int(given["group"][0]) if "group" in given else None,
         )
 
 
@@ -252,6 +259,10 @@ def main(arguments: list[str]) -> None:
     os.set_inheritable(SOCKET, False)
     os.umask(0o022)
     os.chdir("/")
+    if settings.group is not None:
+        os.setgroups([])
+        os.setresgid(settings.group, settings.group, settings.group)
+    give_up_capabilities()
     _reset_signals()
     become_subreaper()
     gc.disable()

@@ -201,13 +201,18 @@ class Supervisor:
 
     @classmethod
     async def start(
-        cls, namespaces: Namespaces | None, groups: cgroups.Limited | None = None
+        cls,
+        namespaces: Namespaces | None,
+        groups: cgroups.Limited | None = None,
+        *,
+        group_id: int | None = None,
     ) -> tuple[Self, Slot]:
         """Start a guard, wait until its nursery is there, and see that it can make a slot.
 
         Args:
             namespaces: what slots keep actions from; None is nothing.
             groups: where they can be limited; None is nowhere.
+            group_id: the group that actions are in; None for that of this process.
 
         Returns:
             It, and its first slot.
@@ -219,7 +224,7 @@ class Supervisor:
         ours.setblocking(False)
         try:
             with theirs:
-                guard = _spawn(theirs, _arguments(namespaces, groups))
+                guard = _spawn(theirs, _arguments(namespaces, groups, group_id))
         except OSError as error:
             ours.close()
             raise unavailable(f"cannot start {sys.executable}: {error.strerror}") from error
@@ -333,13 +338,17 @@ class Supervisor:
 _DEAD: Final = "the action was killed because its supervisor died"
 
 
-def _arguments(namespaces: Namespaces | None, groups: cgroups.Limited | None) -> list[str]:
+def _arguments(
+    namespaces: Namespaces | None, groups: cgroups.Limited | None, group_id: int | None
+) -> list[str]:
     """What the nursery is told; see `nursery.Settings`."""
     told: list[str] = []
     if namespaces is not None:
         told += ["sandbox", *(f"hide={path}" for path in namespaces.covers())]
     if groups is not None:
         told += [f"groups={groups.base}", *(f"limit={name}" for name in groups.controllers)]
+    if group_id is not None:
+        told.append(f"group={group_id}")
     return told
 
 

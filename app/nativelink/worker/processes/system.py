@@ -24,6 +24,7 @@ __all__ = [
     "become_subreaper",
     "die_with_parent",
     "drop_capabilities",
+    "give_up_capabilities",
     "mount",
     "sethostname",
     "unmount",
@@ -50,6 +51,10 @@ MNT_DETACH = 0x2
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+#: _LINUX_CAPABILITY_VERSION_3: two words for each of three sets.
+_CAPABILITY_VERSION = 0x20080522
 #: Capabilities of any kernel so far have numbers below this one; unknown ones give EINVAL.
 _CAPABILITIES = 64
 
@@ -87,6 +92,19 @@ def drop_capabilities() -> None:
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
             return _checked(capability == 0, "prctl(PR_CAPBSET_DROP)")
     return None
+
+
+def give_up_capabilities() -> None:
+    """Neither this process nor what it executes has capabilities, unless it is root.
+
+    A service that is not root gets them as ambient ones, which what it starts inherits.
+    """
+    _checked(
+        _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT)"
+    )
+    if os.geteuid() != 0:
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+        _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
 def unshare(flags: int) -> None:

@@ -47,6 +47,8 @@ class Bench:
         if case.unique is not None:
             self.seed += 1
             requests = case.unique(self.seed, case.unique_count // self.share)
+            # What the one before left unsynced must not be written in this one's time.
+            os.sync()
             before = server.cpu_s()
             outcome = loader.run(
                 (server.host, server.port),
@@ -104,7 +106,7 @@ class Bench:
                 # The first new files of a fresh server make its folders; nobody's score.
                 self.rate(server, dataclasses.replace(case, unique_count=case.unique_count // 8))
         for turn in range(self.rounds):
-            # Back and forth, so that what one leaves to the next (dirty pages) is shared out.
+            # Back and forth, so that what one leaves to the next (a warm disk) is shared out.
             for server in servers if turn % 2 == 0 else reversed(servers):
                 rate, cpu_us = self.rate(server, case)
                 result.rates[server.name].append(rate)

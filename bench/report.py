@@ -203,7 +203,8 @@ shows the median round and the extremes. `h2load` repeats one request over 4 con
 streams each (1 MiB: 4 x 2, 64 MiB: 1 x 2); what is unique or never seen comes from
 `bench/loader.py`.
 The peer is {peer} 1.4.25 (C++), a disk cache that never calls fsync; our writes to disk are
-fsynced before they are acknowledged. Configurations of ours: `memory`; `filesystem`;
+fsynced before they are acknowledged. Before every turn of unique requests the disk is synced,
+outside the time that counts, so that nobody writes what another left. Configurations of ours: `memory`; `filesystem`;
 `composed`, the file system with memory in front (what `make run` serves, without its `verify`
 and `completeness_checking`, to compare like with like). As one request is repeated, the server
 has seen its digests before, as it has those of a toolchain; in "FindMissingBlobs 1,000 never seen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import hashlib
 import logging
@@ -590,6 +591,45 @@ async def test_a_full_disk_fails_the_write_alone(
         assert big.result() is Code.RESOURCE_EXHAUSTED
         assert await store.has(["big"]) == [None]
         assert files(tmp_path) == {f"{n}" for n in range(10)}
+
+
+@pytest.mark.usefixtures("_disk")
+@pytest.mark.parametrize("size", [300_000, 9_000_000])
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [
+        ((errno.EIO,), Code.INTERNAL),
+        ((errno.ENOSPC,), Code.RESOURCE_EXHAUSTED),
+        ((errno.EINVAL, errno.ENOSYS), None),
+    ],
+)
+async def test_what_the_disk_did_not_take_is_told_where_linux_tells_it_once(
+    size: int,
+    errors: tuple[int, ...],
+    code: Code | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = 0
+
+    def sync_file_range(fd: int, offset: int, length: int, flags: int) -> int:
+        nonlocal waiting
+        if flags == disk._RANGE_WRITE:
+            return 0
+        ctypes.set_errno(errors[waiting % len(errors)])
+        waiting += 1
+        return -1
+
+    monkeypatch.setattr(disk, "_sync_file_range", sync_file_range)
+    async with make(tmp_path) as store:
+        put = store.put("big", PiecesSource.split(bytes(size), 50_000))
+        if code is None:
+            assert await put == size
+        else:
+            assert await code_of(put) is code
+            assert await store.has(["big"]) == [None]
+        assert files(tmp_path) == ({"big"} if code is None else set())
+    assert waiting
 
 
 @pytest.fixture

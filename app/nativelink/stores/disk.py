@@ -46,6 +46,7 @@ T = TypeVar("T")
 timer: Final = time.perf_counter
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNSUPPORTED: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EOPNOTSUPP})
 _BUSY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 #: IOV_MAX of Linux is 1024.
@@ -122,10 +123,21 @@ def start_writeback(fd: int, offset: int = 0, length: int = 0) -> None:
         _sync_file_range(fd, offset, length, _RANGE_WRITE)
 
 
-def wait_writeback(fd: int, offset: int, length: int) -> None:
-    """Wait until a range has left the page cache's dirty list; a hint, no durability."""
-    if _sync_file_range is not None:
-        _sync_file_range(fd, offset, length, _RANGE_WRITE_AND_WAIT)
+def wait_writeback(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Wait until a range (0 = to the end) is no longer dirty in the page cache; no durability.
+
+    Where the filesystem has no such call, nothing happens.
+
+    Raises:
+        OSError: the range could not be written. Linux tells so once per open file: a later `fsync`
+            of this descriptor would report nothing.
+    """
+    if _sync_file_range is None:
+        return
+    if _sync_file_range(fd, offset, length, _RANGE_WRITE_AND_WAIT) != 0:
+        code = ctypes.get_errno()
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code))
 
 
 class InlineGuard:

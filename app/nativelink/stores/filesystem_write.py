@@ -24,6 +24,9 @@ __all__ = ["TempFile", "gather", "write_stream"]
 #: Written data that may wait in the page cache. Enough to keep a disk busy; and little enough
 #: that no upload makes the commits of others wait for gigabytes.
 _WINDOW_BYTES: Final = 8 << 20
+#: A file beyond this waits for its own data before it joins a group: so the data of several goes
+#: to the disk while a cycle of commits waits for it, and the next cycle is short.
+_ALONE_BYTES: Final = 256 << 10
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -89,7 +92,7 @@ class TempFile:
             self.fd = self._layout.create_temp(self.name)
         begin = self.size
         self.size += write_all(self.fd, chunks)
-        if self.size > _WINDOW_BYTES:
+        if self.size > _ALONE_BYTES:
             self._write_back(begin)
 
     def write_whole(self, chunks: Sequence[Chunk]) -> bool:
@@ -111,6 +114,8 @@ class TempFile:
                 self._close_older()
                 return False
             self._diverge()
+        if self.size > _ALONE_BYTES:
+            wait_writeback(self.fd)
         return True
 
     def discard(self) -> None:
@@ -123,6 +128,8 @@ class TempFile:
 
     def _write_back(self, begin: int) -> None:
         """Start writing the newest piece to the disk, and wait for one of some time ago."""
+        if begin <= _ALONE_BYTES:
+            begin = 0
         length = self.size - begin
         start_writeback(self.fd, begin, length)
         old = begin - _WINDOW_BYTES

@@ -80,6 +80,18 @@ def _charts(kit: Kit, namespace: str, edge: str, redis: str | None) -> Iterator[
             [(namespace, name, *of_pool) for name in ("LoadRatio", "Interruptions")],
             "Maximum",
         )
+    yield _chart(
+        "Action cache: hits and misses",
+        [(namespace, name) for name in ("ActionCacheHits", "ActionCacheMisses")],
+        "Sum",
+    )
+    yield _chart("Calls, and those that failed", [(namespace, "Calls"), (namespace, "FailedCalls")],
+                 "Sum")  # fmt: skip
+    yield _chart(
+        "CAS: seconds that 99 % of the calls of bounded size take",
+        [(namespace, "CasCallDuration")],
+        "p99",
+    )
     balancer = ("LoadBalancer", edge)
     yield _chart(
         "Clients' connections",

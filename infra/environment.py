@@ -228,13 +228,16 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "Every worker pool, as JSON: name, the platform properties of its workers, slots of one "
         "worker, its auto scaling group, smallest and largest size, seconds until idle workers go.",
         '[{"name":"x86","properties":{"ISA":"x86-64","OSFamily":"Linux","pool":"x86"},"slots":8,'
-        '"group":"nl-team-worker-x86","min":0,"max":50,"idle_after_s":300}]',
+        '"group":"nl-team-worker-x86","min":0,"max":50,"idle_after_s":120}]',
         _SCHEDULER,
     ),
-    Variable("NATIVELINK_CLOUDWATCH", "true: publish the pools' metrics.", "true", _SCHEDULER),
     Variable(
-        "NATIVELINK_METRICS_NAMESPACE", "CloudWatch's namespace.", "NativeLink/team", _SCHEDULER
+        "NATIVELINK_CLOUDWATCH",
+        "true: publish metrics, the scheduler of its pools, the cas role of its calls.",
+        "true",
+        _STORES,
     ),
+    Variable("NATIVELINK_METRICS_NAMESPACE", "CloudWatch's namespace.", "NativeLink/team", _STORES),
     Variable("NATIVELINK_METRICS_INTERVAL_S", "Seconds between publications.", "10", _SCHEDULER),
     Variable(
         "NATIVELINK_DRAIN_QUEUE_URL",
@@ -265,7 +268,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "NATIVELINK_IDLE_AFTER_S",
         "Seconds without work until a worker drains and ends itself; the group's smallest size is "
         "the floor.",
-        "300",
+        "120",
         _WORKER,
     ),
     Variable(
@@ -300,8 +303,20 @@ DERIVED: Final[tuple[Variable, ...]] = (
     Variable(
         "NATIVELINK_DATA", "Directory on the fastest local disk (NVMe, else the root).", "/data"
     ),
-    Variable("NATIVELINK_MEMORY", "Bytes for the store in memory.", "12884901888"),
-    Variable("NATIVELINK_DISK", "Bytes for the store on disk.", "400000000000"),
+    Variable("NATIVELINK_MEMORY", "Bytes for the store in memory.", "12884901888", _CAS),
+    Variable(
+        "NATIVELINK_EXISTENCE_ENTRIES",
+        "Blobs that are remembered to exist: one for each 8 KiB of memory.",
+        "4194304",
+        _CAS,
+    ),
+    Variable("NATIVELINK_DISK", "Bytes for the store on disk.", "400000000000", _BLOBS),
+    Variable(
+        "NATIVELINK_DIRECTORY_CACHE",
+        "Bytes for input directories, a quarter of the worker's share of the disk.",
+        "100000000000",
+        _WORKER,
+    ),
     Variable("NATIVELINK_JOBS", "Actions at the same time.", "8", _WORKER),
     Variable("NATIVELINK_CPU_COUNT", "Processors.", "8", _WORKER),
     Variable("NATIVELINK_MEMORY_KB", "KiB of memory.", "32505856", _WORKER),

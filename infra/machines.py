@@ -120,6 +120,8 @@ def _stores(kit: Kit, addresses: Addresses) -> dict[str, str]:
         "NATIVELINK_REDIS_PORT": str(addresses.redis_port),
         "NATIVELINK_REDIS_USER": "server",
         "NATIVELINK_SECRET_REDIS_PASSWORD": "" if kit.local else addresses.redis_secret,
+        "NATIVELINK_CLOUDWATCH": "true",
+        "NATIVELINK_METRICS_NAMESPACE": addresses.namespace,
     }
 
 
@@ -163,8 +165,6 @@ def _scheduler(kit: Kit, addresses: Addresses) -> dict[str, str]:
         "NATIVELINK_SCHEDULER_ADDRESS": f"0.0.0.0:{SCHEDULER_PORT}",
         "NATIVELINK_WORKER_API_ADDRESS": f"0.0.0.0:{WORKER_API_PORT}",
         "NATIVELINK_POOLS": json.dumps(pools, separators=(",", ":")),
-        "NATIVELINK_CLOUDWATCH": "true",
-        "NATIVELINK_METRICS_NAMESPACE": addresses.namespace,
         "NATIVELINK_METRICS_INTERVAL_S": "10",
         "NATIVELINK_DRAIN_QUEUE_URL": addresses.queue_url,
     }

@@ -263,7 +263,9 @@ class PoolSettings(Spec):
         default=0, description="Share of the workers above them that are on-demand."
     )
     idle_after_s: Annotated[Seconds, Field(ge=60)] = Field(
-        default=300, description="Seconds without work until a worker above `min` leaves."
+        default=120,
+        description="Seconds without work until a worker above `min` leaves. About a boot time is "
+        "best (docs/fleet-simulation.md).",
     )
     boot_s: Annotated[Seconds, Field(ge=10)] = Field(
         default=90, description="Seconds from launch to the first action."
@@ -326,6 +328,18 @@ class AlarmSettings(Spec):
     )
     spot_interruptions: _Count = Field(
         default=20, description="Interrupted workers of a pool in an hour."
+    )
+    hit_percent: Annotated[Number, Field(le=100)] = Field(
+        default=5,
+        description="Percent of asked action results that should be there, over half an hour in "
+        "which there were a thousand questions or more. 0: no alarm.",
+    )
+    cas_p99_ms: _Count = Field(
+        default=2000,
+        description="Milliseconds within which 99 % of the CAS' calls of bounded size should end.",
+    )
+    failed_percent: _Percent = Field(
+        default=5, description="Percent of calls that may fail by the servers' fault."
     )
     paid_metrics: Flag = Field(
         default=True, description="S3's request metrics, which are charged, and alarms on them."

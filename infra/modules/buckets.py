@@ -240,51 +240,29 @@ class Buckets(Construct):
 
     def __init__(self, scope: Construct, id_: str, *, kit: Kit, keys: Keys) -> None:
         super().__init__(scope, id_)
-        storage = kit.settings.storage
-        metrics = kit.settings.alarms.paid_metrics
+        storage, metrics = kit.settings.storage, kit.settings.alarms.paid_metrics
+        blobs, results = retention.of_cas(storage), retention.of_ac(storage)
         self.logs = self._logs(kit)
-        self.cas = SecureBucket(
-            self,
-            "cas",
-            kit=kit,
-            name=kit.bucket("cas"),
-            key=keys.storage,
-            versioned=False,
-            logs=self.logs,
-            aging=retention.of_cas(storage),
-            metrics=metrics,
-        )
-        self.index = SecureBucket(
-            self,
-            "index",
-            kit=kit,
-            name=kit.bucket("index"),
-            key=keys.storage,
-            versioned=True,
-            logs=self.logs,
-            aging=retention.of_cas(storage),
-            metrics=metrics,
-        )
-        self.ac = SecureBucket(
-            self,
-            "ac",
-            kit=kit,
-            name=kit.bucket("ac"),
-            key=keys.storage,
-            versioned=True,
-            logs=self.logs,
-            aging=retention.of_ac(storage),
-            metrics=metrics,
-        )
-        self.artifacts = SecureBucket(
-            self,
-            "artifacts",
-            kit=kit,
-            name=kit.bucket("artifacts"),
-            key=keys.storage,
-            versioned=True,
-            logs=self.logs,
-        )
+
+        def bucket(
+            purpose: str, *, versioned: bool, aging: Retention | None, metrics: bool
+        ) -> SecureBucket:
+            return SecureBucket(
+                self,
+                purpose,
+                kit=kit,
+                name=kit.bucket(purpose),
+                key=keys.storage,
+                versioned=versioned,
+                logs=self.logs,
+                aging=aging,
+                metrics=metrics,
+            )
+
+        self.cas = bucket("cas", versioned=False, aging=blobs, metrics=metrics)
+        self.index = bucket("index", versioned=True, aging=blobs, metrics=metrics)
+        self.ac = bucket("ac", versioned=True, aging=results, metrics=metrics)
+        self.artifacts = bucket("artifacts", versioned=True, aging=None, metrics=False)
 
     @property
     def all(self) -> list[SecureBucket]:

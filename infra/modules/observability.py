@@ -104,6 +104,7 @@ class Observability(Construct):
         for name, (balancer, group) in targets.items():
             self._unhealthy(name, balancer, group, every=False)
         self._service_down(users)
+        self._calls()
         self._pools()
         self._drain_queue(queue)
         if redis.replication_group_id is not None:
@@ -152,6 +153,51 @@ class Observability(Construct):
             ok_actions=[self._topic.arn],
         )
 
+    def _ratio(
+        self,
+        id_: str,
+        description: str,
+        *,
+        part: CloudwatchMetricAlarmMetricQuery,
+        other: CloudwatchMetricAlarmMetricQuery,
+        whole: str,
+        least: int,
+        above: int | None = None,
+        below: int | None = None,
+        periods: int,
+    ) -> None:
+        """An alarm on the metric `part` in percent of `whole`.
+
+        Args:
+            whole: an expression of `part` and `other`.
+            least: with so few or fewer in the whole there is no alarm.
+        """
+        calm = 0 if above is not None else 100
+        CloudwatchMetricAlarm(
+            self,
+            id_,
+            alarm_name=self._kit.name(id_),
+            alarm_description=description,
+            evaluation_periods=periods,
+            threshold=above if above is not None else below,
+            comparison_operator="GreaterThanThreshold"
+            if above is not None
+            else "LessThanThreshold",
+            treat_missing_data="notBreaching",
+            metric_query=[
+                part,
+                other,
+                CloudwatchMetricAlarmMetricQuery(
+                    id="percent",
+                    expression=f"IF(({whole}) > {least}, 100 * part / ({whole}), {calm})",
+                    label="percent",
+                    return_data=True,
+                ),
+            ],
+            alarm_actions=[self._topic.arn],
+            ok_actions=[self._topic.arn],
+        )
+
     def _unhealthy(
         self, name: str, balancer: LoadBalancer, group: LbTargetGroup, *, every: bool
     ) -> CloudwatchMetricAlarm:
@@ -182,6 +228,52 @@ class Observability(Construct):
             alarm_name=kit.name("service-down"),
             alarm_description="Builds fail or wait: clients reach no cache, or no scheduler",
             alarm_rule=" OR ".join(f'ALARM("{each.alarm_name}")' for each in alarms),
+            alarm_actions=[self._topic.arn],
+            ok_actions=[self._topic.arn],
+        )
+
+    def _calls(self) -> None:
+        """What clients notice: failures, slowness, and a cache that has nothing."""
+        kit, wanted = self._kit, self._kit.settings.alarms
+        namespace = namespace_of(kit)
+        self._ratio(
+            "failing",
+            f"More than {wanted.failed_percent} % of all calls fail by the servers' fault",
+            part=_metric("part", namespace, "FailedCalls", {}, "Sum"),
+            other=_metric("other", namespace, "Calls", {}, "Sum"),
+            whole="other",
+            least=100,
+            above=wanted.failed_percent,
+            periods=5,
+        )
+        if wanted.hit_percent:
+            self._ratio(
+                "no-hits",
+                f"Less than {wanted.hit_percent} % of the action results that clients ask for are "
+                "in the cache",
+                part=_metric("part", namespace, "ActionCacheHits", {}, "Sum", 1800),
+                other=_metric("other", namespace, "ActionCacheMisses", {}, "Sum", 1800),
+                whole="part + other",
+                least=1000,
+                below=wanted.hit_percent,
+                periods=1,
+            )
+        CloudwatchMetricAlarm(
+            self,
+            "slow",
+            alarm_name=kit.name("slow"),
+            alarm_description=f"One in a hundred calls of the CAS takes more than "
+            f"{wanted.cas_p99_ms} ms",
+            namespace=namespace,
+            metric_name="CasCallDuration",
+            extended_statistic="p99",
+            # A few calls say nothing about one in a hundred.
+            evaluate_low_sample_count_percentiles="ignore",
+            period=60,
+            evaluation_periods=5,
+            threshold=wanted.cas_p99_ms / 1000,
+            comparison_operator="GreaterThanThreshold",
+            treat_missing_data="notBreaching",
             alarm_actions=[self._topic.arn],
             ok_actions=[self._topic.arn],
         )
@@ -287,29 +379,15 @@ class Observability(Construct):
                 above=50,
                 statistic="Sum",
             )
-            requests = _metric("requests", "AWS/S3", "AllRequests", of_bucket, "Sum")
-            denied = _metric("denied", "AWS/S3", "4xxErrors", of_bucket, "Sum")
-            CloudwatchMetricAlarm(
-                self,
+            self._ratio(
                 f"s3-{bucket}-4xx",
-                alarm_name=kit.name(f"s3-{bucket}-4xx"),
-                alarm_description=f"S3 refuses nearly all requests to the {bucket} bucket",
-                evaluation_periods=5,
-                threshold=95,
-                comparison_operator="GreaterThanThreshold",
-                treat_missing_data="notBreaching",
-                metric_query=[
-                    requests,
-                    denied,
-                    CloudwatchMetricAlarmMetricQuery(
-                        id="percent",
-                        expression="IF(requests > 100, 100 * denied / requests, 0)",
-                        label="refused, percent",
-                        return_data=True,
-                    ),
-                ],
-                alarm_actions=[self._topic.arn],
-                ok_actions=[self._topic.arn],
+                f"S3 refuses nearly all requests to the {bucket} bucket",
+                part=_metric("part", "AWS/S3", "4xxErrors", of_bucket, "Sum"),
+                other=_metric("other", "AWS/S3", "AllRequests", of_bucket, "Sum"),
+                whole="other",
+                least=100,
+                above=95,
+                periods=5,
             )
 
     def _certificate(self, certificate: AcmCertificate) -> None:
@@ -371,7 +449,12 @@ _QUERIES: Final = {
 
 
 def _metric(
-    id_: str, namespace: str, name: str, dimensions: dict[str, str], statistic: str
+    id_: str,
+    namespace: str,
+    name: str,
+    dimensions: dict[str, str],
+    statistic: str,
+    period_s: int = 60,
 ) -> CloudwatchMetricAlarmMetricQuery:
     """A metric that an expression refers to."""
     return CloudwatchMetricAlarmMetricQuery(
@@ -379,9 +462,9 @@ def _metric(
         metric=CloudwatchMetricAlarmMetricQueryMetric(
             namespace=namespace,
             metric_name=name,
-            dimensions=dimensions,
+            dimensions=dimensions or None,
             stat=statistic,
-            period=60,
+            period=period_s,
         ),
         return_data=False,
     )

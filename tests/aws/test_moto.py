@@ -112,6 +112,24 @@ async def test_values_are_in_cloudwatch_with_their_pool_and_time(
     assert found["MetricDataResults"][0]["Values"] == [75.0]
 
 
+async def test_a_distribution_has_its_extremes_in_cloudwatch(clients: Clients, aws: Any) -> None:
+    put = await put_metric_data(clients, "NativeLink/calls")
+    now = SystemClock().time()
+    counts = ((0.1, 5), (1.0, 2))
+    await put([Datum("CasCallDuration", None, 0.0, "Seconds", now, 60, counts)])
+    at = datetime.fromtimestamp(now, UTC)
+    found = aws("cloudwatch").get_metric_statistics(
+        Namespace="NativeLink/calls",
+        MetricName="CasCallDuration",
+        StartTime=at - timedelta(seconds=90),
+        EndTime=at + timedelta(seconds=90),
+        Period=60,
+        Statistics=["SampleCount", "Maximum", "Minimum"],
+    )
+    (point,) = found["Datapoints"]
+    assert (point["SampleCount"], point["Minimum"], point["Maximum"]) == (7, 0.1, 1.0)
+
+
 async def test_messages_come_and_are_deleted(clients: Clients, aws: Any) -> None:
     sqs = aws("sqs")
     url = sqs.create_queue(QueueName="drain")["QueueUrl"]

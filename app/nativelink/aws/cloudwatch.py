@@ -42,19 +42,21 @@ class Datum:
 
     Attributes:
         name: of the metric.
-        pool: of its only dimension.
+        pool: of its only dimension; None for a metric without.
         value: the value.
         unit: CloudWatch's name of it.
         at: when it was true, seconds since the Unix epoch.
         resolution_s: 1 is high resolution.
+        counts: instead of `value`, several values and how often there was each, at most 150.
     """
 
     name: str
-    pool: str
+    pool: str | None
     value: float
     unit: str
     at: float
     resolution_s: int = _HIGH_RESOLUTION_S
+    counts: tuple[tuple[float, int], ...] = ()
 
 
 Put: TypeAlias = Callable[[Sequence[Datum]], Awaitable[None]]
@@ -167,11 +169,17 @@ async def put_metric_data(clients: Clients, namespace: str) -> Put:
 
 
 def _message(value: Datum) -> dict[str, Any]:
-    return {
+    message: dict[str, Any] = {
         "MetricName": value.name,
-        "Dimensions": [{"Name": "Pool", "Value": value.pool}],
         "Timestamp": datetime.fromtimestamp(value.at, UTC),
-        "Value": value.value,
         "Unit": value.unit,
         "StorageResolution": value.resolution_s,
     }
+    if value.pool is not None:
+        message["Dimensions"] = [{"Name": "Pool", "Value": value.pool}]
+    if value.counts:
+        message["Values"] = [each for each, _ in value.counts]
+        message["Counts"] = [count for _, count in value.counts]
+    else:
+        message["Value"] = value.value
+    return message

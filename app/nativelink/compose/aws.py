@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.aws.auto_scaling import AutoScaling
+from nativelink.aws.calls import CallPublisher, Calls
 from nativelink.aws.clients import Clients, open_clients
 from nativelink.aws.cloudwatch import PoolPublisher, put_metric_data
 from nativelink.aws.departure import Departure, DepartureSettings, arrive
@@ -19,9 +20,11 @@ from nativelink.aws.notices import ImdsNotices
 from nativelink.compose.environment import Environment
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.config.specs_aws import AwsServicesSpec, Ec2Spec, PoolSpec
-from nativelink.core.errors import context, invalid_argument
+from nativelink.core.errors import Code, context, invalid_argument
 from nativelink.scheduler.pools import Pool, Pools
 from nativelink.scheduler.scheduler import WorkerView
+from nativelink.telemetry.meter import HistogramPoint, Registry
+from nativelink.telemetry.metrics import RPC_SERVER_DURATION
 
 if TYPE_CHECKING:
     from nativelink.compose.workers import Worker
@@ -61,6 +64,7 @@ async def open_aws(
     with context("global/aws"):
         clients = await env.lifetimes.enter_async_context(open_clients(spec.region))
         tasks = await _of_scheduler(spec, schedulers, clients, env)
+        tasks += await _of_calls(spec, clients, env)
         if spec.ec2 is not None and spec.ec2.enabled:
             tasks += await _of_machine(spec.ec2, workers, clients, env)
     return tasks
@@ -97,6 +101,28 @@ async def _of_scheduler(
         )
         tasks.append(_lasting("the drain queue", queue.run))
     return tasks
+
+
+async def _of_calls(spec: AwsServicesSpec, clients: Clients, env: Environment) -> list[Task]:
+    wanted = spec.call_metrics
+    # Where nothing is counted, there is nothing to publish.
+    if wanted is None or not wanted.enabled or not env.measured:
+        return []
+    publisher = CallPublisher(
+        lambda: _calls(env.registry),
+        RPC_SERVER_DURATION.bounds,
+        await put_metric_data(clients, wanted.namespace),
+        clock=env.clock,
+        interval_s=wanted.interval_s,
+    )
+    return [_lasting("CloudWatch", publisher.run)]
+
+
+def _calls(registry: Registry) -> Iterator[Calls]:
+    for point in registry.histogram(RPC_SERVER_DURATION).points():
+        assert isinstance(point, HistogramPoint)
+        service, method, code = (value for _, value in point.attributes)
+        yield Calls(str(service), str(method), Code(int(code)), point.counts)
 
 
 def _counter(publisher: PoolPublisher | None, pools: Pools) -> Callable[[WorkerView], None]:

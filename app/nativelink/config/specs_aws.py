@@ -21,7 +21,14 @@ from nativelink.config.fields import (
     Zero,
 )
 
-__all__ = ["AwsServicesSpec", "CloudWatchSpec", "DrainQueueSpec", "Ec2Spec", "PoolSpec"]
+__all__ = [
+    "AwsServicesSpec",
+    "CallMetricsSpec",
+    "CloudWatchSpec",
+    "DrainQueueSpec",
+    "Ec2Spec",
+    "PoolSpec",
+]
 
 _POOLS: Final = (
     "a text with a JSON list such as "
@@ -95,6 +102,25 @@ class CloudWatchSpec(Spec):
     )
 
 
+class CallMetricsSpec(Spec):
+    """Publishes what the calls of this process were like.
+
+    The metrics have no dimension, so those of all machines are added up: ActionCacheHits and
+    ActionCacheMisses (answers to GetActionResult), Calls, FailedCalls (those that ended with
+    UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS), and CasCallDuration, in
+    seconds, of FindMissingBlobs, BatchReadBlobs and BatchUpdateBlobs, with all percentiles. A
+    minute without calls publishes nothing.
+    """
+
+    enabled: Flag = Field(default=True, description="False: as if this was not here.")
+    namespace: Annotated[Text, Field(min_length=1)] = Field(
+        default="NativeLink", description="CloudWatch's namespace."
+    )
+    interval_s: Annotated[Seconds, Zero(60)] = Field(
+        default=60, description="Seconds between publications."
+    )
+
+
 class DrainQueueSpec(Spec):
     """Reads from SQS which machines are about to go, and gives their workers nothing new.
 
@@ -157,6 +183,9 @@ class AwsServicesSpec(Spec):
     )
     cloudwatch: CloudWatchSpec | None = Field(
         default=None, description="Publish metrics of the pools. Unset: no."
+    )
+    call_metrics: CallMetricsSpec | None = Field(
+        default=None, description="Publish metrics of calls, hits and misses. Unset: no."
     )
     drain_queue: DrainQueueSpec | None = Field(
         default=None, description="Heed events about machines that go. Unset: no."

@@ -14,6 +14,8 @@ from nativelink.core.zstandard import (
     CompressingSink,
     Compressor,
     DecompressingSink,
+    DecompressingSource,
+    Decompressor,
 )
 
 DATA = random.Random(1).randbytes(150_000) + bytes(3_000_000)
@@ -26,6 +28,29 @@ class Pieces:
     async def write(self, chunk: Chunk, /) -> None:
         assert chunk
         self.pieces.append(chunk)
+
+
+class Stream:
+    """Gives a stream piece by piece."""
+
+    def __init__(self, stream: bytes, step: int) -> None:
+        self.size: int | None = len(stream)
+        self._pieces = [stream[at : at + step] for at in range(0, len(stream), step)]
+
+    async def read(self) -> Chunk:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+async def pulled(stream: bytes, step: int) -> bytes:
+    """What a source of unknown size gives."""
+    source = DecompressingSource(Stream(stream, step))
+    assert source.size is None
+    pieces: list[Chunk] = []
+    while piece := await source.read():
+        pieces.append(piece)
+    assert await source.read() == b""
+    assert max(map(len, pieces), default=0) <= 1024 * 1024
+    return b"".join(pieces)
 
 
 async def plain(stream: bytes, size: int, step: int) -> bytes:
@@ -49,12 +74,14 @@ async def test_what_was_compressed_is_read_back(step: int) -> None:
     assert len(stream) < 160_000
     assert zstd.decompress(stream) == DATA
     assert await plain(stream, len(DATA), step) == DATA
+    assert await pulled(stream, step) == DATA
 
 
 async def test_several_frames_are_one_blob() -> None:
     stream = zstd.compress(DATA[:1000]) + zstd.compress(b"") + zstd.compress(DATA[1000:])
-    for step in (1, 7, 100_000_000) if len(stream) < 1000 else (999, 100_000_000):
+    for step in (999, 100_000_000):
         assert await plain(stream, len(DATA), step) == DATA
+        assert await pulled(stream, step) == DATA
 
 
 async def test_a_blob_that_is_larger_than_promised_is_not_unpacked_any_further() -> None:
@@ -122,17 +149,16 @@ async def test_a_longer_window_than_allowed_is_refused() -> None:
 
     limit = MAX_WINDOW_LOG
     for log in (limit, limit + 1):
-        pieces = Pieces()
-        sink = DecompressingSink(
-            pieces, len(DATA), code=Code.INVALID_ARGUMENT, max_window_log=limit
-        )
+        unpacking = Decompressor(len(DATA), code=Code.INVALID_ARGUMENT, max_window_log=limit)
+        unpacking.feed(stream(log))
         if log == limit:
-            await sink.write(stream(log))
-            sink.end()
-            assert b"".join(pieces.pieces) == DATA
+            while await unpacking.piece():
+                pass
+            unpacking.end()
+            assert unpacking.unpacked == len(DATA)
         else:
             with pytest.raises(NativeLinkError, match="too much memory") as caught:
-                await sink.write(stream(log))
+                await unpacking.piece()
             assert caught.value.code is Code.INVALID_ARGUMENT
 
 
@@ -147,3 +173,32 @@ async def test_frames_that_hold_next_to_nothing_are_not_many() -> None:
 async def test_skippable_frames_are_skipped() -> None:
     skippable = bytes.fromhex("502a4d18") + (6).to_bytes(4, "little") + b"seekme"
     assert await plain(zstd.compress(b"blob") + skippable, 4, 3) == b"blob"
+
+
+class TestASourceOfUnknownSize:
+    """What a peer sends whose size is not known is refused for the same reasons."""
+
+    @pytest.mark.parametrize(
+        ("stream", "message"),
+        [
+            (zstd.compress(b"blob") + b"garbage", "no zstd"),
+            (b"this is no zstd at all", "no zstd"),
+            (zstd.compress(b"blob" * 100)[:-1], "without its end"),
+            (zstd.compress(b"") * 200_000, "sent 100 zstd frames with 0 bytes"),
+        ],
+        ids=["rubbish behind", "rubbish", "cut off", "frames of nothing"],
+    )
+    async def test_what_is_no_stream_is_refused(self, stream: bytes, message: str) -> None:
+        with pytest.raises(NativeLinkError, match=message) as caught:
+            await pulled(stream, 1_000_000)
+        assert caught.value.code is Code.INVALID_ARGUMENT
+
+    async def test_a_window_beyond_what_decoders_must_have_is_refused(self) -> None:
+        options: dict[int, int] = {zstd.CompressionParameter.window_log: MAX_WINDOW_LOG + 1}
+        compressor = zstd.ZstdCompressor(options=options)
+        with pytest.raises(NativeLinkError, match="too much memory"):
+            await pulled(compressor.compress(DATA) + compressor.flush(), 1_000_000)
+
+    async def test_nothing_is_nothing(self) -> None:
+        assert await pulled(b"", 1) == b""
+        assert await pulled(zstd.compress(b""), 1) == b""

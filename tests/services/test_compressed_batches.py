@@ -137,9 +137,10 @@ class TestUpdate:
             entry(TEXT, TEXT, compressor=BROTLI),
             entry(TEXT, TEXT, compressor=77),  # type: ignore[arg-type]
             entry(TEXT, zstd.compress(bytes(3_000_000))),
+            entry(TEXT, zstd.compress(TEXT[::-1])),
             entry(LONG),
         )
-        assert [code for code, _ in outcomes] == [Code.INVALID_ARGUMENT] * 9 + [0]
+        assert [code for code, _ in outcomes] == [Code.INVALID_ARGUMENT] * 10 + [0]
         messages = [message for _, message in outcomes]
         assert "no zstd" in messages[1]
         assert "more than the 1279 bytes" in messages[3]
@@ -147,6 +148,7 @@ class TestUpdate:
         assert messages[6] == "compressor BROTLI is not enabled here; IDENTITY and ZSTD are"
         assert messages[7].startswith("compressor 77 is")
         assert "more than the 1280 bytes" in messages[8]
+        assert "have the SHA256 hash" in messages[9]
         assert list(store.blobs) == [SHA256.digest_of(LONG)]
 
     async def test_without_the_setting_zstd_is_refused(self) -> None:

@@ -15,7 +15,6 @@ from nativelink.core.streams import Source
 from nativelink.proto.google.bytestream import bytestream_pb2 as pb
 from nativelink.services.uploads import Uploads
 from nativelink.stores.store import read_bytes, write_bytes
-from nativelink.stores.wrap.verify import VerifyStore
 from nativelink.testing.calls import FakeMessageSource
 from nativelink.testing.fakes import DictStore, wait_until
 from tests.services.test_bytestream import (
@@ -196,14 +195,20 @@ class TestWrite:
         assert caught.value.code is Code.INVALID_ARGUMENT
         assert server.service.statistics().buffered_bytes == 0
 
-    async def test_a_wrong_hash_is_refused_by_verify(self) -> None:
+    @pytest.mark.parametrize("data", [SMALL, LARGE], ids=len)
+    async def test_a_wrong_hash_is_refused_though_the_store_does_not_look(
+        self, server: Server, data: bytes
+    ) -> None:
+        with pytest.raises(NativeLinkError, match="SHA256 hash") as caught:
+            await server.write(*requests(name_of(data, "u"), frame(data[::-1])))
+        assert caught.value.code is Code.INVALID_ARGUMENT
+        assert not server.store.blobs
+
+    async def test_a_store_that_looks_itself_is_left_to_it(self) -> None:
         store = DictStore()
-        verify = VerifyStore(store, verify_size=True, verify_hash=True, default_function=SHA256)
-        async with serving(store, wrapped=verify, zstd=True) as server:
-            with pytest.raises(NativeLinkError, match="SHA256 hash") as caught:
-                await server.write(*requests(name_of(LARGE, "u"), frame(LARGE[::-1])))
-            assert caught.value.code is Code.INVALID_ARGUMENT
-            assert not store.blobs
+        async with serving(store, zstd=True, verified=True) as server:
+            await server.write(*requests(name_of(SMALL, "u"), frame(SMALL[::-1])))
+        assert store.blobs == {SHA256.digest_of(SMALL): SMALL[::-1]}
 
     async def test_an_error_of_the_store_is_the_answer(self) -> None:
         async with serving(DictStore(), wrapped=FullStore(DictStore()), zstd=True) as server:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -14,7 +13,7 @@ from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method,
 from nativelink.core.streams import BytesSource, Chunk
 from nativelink.core.zstandard import CompressingSink
 from nativelink.proto.google.bytestream import bytestream_pb2 as pb
-from nativelink.services.compression import ZSTD, CompressedUpload
+from nativelink.services.compression import ZSTD, CompressedUpload, checking
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
 from nativelink.services.methods import method, service
@@ -40,12 +39,15 @@ class ByteStreamInstance:
         max_bytes_per_stream: bytes of a blob in one message of a read.
         persist_stream_on_disconnect_timeout_s: seconds that an upload without a call is kept.
         zstd: whether blobs may be transferred zstd-compressed too.
+        verified: whether the store checks what is put. If not, only compressed uploads are
+            checked, here.
     """
 
     store: Store
     max_bytes_per_stream: int = 64 * 1024
     persist_stream_on_disconnect_timeout_s: float = 60.0
     zstd: bool = False
+    verified: bool = False
 
 
 class ByteStreamService:
@@ -142,32 +144,33 @@ class ByteStreamService:
             if whole and len(request.data) == size and not name.compressed:
                 await instance.store.put(name.digest, BytesSource(request.data))
                 return pb.WriteResponse(committed_size=size)
+        store = instance.store
+        if name.compressed:
+            store = checking(
+                store, verified=instance.verified, default_function=self._default_function
+            )
         with self._uploads.feeding(
             upload_name,
-            instance.store,
+            store,
             request.write_offset,
             instance.persist_stream_on_disconnect_timeout_s,
             context,
         ) as upload:
-            if name.compressed:
-                stream = CompressedUpload(upload, context, request.write_offset)
-                await self._receive(upload, stream.feed, request, source)
-                size = await stream.finish()
-            else:
-                await self._receive(upload, partial(upload.feed, context), request, source)
-                await upload.finish(context)
-        return pb.WriteResponse(committed_size=size)
+            fed = CompressedUpload(upload, request.write_offset) if name.compressed else upload
+            await self._receive(upload, fed, request, source, context)
+            return pb.WriteResponse(committed_size=await fed.finish(context))
 
     async def _receive(
         self,
         upload: Upload,
-        feed: Callable[[int, Chunk], Awaitable[None]],
+        fed: Upload | CompressedUpload,
         request: WriteRequest,
         source: MessageSource,
+        context: CallContext,
     ) -> None:
         """Feed an upload with everything that a call sends."""
         resource_name = request.resource_name
-        await feed(request.write_offset, request.data)
+        await fed.feed(context, request.write_offset, request.data)
         while not request.finish_write:
             message = await source.read()
             if message is None:
@@ -181,7 +184,7 @@ class ByteStreamService:
                     f"resource name {request.resource_name[:300]!r} in a stream that started "
                     f"with {resource_name[:300]!r}"
                 )
-            await feed(request.write_offset, request.data)
+            await fed.feed(context, request.write_offset, request.data)
 
     async def _query_write_status(
         self, request: pb.QueryWriteStatusRequest, _context: CallContext

@@ -19,7 +19,7 @@ from nativelink.core.streams import BytesSink, BytesSource, Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.rpc import status_pb2
 from nativelink.services.chunking import Chunking
-from nativelink.services.compression import compressed, expanded, unsupported
+from nativelink.services.compression import checking, compressed, expanded, unsupported
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.find_missing import DigestTable, Question
 from nativelink.services.instances import Instances
@@ -64,11 +64,14 @@ class CasInstance:
         store: where its blobs are.
         zstd: whether blobs may be zstd-compressed in batches.
         chunking: splits and splices its blobs; None if clients are not offered that.
+        verified: whether the store checks what is put. If not, only compressed blobs and spliced
+            ones are checked, here.
     """
 
     store: Store
     zstd: bool = False
     chunking: Chunking | None = None
+    verified: bool = False
 
 
 class CasService:
@@ -161,7 +164,7 @@ class CasService:
         self._check_batch(len(blobs), _plain_size(messages, blobs, compressors))
         outcomes = await run_all(
             [
-                _update_entry(instance, digest, data, compressor)
+                self._update_entry(instance, digest, data, compressor)
                 for digest, data, compressor in zip(
                     _each_digest(messages), blobs, compressors, strict=True
                 )
@@ -175,6 +178,35 @@ class CasService:
                 status, room = _status(outcome, room)
             parts.append(_entry(message.SerializeToString(), _UPDATE_STATUS_TAG, status))
         return b"".join(parts)
+
+    async def _update_entry(
+        self,
+        instance: CasInstance,
+        digest: Digest | NativeLinkError,
+        data: bytes,
+        compressor: int,
+    ) -> NativeLinkError | None:
+        """Store a blob; why it failed, or None."""
+        if isinstance(digest, NativeLinkError):
+            return digest
+        store = instance.store
+        if compressor != pb.Compressor.IDENTITY:
+            if compressor != pb.Compressor.ZSTD or not instance.zstd:
+                return unsupported(compressor, zstd=instance.zstd)
+            try:
+                data = await expanded(data, digest.size_bytes)
+            except NativeLinkError as error:
+                return error
+            store = checking(
+                store, verified=instance.verified, default_function=self._default_function
+            )
+        if len(data) != digest.size_bytes:
+            return invalid_argument(f"{len(data)} bytes were sent for blob {digest}")
+        try:
+            await store.put(digest, BytesSource(data))
+        except NativeLinkError as error:
+            return error
+        return None
 
     async def _get_tree(
         self, request: pb.GetTreeRequest, _context: CallContext, sink: MessageSink
@@ -269,28 +301,6 @@ def _plain_size(
         max(message.size_bytes, len(data)) if compressor else len(data)
         for message, data, compressor in zip(messages, blobs, compressors, strict=True)
     )
-
-
-async def _update_entry(
-    instance: CasInstance, digest: Digest | NativeLinkError, data: bytes, compressor: int
-) -> NativeLinkError | None:
-    """Store a blob; why it failed, or None."""
-    if isinstance(digest, NativeLinkError):
-        return digest
-    if compressor != pb.Compressor.IDENTITY:
-        if compressor != pb.Compressor.ZSTD or not instance.zstd:
-            return unsupported(compressor, zstd=instance.zstd)
-        try:
-            data = await expanded(data, digest.size_bytes)
-        except NativeLinkError as error:
-            return error
-    if len(data) != digest.size_bytes:
-        return invalid_argument(f"{len(data)} bytes were sent for blob {digest}")
-    try:
-        await instance.store.put(digest, BytesSource(data))
-    except NativeLinkError as error:
-        return error
-    return None
 
 
 def _room(count: int) -> int:

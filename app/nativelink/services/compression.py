@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from nativelink.core.digest import DigestFunction
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
-from nativelink.core.streams import BytesSink, Chunk
-from nativelink.core.zstandard import (
-    GATHERED_BYTES,
-    MAX_WINDOW_LOG,
-    Compressor,
-    DecompressingSink,
-)
+from nativelink.core.streams import Chunk
+from nativelink.core.zstandard import GATHERED_BYTES, MAX_WINDOW_LOG, Compressor, Decompressor
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.upload import Upload
+from nativelink.stores.store import Store
+from nativelink.stores.wrap.verify import VerifyStore
 
-__all__ = ["ZSTD", "CompressedUpload", "compressed", "expanded", "unsupported"]
+__all__ = ["ZSTD", "CompressedUpload", "checking", "compressed", "expanded", "unsupported"]
 
 #: As resource names have it.
 ZSTD: Final = "zstd"
@@ -41,6 +39,22 @@ def unsupported(compressor: int, *, zstd: bool) -> NativeLinkError:
     return invalid_argument(
         f"compressor {names.get(compressor, compressor)} is not enabled here; {allowed}"
     )
+
+
+def checking(store: Store, *, verified: bool, default_function: DigestFunction) -> Store:
+    """Where compressed uploads go: the store, refusing bytes that do not have their digest.
+
+    A digest names the plain blob, which the client never sent. Its own checks, and those of the
+    network, are of other bytes than those that are stored, so somebody must look at these.
+
+    Args:
+        store: keeps the blobs.
+        verified: whether it looks itself.
+        default_function: the digest function of requests that name none.
+    """
+    if verified:
+        return store
+    return VerifyStore(store, verify_size=True, verify_hash=True, default_function=default_function)
 
 
 async def compressed(
@@ -63,15 +77,17 @@ async def expanded(data: Chunk, size: int) -> bytes:
     Raises:
         NativeLinkError: INVALID_ARGUMENT if it holds something else.
     """
-    plain = BytesSink(size)
-    sink = _unpacking(plain, size)
-    await sink.write(data)
-    sink.end()
-    return plain.getvalue()
+    stream = _unpacking(size)
+    stream.feed(data)
+    pieces: list[bytes] = []
+    while piece := await stream.piece():
+        pieces.append(piece)
+    stream.end()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class CompressedUpload:
-    """Feeds an upload with the zstd stream that one call sends.
+    """Feeds an upload with the zstd stream that one call sends; to the call, it is an `Upload`.
 
     REAPI counts strangely, and so does this: the `write_offset` of a call's first request is one
     in the plain blob, and the later ones are that plus the compressed bytes sent since. So another
@@ -82,22 +98,20 @@ class CompressedUpload:
         offset: where in the plain blob the call starts.
     """
 
-    __slots__ = ("_end", "_fed", "_gathered", "_owner", "_parts", "_sink", "_start", "_upload")
+    __slots__ = ("_end", "_gathered", "_parts", "_start", "_stream", "_upload")
 
-    def __init__(self, upload: Upload, owner: object, offset: int) -> None:
+    def __init__(self, upload: Upload, offset: int) -> None:
         if offset < 0:
             raise invalid_argument(f"write_offset {offset} is negative")
         self._upload = upload
-        self._owner = owner
         self._start = offset
         #: Offset of the request that comes next.
         self._end = offset
-        self._fed = 0
         self._parts: list[Chunk] = []
         self._gathered = 0
-        self._sink = _unpacking(self, upload.size - offset)
+        self._stream = _unpacking(upload.size - offset)
 
-    async def feed(self, offset: int, data: Chunk) -> None:
+    async def feed(self, owner: object, offset: int, data: Chunk) -> None:
         """Take what one request brings; what came before is skipped.
 
         Raises:
@@ -115,34 +129,34 @@ class CompressedUpload:
         self._parts.append(data)
         self._gathered += len(data)
         if self._gathered >= GATHERED_BYTES:
-            await self._unpack()
+            await self._unpack(owner)
 
-    async def finish(self) -> int:
+    async def finish(self, owner: object) -> int:
         """Store the blob; returns the `committed_size` of a compressed upload.
 
         Raises:
             NativeLinkError: as `feed` and `Upload.finish`.
         """
-        await self._unpack()
+        await self._unpack(owner)
         try:
-            self._sink.end()
+            self._stream.end()
         except NativeLinkError:
             self._upload.abandon()
             raise
-        await self._upload.finish(self._owner)
+        await self._upload.finish(owner)
         return self._end
 
-    async def write(self, chunk: Chunk, /) -> None:
-        """For the decompressor: pass plain bytes on."""
-        await self._upload.feed(self._owner, self._start + self._fed, chunk)
-        self._fed += len(chunk)
-
-    async def _unpack(self) -> None:
-        data = b"".join(self._parts)
+    async def _unpack(self, owner: object) -> None:
+        """Pass on what the gathered bytes hold."""
+        stream = self._stream
+        stream.feed(b"".join(self._parts))
         self._parts.clear()
         self._gathered = 0
         try:
-            await self._sink.write(data)
+            at = self._start + stream.unpacked
+            while plain := await stream.piece():
+                await self._upload.feed(owner, at, plain)
+                at += len(plain)
         except NativeLinkError as error:
             if error.code is Code.INVALID_ARGUMENT:
                 # Nobody can say how much of what came out of a broken stream was right.
@@ -150,5 +164,5 @@ class CompressedUpload:
             raise
 
 
-def _unpacking(sink: BytesSink | CompressedUpload, size: int) -> DecompressingSink:
-    return DecompressingSink(sink, size, code=Code.INVALID_ARGUMENT, max_window_log=MAX_WINDOW_LOG)
+def _unpacking(size: int) -> Decompressor:
+    return Decompressor(size, code=Code.INVALID_ARGUMENT, max_window_log=MAX_WINDOW_LOG)

@@ -155,8 +155,8 @@ class Upload:
         elif self._buffered >= BUFFER_BYTES:
             self._put = self._start_put(self)
 
-    async def finish(self, owner: object) -> None:
-        """Store the blob, of which all bytes were fed.
+    async def finish(self, owner: object) -> int:
+        """Store the blob, of which all bytes were fed; returns its size.
 
         Cancelled, a `put` in a task goes on to its end; otherwise nothing is stored, and the
         upload still has all bytes.
@@ -173,7 +173,7 @@ class Upload:
             )
         if self.ended:
             # The call that it was taken from had all bytes too, and has stored them.
-            return
+            return self.size
         if self._put is None:
             data = self._take()
             self._buffer.append(data)
@@ -189,6 +189,7 @@ class Upload:
             _wake(self._reader)
             await asyncio.wait((self._put,))
             self._check(owner)
+        return self.size
 
     async def read(self) -> Chunk:
         """For the store: everything that is in the buffer."""

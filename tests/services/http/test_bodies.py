@@ -76,17 +76,17 @@ def test_a_zstd_body_that_breaks_off_never_passes_for_whole(
     assert raised.value.code is Code.INVALID_ARGUMENT
 
 
-async def test_a_bomb_comes_in_small_pieces() -> None:
+async def test_a_bomb_comes_in_pieces() -> None:
     source = unpacked(Pieces([zstd.compress(bytes(50_000_000))]))
     size = 0
     while chunk := await source.read():
         size += len(chunk)
-        assert len(chunk) <= 128 * 1024
+        assert len(chunk) <= 1024 * 1024
     assert size == 50_000_000
 
 
 async def test_a_window_beyond_what_decoders_must_have_is_refused() -> None:
-    options = {
+    options: dict[int, int] = {
         zstd.CompressionParameter.window_log: 27,
         zstd.CompressionParameter.content_size_flag: 0,
     }

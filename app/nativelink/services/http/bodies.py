@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import IO, Final
 
-from nativelink.core.errors import invalid_argument, resource_exhausted
+from nativelink.core.errors import resource_exhausted
 from nativelink.core.rpc import HttpRequest
 from nativelink.core.streams import BytesSource, Chunk, Source
-from nativelink.core.zstandard import MAX_WINDOW_LOG
+from nativelink.core.zstandard import DecompressingSource
 from nativelink.services.http.answers import header
 from nativelink.services.http.refusal import RefusedError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    import backports.zstd as zstd
 
 __all__ = ["MAX_MEASURED_BYTES", "MAX_UNPACKED_BYTES", "LimitedBody", "measured", "plain_body"]
 
@@ -30,14 +23,8 @@ MAX_UNPACKED_BYTES: Final = 4 * 1024**3
 #: What a body may hold that must be taken whole to know its length: it waits in the folder of
 #: temporary files, which no eviction policy watches. Others say their length.
 MAX_MEASURED_BYTES: Final = 4 * 1024**3
-#: A piece of what is unpacked, whatever the input: 100 us of work.
+#: What is read at a time of a body that was kept in a file.
 _PIECE_BYTES: Final = 128 * 1024
-#: Input that is unpacked at a time; what stands behind the end of a frame is copied.
-_SLICE_BYTES: Final = 16 * 1024
-#: See `core/zstandard.py`: a frame costs 30 us, whatever it holds.
-_FREE_FRAMES: Final = 100
-_MEAN_FRAME_BYTES: Final = 1024
-_OPTIONS: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
 #: A body of unknown length is measured in memory up to here, beyond it in a temporary file.
 _IN_MEMORY_BYTES: Final = 1024 * 1024
 
@@ -55,7 +42,7 @@ def plain_body(request: HttpRequest, body: Source) -> Source:
     if encoding in {"", "identity"}:
         return body
     if encoding == "zstd":
-        return LimitedBody(_Unpacked(body), MAX_UNPACKED_BYTES)
+        return LimitedBody(DecompressingSource(body), MAX_UNPACKED_BYTES)
     raise RefusedError(
         415,
         f"content-encoding {encoding[:40]!r} is not supported; zstd and identity are",
@@ -87,70 +74,6 @@ class LimitedBody:
 
     def _too_large(self) -> RefusedError:
         return RefusedError(413, f"the body holds more than the {self._limit} bytes allowed here")
-
-
-class _Unpacked:
-    """The content of a zstd stream (RFC 8878), a bounded piece at a time.
-
-    The longest window and the least that many frames must hold are those of uploads by gRPC.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.size: int | None = None
-        self._source = source
-        #: Input that was not looked at yet, in order.
-        self._rest: deque[memoryview] = deque()
-        self._frames = 0
-        self._unpacked = 0
-        self._decompressor = self._next_frame()
-        self._within = False
-
-    def _next_frame(self) -> zstd.ZstdDecompressor:
-        self._frames += 1
-        if self._frames > _FREE_FRAMES and self._unpacked < self._frames * _MEAN_FRAME_BYTES:
-            raise invalid_argument(
-                f"{self._frames} zstd frames with {self._unpacked} bytes in them; more than "
-                f"{_FREE_FRAMES} must hold {_MEAN_FRAME_BYTES} bytes each on average"
-            )
-        return zstd.ZstdDecompressor(options=_OPTIONS)
-
-    async def read(self) -> Chunk:
-        """The next piece.
-
-        Raises:
-            NativeLinkError: INVALID_ARGUMENT for what is no zstd, or breaks off.
-        """
-        while True:
-            decompressor = self._decompressor
-            data = memoryview(b"")
-            if decompressor.needs_input:
-                data = await self._slice()
-                if not data:
-                    if self._within:
-                        raise invalid_argument("the zstd stream in the body breaks off")
-                    return b""
-            self._within = True
-            try:
-                plain = decompressor.decompress(data, _PIECE_BYTES)
-            except zstd.ZstdError as error:
-                raise invalid_argument(f"the body is no zstd: {error}") from error
-            self._unpacked += len(plain)
-            if decompressor.eof:
-                self._within = False
-                if decompressor.unused_data:
-                    self._rest.appendleft(memoryview(decompressor.unused_data))
-                self._decompressor = self._next_frame()
-            if plain:
-                return plain
-
-    async def _slice(self) -> memoryview:
-        """Some more input; empty at its end."""
-        if not self._rest:
-            self._rest.append(memoryview(await self._source.read()))
-        data = self._rest.popleft()
-        if len(data) > _SLICE_BYTES:
-            self._rest.appendleft(data[_SLICE_BYTES:])
-        return data[:_SLICE_BYTES]
 
 
 @asynccontextmanager

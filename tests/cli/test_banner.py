@@ -8,8 +8,8 @@ import pytest
 
 from nativelink.cli import banner
 from nativelink.cli.banner import bazelrc, show_banner
+from nativelink.compose.nodes import Leaf
 from nativelink.compose.servers import Listener
-from nativelink.compose.stores import Leaf
 from nativelink.compose.system import System
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.memory import MemoryStore

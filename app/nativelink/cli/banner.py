@@ -13,8 +13,8 @@ from typing import Final
 
 from nativelink import __version__
 from nativelink.cli.output import size
+from nativelink.compose.nodes import Leaf
 from nativelink.compose.servers import Listener
-from nativelink.compose.stores import Leaf
 from nativelink.compose.system import System
 from nativelink.telemetry.logs import LogFormat
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nativelink.compose.environment import Environment
-from nativelink.compose.stores import Node, StoreBuilder
+from nativelink.compose.nodes import Node
+from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import HttpCacheSpec, ServicesSpec
 from nativelink.core.errors import context, invalid_argument
 from nativelink.core.rpc import HttpStreamRoute

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TypeAlias
 
 from nativelink.compose.environment import Environment
+from nativelink.compose.nodes import Leaf
 from nativelink.compose.schedulers import SchedulerNode
-from nativelink.compose.stores import Leaf
 from nativelink.config.specs_services import ServicesSpec
 from nativelink.core.rpc import HttpRoute
 from nativelink.services.admin import admin_route, landing_route

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nativelink.compose.available import unavailable
 from nativelink.compose.environment import Environment, Resumable
+from nativelink.compose.nodes import Leaf
 from nativelink.compose.origin import open_origin_events
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.servers import Listener, open_listeners
-from nativelink.compose.stores import Leaf, StoreBuilder
+from nativelink.compose.stores import StoreBuilder
 from nativelink.compose.telemetry import open_telemetry, sdk_disabled
 from nativelink.config.specs import Config, HashFunction
 from nativelink.core.clock import Clock

@@ -15,8 +15,9 @@ from typing import Final
 
 from nativelink.compose.channels import endpoint_of, host_and_port, is_tls
 from nativelink.compose.environment import Environment
+from nativelink.compose.nodes import Leaf, LocalTiers
 from nativelink.compose.servers import Listener
-from nativelink.compose.stores import Leaf, LocalTiers, StoreBuilder
+from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_stores import FilesystemSpec
 from nativelink.config.specs_workers import (
     ActionLimitsSpec,

@@ -48,13 +48,12 @@ class Connection:
         tasks: asyncio.TaskGroup,
         gateway: FakeGateway,
         *messages: Any,
-        metadata: Any = (),
     ) -> None:
         self.gateway = gateway
         self.source = FakeMessageSource(*messages, ended=False)
         method = Caller(WorkerApiService(gateway).methods()).method("ConnectWorker")
         self.sent: list[api.UpdateForWorker] = []
-        context = Caller([], metadata)._context(method)
+        context = Caller([])._context(method)
         self.task = tasks.create_task(self._run(method.handler(self.source, context, self)))
         self.error: NativeLinkError | None = None
 
@@ -87,12 +86,14 @@ class Farm:
         self._tasks = tasks
         self.connections: list[Connection] = []
 
-    def connect(self, *messages: Any, **settings: Any) -> Connection:
-        self.connections.append(Connection(self._tasks, self.gateway, *messages, **settings))
+    def connect(self, *messages: Any) -> Connection:
+        self.connections.append(Connection(self._tasks, self.gateway, *messages))
         return self.connections[-1]
 
-    async def joined(self, **settings: Any) -> Connection:
-        connection = self.connect(update(connect_worker_request=HELLO), **settings)
+    async def joined(self, **more: Any) -> Connection:
+        hello = api.ConnectWorkerRequest(**more)
+        hello.MergeFrom(HELLO)
+        connection = self.connect(update(connect_worker_request=hello))
         await wait_until(lambda: bool(connection.sent))
         return connection
 
@@ -119,14 +120,9 @@ class TestJoining:
         assert first.connection_result.worker_id == "w1"
         assert await connection.end() == [("lost",)]
 
-    async def test_our_own_workers_say_more_in_headers(self, farm: Farm) -> None:
+    async def test_our_own_workers_say_more(self, farm: Farm) -> None:
         connection = await farm.joined(
-            metadata=[
-                (b"nativelink-worker-resumes", b"w7"),
-                (b"nativelink-worker-running", b"one, two"),
-                (b"nativelink-worker-running", b"three,"),
-                (b"nativelink-worker-can-resume", b"1"),
-            ]
+            resumes="w7", running=["one", "two", "three"], can_resume=True
         )
         hello = connection.link.hello
         assert (hello.resumes, hello.running) == ("w7", ("one", "two", "three"))
@@ -153,6 +149,7 @@ class TestJoining:
             ),
             update(connect_worker_request=api.ConnectWorkerRequest(worker_id_prefix="w" * 257)),
             update(connect_worker_request=api.ConnectWorkerRequest(worker_id_prefix="w\n")),
+            update(connect_worker_request=api.ConnectWorkerRequest(running=["op"] * 20_001)),
         ],
         ids=[
             "keep-alive",
@@ -164,6 +161,7 @@ class TestJoining:
             "huge",
             "long prefix",
             "prefix of two lines",
+            "too many operations",
         ],
     )
     async def test_anything_else_in_the_beginning_is_refused(

@@ -23,8 +23,7 @@ from nativelink.worker.notices import Notice
 class Call:
     """One connection, seen from the scheduler."""
 
-    def __init__(self, metadata: Metadata) -> None:
-        self.headers = dict(metadata)
+    def __init__(self) -> None:
         self.to_worker: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self.from_worker: asyncio.Queue[pb.UpdateForScheduler] = asyncio.Queue()
         self.half_closed = False
@@ -83,7 +82,7 @@ class Scheduler:
 
     def duplex(self, path: str, *, metadata: Metadata = (), timeout_s: float | None = None) -> Call:
         assert path.endswith(".WorkerApi/ConnectWorker")
-        call = Call(metadata)
+        call = Call()
         self.calls.put_nowait(call)
         return call
 
@@ -190,8 +189,7 @@ async def test_a_worker_introduces_itself_with_all_values_of_its_properties() ->
             ("os", "any"),
         ]
         assert (hello.worker_id_prefix, hello.max_inflight_tasks) == ("w1", 2)
-        assert "nativelink-worker-resumes" not in call.headers
-        assert call.headers["nativelink-worker-can-resume"] == "1"
+        assert (hello.can_resume, hello.resumes, list(hello.running)) == (True, "", [])
 
 
 async def test_a_result_is_sent() -> None:
@@ -304,7 +302,7 @@ async def test_a_scheduler_that_falls_silent_is_left_for_another_connection() ->
 
         assert call.cancelled
         again = await world.next_call()
-        assert again.headers["nativelink-worker-resumes"] == "w1-id"
+        assert (await again.accept("w1-id")).resumes == "w1-id"
 
 
 async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_there() -> None:
@@ -345,10 +343,10 @@ async def test_actions_outlive_a_broken_connection_and_their_results_are_deliver
         world.hands.finish("one")
 
         again = await world.next_call()
-        await again.accept("w1-id")
+        hello = await again.accept("w1-id")
 
-        assert again.headers["nativelink-worker-resumes"] == "w1-id"
-        assert set(str(again.headers["nativelink-worker-running"]).split(",")) == {"one", "two"}
+        assert hello.resumes == "w1-id"
+        assert set(hello.running) == {"one", "two"}
         assert (await again.heard("execute_result")).execute_result.operation_id == "one"
         world.hands.finish("two")
         assert (await again.heard("execute_result")).execute_result.operation_id == "two"
@@ -365,11 +363,32 @@ async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_ag
         call.break_off()
 
         again = await world.next_call()
-        await again.accept("w1-id")
+        hello = await again.accept("w1-id")
 
-        assert again.headers["nativelink-worker-running"] == "op"
+        assert list(hello.running) == ["op"]
         assert (await again.heard("execute_result")).execute_result.operation_id == "op"
         assert again.from_worker.empty()
+
+
+async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> None:
+    """As many as would fit into no header."""
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        names = [f"operation-{number:026}" for number in range(2000)]
+        for name in names:
+            call.start(name)
+        for _ in names:
+            await world.hands.started.get()
+        for name in names:
+            world.hands.finish(name)
+            await call.heard("execute_result")
+        call.break_off()
+
+        again = await world.next_call()
+        hello = await again.accept("w1-id")
+        assert list(hello.running) == names
+        assert (await again.heard("execute_result")).execute_result.operation_id == names[0]
 
 
 async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others() -> None:

@@ -40,6 +40,9 @@ _MAX_WORKER_PROPERTIES: Final = 4096
 _MAX_PROPERTY_BYTES: Final = 1024 * 1024
 #: It stands in front of every log line, metric and page that names the worker.
 _MAX_PREFIX_LENGTH: Final = 256
+#: Operations that a worker says that it still has. Each takes it room until it has answered the
+#: order to stop it, also if it was made up.
+_MAX_RUNNING: Final = 20_000
 _NO_RESULT: Final = Failure(Code.INTERNAL, "the worker reported neither a result nor an error")
 
 _log = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ class WorkerApiService:
                 f"{update.WhichOneof('update') or 'none'}"
             )
         request = update.connect_worker_request
-        size = request.ByteSize()
+        size = sum(each.ByteSize() for each in request.properties)
         if len(request.properties) > _MAX_WORKER_PROPERTIES or size > _MAX_PROPERTY_BYTES:
             raise invalid_argument(
                 f"the worker offers {len(request.properties)} property values of {size} bytes; "
@@ -84,6 +87,11 @@ class WorkerApiService:
             raise invalid_argument(
                 f"worker_id_prefix {prefix[:80]!r}: up to {_MAX_PREFIX_LENGTH} printable "
                 "characters are allowed"
+            )
+        if len(request.running) > _MAX_RUNNING:
+            raise invalid_argument(
+                f"the worker says that it has {len(request.running)} operations; {_MAX_RUNNING} "
+                "are allowed"
             )
         link = self._gateway.connect(hello_of(request, call))
         try:

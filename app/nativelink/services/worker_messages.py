@@ -25,35 +25,19 @@ __all__ = [
     "start_message",
 ]
 
-#: Headers of our own workers; NativeLink's send none of them.
-_RESUMES: Final = b"nativelink-worker-resumes"
-_RUNNING: Final = b"nativelink-worker-running"
-_CAN_RESUME: Final = b"nativelink-worker-can-resume"
-
 DISCONNECT: Final = api.UpdateForWorker(disconnect=empty_pb2.Empty()).SerializeToString()
 KEEP_ALIVE: Final = api.UpdateForWorker(keep_alive=empty_pb2.Empty()).SerializeToString()
 
 
 def hello_of(request: api.ConnectWorkerRequest, call: CallContext) -> WorkerHello:
-    """How a worker introduces itself, by message and by the headers of its call."""
-    resumes = ""
-    running: list[str] = []
-    can_resume = False
-    for name, value in call.metadata:
-        if name == _RESUMES:
-            resumes = value.decode("ascii", "replace").strip()
-        elif name == _RUNNING:
-            ids = value.decode("ascii", "replace").split(",")
-            running += [each.strip() for each in ids if each.strip()]
-        elif name == _CAN_RESUME:
-            can_resume = value.strip() == b"1"
+    """How a worker introduces itself."""
     return WorkerHello(
         prefix=request.worker_id_prefix,
         properties=tuple(sorted({(each.name, each.value) for each in request.properties})),
         max_inflight_tasks=request.max_inflight_tasks,
-        resumes=resumes,
-        running=tuple(running),
-        can_resume=can_resume,
+        resumes=request.resumes,
+        running=tuple(request.running),
+        can_resume=request.can_resume,
         address=call.peer.address,
     )
 

@@ -1,9 +1,9 @@
 """A worker's side of the worker API: it joins a scheduler, takes orders and brings results.
 
-The protocol is NativeLink's (v1.6.6, worker_api.proto). Headers of the call say what it has no
-message for: `nativelink-worker-resumes` is the id on the connection that broke,
-`nativelink-worker-running` the operations that the worker still has from it. A scheduler that
-gives the same id again goes on with them; any other answer means that they run elsewhere now.
+The protocol is NativeLink's (v1.6.6, worker_api.proto). Fields of ours in its first message say
+which id the worker had on the connection that broke, and which operations it still has from it. A
+scheduler that gives the same id again goes on with them; any other answer means that they run
+elsewhere now.
 
 Results are kept for a while after they were sent: the protocol has no acknowledgement, so a
 result that was on its way when the connection broke is sent again on the next one.
@@ -38,8 +38,9 @@ _log: Final = logging.getLogger(__name__)
 _PATH: Final = "/com.github.trace_machina.nativelink.remote_execution.WorkerApi/ConnectWorker"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
-#: So long, and of so many bytes, results that were sent may still be on their way.
+#: So long, so many, and of so many bytes, results that were sent may still be on their way.
 _RESEND_WITHIN_S: Final = 10.0
+_RESEND_RESULTS: Final = 10_000
 _RESEND_BYTES: Final = 16 << 20
 _GOOD_BYE_S: Final = 2.0
 _COMPLAIN_EVERY_S: Final = 60.0
@@ -312,7 +313,7 @@ class Agent:
 
     async def _connection(self) -> None:
         """One connection, from its first message to its end."""
-        call = self._channel.duplex(_PATH, metadata=self._headers())
+        call = self._channel.duplex(_PATH)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 await call.write(self._hello())
@@ -348,20 +349,16 @@ class Agent:
         request = pb.ConnectWorkerRequest(
             worker_id_prefix=self._settings.name,
             max_inflight_tasks=self._settings.max_inflight_tasks,
+            can_resume=True,
+            resumes=self._worker_id,
         )
         for name, value in self._settings.properties:
             request.properties.add(name=name, value=value)
+        self._forget_old_results()
+        request.running.extend(
+            dict.fromkeys([*self._running, *(name for _, name, _ in self._sent)])
+        )
         return pb.UpdateForScheduler(connect_worker_request=request).SerializeToString()
-
-    def _headers(self) -> list[tuple[str, str | bytes]]:
-        headers: list[tuple[str, str | bytes]] = [("nativelink-worker-can-resume", "1")]
-        if self._worker_id:
-            headers.append(("nativelink-worker-resumes", self._worker_id))
-            self._forget_old_results()
-            held = dict.fromkeys([*self._running, *(name for _, name, _ in self._sent)])
-            if held:
-                headers.append(("nativelink-worker-running", ",".join(held)))
-        return headers
 
     def _joined(self, worker_id: str) -> None:
         resumed = worker_id == self._worker_id
@@ -529,9 +526,12 @@ class Agent:
                 self._idle.set()
 
     def _forget_old_results(self) -> None:
+        sent = self._sent
         horizon = self._clock.monotonic() - _RESEND_WITHIN_S
-        while self._sent and (self._sent[0][0] < horizon or self._sent_bytes > _RESEND_BYTES):
-            self._sent_bytes -= len(self._sent.popleft()[2])
+        while sent and (
+            sent[0][0] < horizon or self._sent_bytes > _RESEND_BYTES or len(sent) > _RESEND_RESULTS
+        ):
+            self._sent_bytes -= len(sent.popleft()[2])
 
     def _kill(self, operation_id: str) -> None:
         task = self._running.get(operation_id)

@@ -28,7 +28,7 @@ from nativelink.proto.google.protobuf import timestamp_pb2 as google_dot_protobu
 from nativelink.proto.google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.POOL.AddSerializedFile(b'\nEcom/github/trace_machina/nativelink/remote_execution/worker_api.proto\x12\x34\x63om.github.trace_machina.nativelink.remote_execution\x1a\x36\x62uild/bazel/remote/execution/v2/remote_execution.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"=\n\x10KeepAliveRequest\x12\x16\n\x08\x64raining\x18\xe9\x07 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_drainingJ\x04\x08\x01\x10\x02\"\x18\n\x10GoingAwayRequestJ\x04\x08\x01\x10\x02\"\x9a\x01\n\x14\x43onnectWorkerRequest\x12\x46\n\nproperties\x18\x01 \x03(\x0b\x32\x32.build.bazel.remote.execution.v2.Platform.Property\x12\x18\n\x10worker_id_prefix\x18\x02 \x01(\t\x12\x1a\n\x12max_inflight_tasks\x18\x03 \x01(\x04J\x04\x08\x04\x10\x05\"\xab\x02\n\rExecuteResult\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12L\n\x10\x65xecute_response\x18\x03 \x01(\x0b\x32\x30.build.bazel.remote.execution.v2.ExecuteResponseH\x00\x12,\n\x0einternal_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x61\n\x0eresource_usage\x18\x05 \x01(\x0b\x32I.com.github.trace_machina.nativelink.remote_execution.ActionResourceUsageB\x08\n\x06resultJ\x04\x08\x06\x10\x07\"\'\n\x0f\x45xecuteComplete\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\x82\x01\n\x13\x41\x63tionResourceUsage\x12\x16\n\x0epeak_memory_kb\x18\x01 \x01(\x04\x12\x0f\n\x07sampled\x18\x02 \x01(\x08\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63pu_time_ms\x18\x05 \x01(\x04J\x04\x08\x06\x10\x07\"+\n\x10\x43onnectionResult\x12\x11\n\tworker_id\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"2\n\x14KillOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"\xac\x03\n\x0fUpdateForWorker\x12\x63\n\x11\x63onnection_result\x18\x01 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.ConnectionResultH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12Z\n\x0cstart_action\x18\x03 \x01(\x0b\x32\x42.com.github.trace_machina.nativelink.remote_execution.StartExecuteH\x00\x12,\n\ndisconnect\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12l\n\x16kill_operation_request\x18\x05 \x01(\x0b\x32J.com.github.trace_machina.nativelink.remote_execution.KillOperationRequestH\x00\x42\x08\n\x06updateJ\x04\x08\x06\x10\x07\"\xa0\x04\n\x12UpdateForScheduler\x12l\n\x16\x63onnect_worker_request\x18\x01 \x01(\x0b\x32J.com.github.trace_machina.nativelink.remote_execution.ConnectWorkerRequestH\x00\x12\x64\n\x12keep_alive_request\x18\x02 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.KeepAliveRequestH\x00\x12\x64\n\x12going_away_request\x18\x03 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.GoingAwayRequestH\x00\x12]\n\x0e\x65xecute_result\x18\x04 \x01(\x0b\x32\x43.com.github.trace_machina.nativelink.remote_execution.ExecuteResultH\x00\x12\x61\n\x10\x65xecute_complete\x18\x05 \x01(\x0b\x32\x45.com.github.trace_machina.nativelink.remote_execution.ExecuteCompleteH\x00\x42\x08\n\x06updateJ\x04\x08\x06\x10\x07\"\xfa\x01\n\x0cStartExecute\x12H\n\x0f\x65xecute_request\x18\x01 \x01(\x0b\x32/.build.bazel.remote.execution.v2.ExecuteRequest\x12\x14\n\x0coperation_id\x18\x04 \x01(\t\x12\x34\n\x10queued_timestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x08platform\x18\x05 \x01(\x0b\x32).build.bazel.remote.execution.v2.Platform\x12\x11\n\tworker_id\x18\x06 \x01(\tJ\x04\x08\x07\x10\x08\"\xad\x01\n\x19HistoricalExecuteResponse\x12>\n\raction_digest\x18\x01 \x01(\x0b\x32\'.build.bazel.remote.execution.v2.Digest\x12J\n\x10\x65xecute_response\x18\x03 \x01(\x0b\x32\x30.build.bazel.remote.execution.v2.ExecuteResponseJ\x04\x08\x02\x10\x03\x32\xb2\x01\n\tWorkerApi\x12\xa4\x01\n\rConnectWorker\x12H.com.github.trace_machina.nativelink.remote_execution.UpdateForScheduler\x1a\x45.com.github.trace_machina.nativelink.remote_execution.UpdateForWorker(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.POOL.AddSerializedFile(b'\nEcom/github/trace_machina/nativelink/remote_execution/worker_api.proto\x12\x34\x63om.github.trace_machina.nativelink.remote_execution\x1a\x36\x62uild/bazel/remote/execution/v2/remote_execution.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"=\n\x10KeepAliveRequest\x12\x16\n\x08\x64raining\x18\xe9\x07 \x01(\x08H\x00\x88\x01\x01\x42\x0b\n\t_drainingJ\x04\x08\x01\x10\x02\"\x18\n\x10GoingAwayRequestJ\x04\x08\x01\x10\x02\"\xd3\x01\n\x14\x43onnectWorkerRequest\x12\x46\n\nproperties\x18\x01 \x03(\x0b\x32\x32.build.bazel.remote.execution.v2.Platform.Property\x12\x18\n\x10worker_id_prefix\x18\x02 \x01(\t\x12\x1a\n\x12max_inflight_tasks\x18\x03 \x01(\x04\x12\x13\n\ncan_resume\x18\xe9\x07 \x01(\x08\x12\x10\n\x07resumes\x18\xea\x07 \x01(\t\x12\x10\n\x07running\x18\xeb\x07 \x03(\tJ\x04\x08\x04\x10\x05\"\xab\x02\n\rExecuteResult\x12\x15\n\rinstance_name\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\x12L\n\x10\x65xecute_response\x18\x03 \x01(\x0b\x32\x30.build.bazel.remote.execution.v2.ExecuteResponseH\x00\x12,\n\x0einternal_error\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x61\n\x0eresource_usage\x18\x05 \x01(\x0b\x32I.com.github.trace_machina.nativelink.remote_execution.ActionResourceUsageB\x08\n\x06resultJ\x04\x08\x06\x10\x07\"\'\n\x0f\x45xecuteComplete\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\x82\x01\n\x13\x41\x63tionResourceUsage\x12\x16\n\x0epeak_memory_kb\x18\x01 \x01(\x04\x12\x0f\n\x07sampled\x18\x02 \x01(\x08\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63pu_time_ms\x18\x05 \x01(\x04J\x04\x08\x06\x10\x07\"+\n\x10\x43onnectionResult\x12\x11\n\tworker_id\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"2\n\x14KillOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\tJ\x04\x08\x02\x10\x03\"\xac\x03\n\x0fUpdateForWorker\x12\x63\n\x11\x63onnection_result\x18\x01 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.ConnectionResultH\x00\x12,\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12Z\n\x0cstart_action\x18\x03 \x01(\x0b\x32\x42.com.github.trace_machina.nativelink.remote_execution.StartExecuteH\x00\x12,\n\ndisconnect\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12l\n\x16kill_operation_request\x18\x05 \x01(\x0b\x32J.com.github.trace_machina.nativelink.remote_execution.KillOperationRequestH\x00\x42\x08\n\x06updateJ\x04\x08\x06\x10\x07\"\xa0\x04\n\x12UpdateForScheduler\x12l\n\x16\x63onnect_worker_request\x18\x01 \x01(\x0b\x32J.com.github.trace_machina.nativelink.remote_execution.ConnectWorkerRequestH\x00\x12\x64\n\x12keep_alive_request\x18\x02 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.KeepAliveRequestH\x00\x12\x64\n\x12going_away_request\x18\x03 \x01(\x0b\x32\x46.com.github.trace_machina.nativelink.remote_execution.GoingAwayRequestH\x00\x12]\n\x0e\x65xecute_result\x18\x04 \x01(\x0b\x32\x43.com.github.trace_machina.nativelink.remote_execution.ExecuteResultH\x00\x12\x61\n\x10\x65xecute_complete\x18\x05 \x01(\x0b\x32\x45.com.github.trace_machina.nativelink.remote_execution.ExecuteCompleteH\x00\x42\x08\n\x06updateJ\x04\x08\x06\x10\x07\"\xfa\x01\n\x0cStartExecute\x12H\n\x0f\x65xecute_request\x18\x01 \x01(\x0b\x32/.build.bazel.remote.execution.v2.ExecuteRequest\x12\x14\n\x0coperation_id\x18\x04 \x01(\t\x12\x34\n\x10queued_timestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x08platform\x18\x05 \x01(\x0b\x32).build.bazel.remote.execution.v2.Platform\x12\x11\n\tworker_id\x18\x06 \x01(\tJ\x04\x08\x07\x10\x08\"\xad\x01\n\x19HistoricalExecuteResponse\x12>\n\raction_digest\x18\x01 \x01(\x0b\x32\'.build.bazel.remote.execution.v2.Digest\x12J\n\x10\x65xecute_response\x18\x03 \x01(\x0b\x32\x30.build.bazel.remote.execution.v2.ExecuteResponseJ\x04\x08\x02\x10\x03\x32\xb2\x01\n\tWorkerApi\x12\xa4\x01\n\rConnectWorker\x12H.com.github.trace_machina.nativelink.remote_execution.UpdateForScheduler\x1a\x45.com.github.trace_machina.nativelink.remote_execution.UpdateForWorker(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,25 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GOINGAWAYREQUEST']._serialized_start=333
   _globals['_GOINGAWAYREQUEST']._serialized_end=357
   _globals['_CONNECTWORKERREQUEST']._serialized_start=360
-  _globals['_CONNECTWORKERREQUEST']._serialized_end=514
-  _globals['_EXECUTERESULT']._serialized_start=517
-  _globals['_EXECUTERESULT']._serialized_end=816
-  _globals['_EXECUTECOMPLETE']._serialized_start=818
-  _globals['_EXECUTECOMPLETE']._serialized_end=857
-  _globals['_ACTIONRESOURCEUSAGE']._serialized_start=860
-  _globals['_ACTIONRESOURCEUSAGE']._serialized_end=990
-  _globals['_CONNECTIONRESULT']._serialized_start=992
-  _globals['_CONNECTIONRESULT']._serialized_end=1035
-  _globals['_KILLOPERATIONREQUEST']._serialized_start=1037
-  _globals['_KILLOPERATIONREQUEST']._serialized_end=1087
-  _globals['_UPDATEFORWORKER']._serialized_start=1090
-  _globals['_UPDATEFORWORKER']._serialized_end=1518
-  _globals['_UPDATEFORSCHEDULER']._serialized_start=1521
-  _globals['_UPDATEFORSCHEDULER']._serialized_end=2065
-  _globals['_STARTEXECUTE']._serialized_start=2068
-  _globals['_STARTEXECUTE']._serialized_end=2318
-  _globals['_HISTORICALEXECUTERESPONSE']._serialized_start=2321
-  _globals['_HISTORICALEXECUTERESPONSE']._serialized_end=2494
-  _globals['_WORKERAPI']._serialized_start=2497
-  _globals['_WORKERAPI']._serialized_end=2675
+  _globals['_CONNECTWORKERREQUEST']._serialized_end=571
+  _globals['_EXECUTERESULT']._serialized_start=574
+  _globals['_EXECUTERESULT']._serialized_end=873
+  _globals['_EXECUTECOMPLETE']._serialized_start=875
+  _globals['_EXECUTECOMPLETE']._serialized_end=914
+  _globals['_ACTIONRESOURCEUSAGE']._serialized_start=917
+  _globals['_ACTIONRESOURCEUSAGE']._serialized_end=1047
+  _globals['_CONNECTIONRESULT']._serialized_start=1049
+  _globals['_CONNECTIONRESULT']._serialized_end=1092
+  _globals['_KILLOPERATIONREQUEST']._serialized_start=1094
+  _globals['_KILLOPERATIONREQUEST']._serialized_end=1144
+  _globals['_UPDATEFORWORKER']._serialized_start=1147
+  _globals['_UPDATEFORWORKER']._serialized_end=1575
+  _globals['_UPDATEFORSCHEDULER']._serialized_start=1578
+  _globals['_UPDATEFORSCHEDULER']._serialized_end=2122
+  _globals['_STARTEXECUTE']._serialized_start=2125
+  _globals['_STARTEXECUTE']._serialized_end=2375
+  _globals['_HISTORICALEXECUTERESPONSE']._serialized_start=2378
+  _globals['_HISTORICALEXECUTERESPONSE']._serialized_end=2551
+  _globals['_WORKERAPI']._serialized_start=2554
+  _globals['_WORKERAPI']._serialized_end=2732
 # @@protoc_insertion_point(module_scope)

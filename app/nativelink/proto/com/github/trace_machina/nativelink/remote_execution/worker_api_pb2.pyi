@@ -23,14 +23,20 @@ class GoingAwayRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ConnectWorkerRequest(_message.Message):
-    __slots__ = ("properties", "worker_id_prefix", "max_inflight_tasks")
+    __slots__ = ("properties", "worker_id_prefix", "max_inflight_tasks", "can_resume", "resumes", "running")
     PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
     MAX_INFLIGHT_TASKS_FIELD_NUMBER: _ClassVar[int]
+    CAN_RESUME_FIELD_NUMBER: _ClassVar[int]
+    RESUMES_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
     properties: _containers.RepeatedCompositeFieldContainer[_remote_execution_pb2.Platform.Property]
     worker_id_prefix: str
     max_inflight_tasks: int
-    def __init__(self, properties: _Optional[_Iterable[_Union[_remote_execution_pb2.Platform.Property, _Mapping]]] = ..., worker_id_prefix: _Optional[str] = ..., max_inflight_tasks: _Optional[int] = ...) -> None: ...
+    can_resume: bool
+    resumes: str
+    running: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, properties: _Optional[_Iterable[_Union[_remote_execution_pb2.Platform.Property, _Mapping]]] = ..., worker_id_prefix: _Optional[str] = ..., max_inflight_tasks: _Optional[int] = ..., can_resume: _Optional[bool] = ..., resumes: _Optional[str] = ..., running: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExecuteResult(_message.Message):
     __slots__ = ("instance_name", "operation_id", "execute_response", "internal_error", "resource_usage")

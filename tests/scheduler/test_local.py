@@ -282,7 +282,7 @@ async def test_a_forgotten_operation_is_not_found(
 
 async def test_a_minimum_that_is_no_number_is_refused(scheduler: LocalScheduler) -> None:
     await expect(Code.INVALID_ARGUMENT, scheduler.execute(action(1, cpu_count="many")))
-    assert await scheduler.operations() == []
+    assert [*await scheduler.operations()] == []
     with pytest.raises(NativeLinkError, match="cpu_count='many'"):
         scheduler.connect(WorkerHello("w", (("cpu_count", "many"),)))
     assert scheduler.workers() == []
@@ -448,3 +448,71 @@ async def test_a_clock_that_is_set_changes_nothing(
     assert (await view_of(watch)).queued_at > 1_600_000_000
     timers.advance(4.9)
     assert len(scheduler.workers()) == 1
+
+
+class BrokenRecorder(FakeRecorder):
+    """Fails whatever it is told."""
+
+    def handled(self, seconds: float) -> None:
+        raise ValueError("the disk of the metrics is full")
+
+    def resources_used(
+        self, operation: OperationView, *, peak_memory_kb: int, cpu_time_ms: int
+    ) -> None:
+        raise ValueError("so much")
+
+
+async def test_a_recorder_that_fails_costs_no_operation(
+    timers: Timers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with LocalScheduler(POLICY, clock=timers.clock, recorder=BrokenRecorder()) as scheduler:
+        link = scheduler.connect(hello())
+        watch = await scheduler.execute(action(1))
+        order = await start_of(link)
+        link.result(order.operation_id, b"response", exit_code=0)
+        assert (await view_of(watch)).response == b"response"
+    assert "could not be recorded" in caplog.text
+
+
+async def test_ten_thousand_follow_one_operation_to_its_end(scheduler: LocalScheduler) -> None:
+    link = scheduler.connect(hello())
+    watches = [await scheduler.execute(action(1))]
+    order = await start_of(link)
+    name = (await view_of(watches[0])).name
+    watches += [await scheduler.execute(action(1)) for _ in range(5_000)]
+    watches += [await scheduler.watch(name) for _ in range(5_000)]
+    async with asyncio.TaskGroup() as group:
+        for watch in watches[1:]:
+            await view_of(watch)
+        tasks = [group.create_task(watch.next()) for watch in watches]
+        await asyncio.sleep(0)
+        link.result(order.operation_id, b"response", exit_code=0)
+    views = [task.result() for task in tasks]
+    assert all(view is not None and view.response == b"response" for view in views)
+    assert len({view.operation_id for view in views if view is not None}) == 1
+    for watch in watches:
+        watch.close()
+    assert scheduler.look(name) is not None, "it is kept for who comes back"
+
+
+async def test_a_worker_that_reads_nothing_is_told_so_much_and_no_more(
+    scheduler: LocalScheduler,
+) -> None:
+    link = scheduler.connect(hello())
+    for number in range(20_000):
+        link.process_ended(f"made-up-{number}")
+    orders = await link.next_orders()
+    assert len(orders) == 10_000
+    assert all(isinstance(order, KillOrder) for order in orders)
+
+
+async def test_a_look_shows_the_place_in_the_queue_without_counting_as_seen(
+    scheduler: LocalScheduler,
+) -> None:
+    await scheduler.execute(action(1, cpu_count="4"))
+    watch = await scheduler.execute(action(2, cpu_count="4"))
+    assert (await view_of(watch)).queue_position == 1
+    scheduler.connect(hello())
+    looked = watch.look()
+    assert looked is not None
+    assert looked.queue_position == 0

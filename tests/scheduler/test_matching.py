@@ -13,7 +13,7 @@ from nativelink.scheduler.effects import StartExecution
 from nativelink.scheduler.policy import Allocation, Policy
 from nativelink.scheduler.tournament import Tournament
 from tests.scheduler.farm import SUPPORTED, Farm, action
-from tests.scheduler.simulation import amount, suits
+from tests.scheduler.oracle import amount, suits
 
 Properties = tuple[tuple[str, str], ...]
 AMOUNTS = ("cpu_count", "memory_kb")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,9 @@ class FakeWatch:
             raise self._scheduler.stopped
         self._given = view
         return view
+
+    def look(self) -> OperationView | None:
+        return self._scheduler.views.get(self._name)
 
     def close(self) -> None:
         self.closed = True
@@ -104,8 +107,9 @@ class FakeScheduler:
             raise not_found(f"no operation {name!r} is known")
         return self.views[name]
 
-    async def operations(self) -> Sequence[OperationView]:
-        return list(self.views.values())
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
+        views = (view for view in self.views.values() if view.queued_at >= since)
+        return sorted(views, key=lambda view: view.queued_at)
 
     async def cancel(self, name: str) -> None:
         await self.get(name)

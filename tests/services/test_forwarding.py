@@ -49,7 +49,7 @@ class Upstream:
             *ExecutionService(
                 {"main": ExecutionInstance(self.cas, self.scheduler)}, clock=FakeClock()
             ).methods(),
-            *OperationsService({"main": self.scheduler}).methods(),
+            *OperationsService({"main": self.scheduler}, max_page_bytes=20_000).methods(),
             *CapabilitiesService({"main": instance}).methods(),
         ]
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -331,7 +331,7 @@ class TestFailures:
 
 class TestTheRest:
     async def test_operations_are_looked_after_there(self, edge: Edge) -> None:
-        assert await edge.scheduler.operations() == []
+        assert [*await edge.scheduler.operations()] == []
         watches = [await edge.execute() for _ in range(2)]
         names = [(await view(watch)).name for watch in watches]
         assert [each.name for each in await edge.scheduler.operations()] == names
@@ -349,8 +349,8 @@ class TestTheRest:
             key = ActionKey("main", SHA256, SHA256.digest_of(b"%d" % number))
             await edge.upstream.scheduler.execute(ActionInfo(key))
         await edge.execute()
-        assert len(await edge.scheduler.operations()) == 121
-        assert edge.upstream.names.count("ListOperations") == 2
+        assert len([*await edge.scheduler.operations()]) == 121
+        assert edge.upstream.names.count("ListOperations") > 1
 
     async def test_properties_are_learnt_from_there(self, edge: Edge) -> None:
         assert edge.scheduler.known_properties() == []

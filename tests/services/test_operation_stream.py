@@ -12,6 +12,7 @@ from nativelink.core.streams import Chunk
 from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.services.operation_stream import REPEAT_INTERVAL_S, OperationStream
+from nativelink.services.operation_views import view_of
 from nativelink.testing.fakes import FakeClock
 from tests.scheduler.farm import action
 
@@ -65,3 +66,22 @@ async def test_a_state_that_is_still_being_written_is_not_repeated(
             assert not sending.done()
             sink.room.set()
     assert [message.done for message in sink.messages] == [view.done]
+
+
+async def test_a_repeated_state_tells_the_place_in_the_queue_as_it_is_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alarm, clock, sink = Alarm(), FakeClock(), SlowSink()
+    sink.room.set()
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", alarm.call_later)
+    now = replace(QUEUED, queue_position=7)
+    with OperationStream(sink, clock, look=lambda: now) as stream:
+        await stream.send(now)
+        now = replace(QUEUED, queue_position=2)
+        clock.advance(REPEAT_INTERVAL_S)
+        alarm.ring()
+        now = DONE
+        clock.advance(REPEAT_INTERVAL_S)
+        alarm.ring()
+    views = [view_of(message) for message in sink.messages]
+    assert [view.queue_position for view in views] == [7, 2, 2], "the end is not for it to tell"

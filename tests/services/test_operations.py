@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.google.longrunning import operations_pb2 as pb
 from nativelink.proto.google.protobuf import duration_pb2, empty_pb2
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
-from nativelink.scheduler.operation import ExecutionStage
+from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.services.operations import OperationsService
 from nativelink.testing.calls import Caller
 from nativelink.testing.fakes import wait_until
@@ -154,6 +155,40 @@ class TestLists:
         page = await server.page(page_size=2, page_token=page.next_page_token)
         assert [each.name for each in page.operations] == names[4:]
         assert not page.next_page_token
+
+    async def test_a_page_looks_at_few_operations_however_many_there_are(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [await server.start(str(number)) for number in range(300)]
+        looked: list[str] = []
+        asked = server.scheduler.operations
+
+        async def operations(*, since: float = 0.0) -> Iterator[OperationView]:
+            def looks(views: Iterable[OperationView]) -> Iterator[OperationView]:
+                for view in views:
+                    looked.append(view.name)
+                    yield view
+
+            return looks(await asked(since=since))
+
+        monkeypatch.setattr(server.scheduler, "operations", operations)
+        page = await server.page(page_size=10)
+        page = await server.page(page_size=10, page_token=page.next_page_token)
+        assert [each.name for each in page.operations] == names[10:20]
+        assert len(looked) < 30
+
+    async def test_operations_of_one_moment_are_listed_by_name(self, server: Server) -> None:
+        names = [await server.start(str(number)) for number in range(12)]
+        for name in names:
+            server.scheduler.update(name, queued_at=7.0)
+        found: list[str] = []
+        token = ""
+        while True:
+            page = await server.page(page_size=5, page_token=token)
+            found += [each.name for each in page.operations]
+            if not (token := page.next_page_token):
+                break
+        assert found == sorted(names)
 
     async def test_a_page_ends_before_it_is_too_long(self) -> None:
         server = Server(max_page_bytes=3000)

@@ -133,8 +133,9 @@ class SimpleSpec(Spec):
     )
     unschedulable_timeout_s: Seconds = Field(
         default=1200,
-        description="Seconds that an action waits which no connected worker could ever run, before "
-        "it fails with the reason. 0: for ever.",
+        description="Seconds that an action waits which no connected worker could ever run, or "
+        "which workers turn away again and again for want of room, before it fails with the "
+        "reason. 0: for ever.",
     )
     allocation_strategy: Annotated[AllocationStrategy, Items] = Field(
         default=AllocationStrategy.LEAST_RECENTLY_USED,

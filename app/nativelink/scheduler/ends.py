@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nativelink.core.errors import unavailable
 from nativelink.scheduler import events
 from nativelink.scheduler.operation import Failure, OperationView
-from nativelink.scheduler.scheduler import Order
+from nativelink.scheduler.scheduler import KillOrder, Order
 
 if TYPE_CHECKING:
     from nativelink.scheduler.local import LocalScheduler
 
 __all__ = ["LocalLink", "LocalWatch"]
+
+#: Orders that wait for a worker beyond which it is not told to stop anything: it can cause such
+#: orders by naming operations that it does not have, as many as it likes.
+_MAX_UNREAD: Final = 10_000
 
 
 class _Signal:
@@ -76,6 +80,9 @@ class LocalWatch:
         self.done = view.done
         return view
 
+    def look(self) -> OperationView | None:
+        return self._scheduler.look(self.name)
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -101,6 +108,9 @@ class LocalLink:
 
     def send(self, order: Order) -> None:
         """Queue an order."""
+        if isinstance(order, KillOrder) and len(self._orders) >= _MAX_UNREAD:
+            # A worker that reads none of its orders is to be told again later, or is lost.
+            return
         self._orders.append(order)
         self._signal.set()
 

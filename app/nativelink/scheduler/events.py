@@ -62,7 +62,7 @@ class ClientDetached:
 
 @dataclass(frozen=True, slots=True)
 class OperationRead:
-    """Somebody looked at `name` without following it; it is kept for longer."""
+    """Somebody looked at `name` without following it; it is kept for longer, finished or not."""
 
     name: str
 

@@ -11,7 +11,16 @@ from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import Failure
-from nativelink.scheduler.outcomes import Outcome, final_failure, gave_up, judge, remembered
+from nativelink.scheduler.outcomes import (
+    Outcome,
+    avoided,
+    final_failure,
+    gave_up,
+    judge,
+    reason_of,
+    remembered,
+    turned_away,
+)
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import within
 from nativelink.scheduler.records import Operation
@@ -188,18 +197,13 @@ class Fleet:
 
     def fail(self, worker: Worker, lease: Lease, operation: Operation, failure: Failure) -> None:
         """A worker could not execute the operation that it has."""
-        reason = f"{failure.code.name}: {failure.message}"
+        reason = reason_of(failure)
         self.release(worker, lease)
-        match judge(failure, worker):
-            case Outcome.BACKPRESSURE:
-                worker.paused = True
-                self._matching.release(worker)
-                if not worker.leases:
-                    worker.paused_until = self._journal.now + self._policy.backpressure_pause_s
-                    self._due.arm(Timer(TimerKind.PAUSE, worker.worker_id), worker.paused_until)
-                self._matching.publish(worker)
-                operation.failures = remembered(operation, worker.worker_id, failure)
-                self._queue_again([operation], reason, counted=False)
+        if failure.code is Code.RESOURCE_EXHAUSTED and not worker.draining:
+            self._pause(worker)
+        match judge(failure, worker, lease):
+            case Outcome.NO_ROOM:
+                self._turn_away(operation, worker, failure)
             case Outcome.HANDED_BACK:
                 self._queue_again([operation], f"handed back, {reason}", counted=False)
             case Outcome.FINAL:
@@ -211,20 +215,45 @@ class Fleet:
             case Outcome.TRY_AGAIN:
                 self._count_failure(operation, worker, failure)
 
-    def _count_failure(
-        self,
-        operation: Operation,
-        worker: Worker,
-        failure: Failure,
-    ) -> None:
+    def _pause(self, worker: Worker) -> None:
+        """Give a worker nothing until something ends there, or for a while if it has nothing."""
+        policy = self._policy
+        worker.paused = True
+        self._matching.release(worker)
+        if not worker.leases:
+            # The exponent is bounded, as numbers of the power of thousands are none any more.
+            length = policy.backpressure_pause_s * 2.0 ** min(worker.pauses, 32)
+            worker.pauses += 1
+            worker.paused_until = self._journal.now + min(length, policy.longest_pause_s)
+            self._due.arm(Timer(TimerKind.PAUSE, worker.worker_id), worker.paused_until)
+        self._matching.publish(worker)
+
+    def _turn_away(self, operation: Operation, worker: Worker, failure: Failure) -> None:
+        """A worker had no room for an operation, and did not run it."""
+        now = self._journal.now
+        reason = reason_of(failure)
+        operation.refusals += 1
+        if operation.refused_since is None:
+            operation.refused_since = now
+        operation.failures = remembered(operation, worker.worker_id, failure)
+        operation.failed_on = avoided(operation, worker.worker_id)
+        final = turned_away(operation, self._policy, now)
+        if final is None:
+            self._queue_again([operation], reason, counted=False)
+        else:
+            self._attempt_ended(operation, reason, counted=False)
+            self._lifecycle.complete(
+                operation,
+                f"turned away by {worker.worker_id}, for too long: {reason}",
+                failure=final,
+            )
+
+    def _count_failure(self, operation: Operation, worker: Worker, failure: Failure) -> None:
         """A try failed in a way that may go better next time."""
         operation.attempts += 1
         operation.failures = remembered(operation, worker.worker_id, failure)
-        operation.failed_on = (
-            *(each for each in operation.failed_on if each != worker.worker_id),
-            worker.worker_id,
-        )
-        reason = f"{failure.code.name}: {failure.message}"
+        operation.failed_on = avoided(operation, worker.worker_id)
+        reason = reason_of(failure)
         if operation.attempts > self._policy.max_job_retries:
             self._attempt_ended(operation, reason, counted=True)
             self._lifecycle.complete(

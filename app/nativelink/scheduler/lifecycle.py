@@ -85,15 +85,14 @@ class Lifecycle:
         journal = self._journal
         self._name(operation, name)
         journal.tell(operation, f"asked for once more, by {len(operation.names)} now")
-        names: tuple[str, ...] = (name,)
         if priority > operation.priority:
             operation.priority = priority
             operation.key = self.key(operation.queued_at, priority, operation.number)
             if operation.entry:
                 self._matching.advance(operation)
             journal.tell(operation, f"priority raised to {priority}")
-            names = operation.all_names()
-        journal.effects.append(OperationUpdated(operation.operation_id, names))
+        # The others see its new place when they look: thousands may share it, each more urgent.
+        journal.effects.append(OperationUpdated(operation.operation_id, (name,)))
 
     def _name(self, operation: Operation, name: str) -> None:
         record = Name(name, operation, 1, self._journal.now)
@@ -127,9 +126,13 @@ class Lifecycle:
             self._arm_clients(operation)
 
     def read(self, name: Name) -> None:
-        """Somebody looked; that keeps what is over for longer, but nothing alive."""
-        if self.retention_at(name) is not None:
-            name.accessed_at = self._journal.now
+        """Somebody looked, perhaps one who asks now and then instead of following."""
+        name.accessed_at = self._journal.now
+
+    @staticmethod
+    def is_over(name: Name) -> bool:
+        """Whether nothing will change any more for whoever asked under this name."""
+        return name.operation.stage is ExecutionStage.COMPLETED or name.cancelled_at is not None
 
     def withdraw(self, name: Name) -> bool:
         """Whoever asked under this name does not want it any more.
@@ -332,8 +335,7 @@ class Lifecycle:
 
     def retention_at(self, name: Name) -> float | None:
         """When a name is to be forgotten."""
-        over = name.operation.stage is ExecutionStage.COMPLETED or name.cancelled_at is not None
-        if not over or name.clients:
+        if name.clients or not self.is_over(name):
             return None
         return name.accessed_at + self._policy.retain_completed_for_s
 

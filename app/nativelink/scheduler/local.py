@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final
 from uuid import uuid4
@@ -91,7 +91,8 @@ class LocalScheduler:
         #: Whether it pays to make what the recorder is told.
         self._records = recorder is not NO_RECORDER
         self._policy = policy
-        self._watches: dict[str, list[LocalWatch]] = {}
+        #: By name; thousands may follow one name, and leave at the same time.
+        self._watches: dict[str, dict[LocalWatch, None]] = {}
         self._links: dict[str, LocalLink] = {}
         self._logging_interval_s = worker_match_logging_interval_s
         self._log_at: float | None = None
@@ -141,7 +142,7 @@ class LocalScheduler:
         name = name or new_operation_name(action.key.instance_name)
         watch = LocalWatch(self, name)
         self.dispatch(events.ExecuteRequested(name, str(uuid4()), action))
-        self._watches.setdefault(name, []).append(watch)
+        self._watches[name] = {watch: None}
         return watch
 
     async def watch(self, name: str) -> Watch:
@@ -149,7 +150,7 @@ class LocalScheduler:
         self.known(name)
         watch = LocalWatch(self, name)
         self.dispatch(events.ClientAttached(name))
-        self._watches.setdefault(name, []).append(watch)
+        self._watches.setdefault(name, {})[watch] = None
         return watch
 
     async def get(self, name: str) -> OperationView:
@@ -157,8 +158,8 @@ class LocalScheduler:
         self.dispatch(events.OperationRead(name))
         return view
 
-    async def operations(self) -> Sequence[OperationView]:
-        return self._machine.views()
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
+        return self._machine.views(since=since)
 
     async def cancel(self, name: str) -> None:
         self.known(name)
@@ -190,11 +191,15 @@ class LocalScheduler:
             )
         return view
 
+    def look(self, name: str) -> OperationView | None:
+        """The operation as it is now; None if the name means nothing."""
+        return self._machine.view(name)
+
     def unwatch(self, watch: LocalWatch) -> None:
         """A stream does not follow any more."""
-        watches = self._watches.get(watch.name, [])
+        watches = self._watches.get(watch.name, {})
         if watch in watches:
-            watches.remove(watch)
+            del watches[watch]
             if not watches:
                 del self._watches[watch.name]
             if not self.stopping:
@@ -271,9 +276,7 @@ class LocalScheduler:
                 and view.stage is ExecutionStage.EXECUTING
                 and view.worker_id == event.worker_id
             ):
-                self.recorder.resources_used(
-                    view, peak_memory_kb=peak_memory_kb, cpu_time_ms=cpu_time_ms
-                )
+                self._record_usage(view, peak_memory_kb, cpu_time_ms)
         self.dispatch(event)
 
     # -- what people look at --------------------------------------------------------------------
@@ -306,10 +309,10 @@ class LocalScheduler:
         if self._records:
             began = self._clock.monotonic()
             found = self._machine.handle(event, self._now())
-            self.recorder.handled(self._clock.monotonic() - began)
+            took_s = self._clock.monotonic() - began
             for effect in found:
                 self._carry_out(effect)
-                self._record(effect)
+            self._record_all(found, took_s)
         else:
             found = self._machine.handle(event, self._now())
             for effect in found:
@@ -358,6 +361,23 @@ class LocalScheduler:
                         watch.changed()
             case _:
                 pass
+
+    def _record_usage(self, view: OperationView, peak_memory_kb: int, cpu_time_ms: int) -> None:
+        try:
+            self.recorder.resources_used(
+                view, peak_memory_kb=peak_memory_kb, cpu_time_ms=cpu_time_ms
+            )
+        except Exception:
+            logger.exception("what operation %s used could not be recorded", view.operation_id)
+
+    def _record_all(self, found: Sequence[effects.Effect], took_s: float) -> None:
+        """Tell the recorder, whose defects are not to cost an operation."""
+        try:
+            self.recorder.handled(took_s)
+            for effect in found:
+                self._record(effect)
+        except Exception:
+            logger.exception("what the scheduler did could not be recorded")
 
     def _record(self, effect: effects.Effect) -> None:
         """Tell the recorder, who is told of operations as they are after the event."""

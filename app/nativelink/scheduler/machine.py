@@ -101,13 +101,14 @@ class Machine:
         record = self.lifecycle.names.get(name)
         return None if record is None else self.lifecycle.view(record)
 
-    def views(self) -> Sequence[OperationView]:
-        """All names' operations, the oldest first."""
-        return [
-            self.lifecycle.view(name)
-            for operation in self.lifecycle.operations.values()
-            for name in operation.names
-        ]
+    def views(self, *, since: float = 0.0) -> Iterator[OperationView]:
+        """All names' operations, the oldest first, without those asked for before `since`.
+
+        To be taken before the next event.
+        """
+        for operation in self.lifecycle.operations.values():
+            if operation.queued_at >= since:
+                yield from map(self.lifecycle.view, operation.names)
 
     def operation(self, operation_id: str) -> OperationView | None:
         """An operation as the first of those who asked for it sees it."""
@@ -188,7 +189,7 @@ class Machine:
 
     def _delete_requested(self, event: events.DeleteRequested) -> None:
         name = self.lifecycle.names.get(event.name)
-        if name is not None and name.operation.stage is ExecutionStage.COMPLETED:
+        if name is not None and self.lifecycle.is_over(name):
             self.lifecycle.forget(name)
 
     def _give_up(self, operation: Operation, why: str, failure: Failure) -> None:
@@ -249,6 +250,7 @@ class Machine:
             return
         worker, lease = found
         self.fleet.release(worker, lease)
+        worker.pauses = 0
         if lease.revoked_at is None:
             self.lifecycle.complete(
                 self.lifecycle.operations[lease.operation_id],

@@ -9,33 +9,36 @@ from nativelink.core.errors import Code
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.records import Operation
-from nativelink.scheduler.workers import Worker
+from nativelink.scheduler.workers import Lease, Worker
 
-__all__ = ["Outcome", "final_failure", "gave_up", "judge", "remembered"]
+__all__ = [
+    "Outcome",
+    "avoided",
+    "final_failure",
+    "gave_up",
+    "judge",
+    "reason_of",
+    "remembered",
+    "turned_away",
+]
 
 #: Reasons that are kept; an operation may be handed back any number of times.
 _KEPT_REASONS: Final = 8
 _REASON_LENGTH: Final = 1000
+#: Workers that are avoided; with more of them it hardly matters which one is tried again.
+_AVOIDED: Final = 16
 
-#: Would fail in the same way anywhere.
-_DETERMINISTIC: Final = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.PERMISSION_DENIED,
-        Code.FAILED_PRECONDITION,
-        Code.OUT_OF_RANGE,
-        Code.UNIMPLEMENTED,
-    }
+#: How a worker that is about to leave gives back what it did not finish, or did not begin.
+_HANDED_BACK: Final = frozenset(
+    {Code.CANCELLED, Code.ABORTED, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}
 )
-#: How a worker that is about to leave gives back what it did not finish.
-_HANDED_BACK: Final = frozenset({Code.CANCELLED, Code.ABORTED, Code.UNAVAILABLE})
 
 
 class Outcome(Enum):
     """What becomes of an operation that a worker could not execute."""
 
-    #: The worker has no room (NativeLink: RESOURCE_EXHAUSTED). No try; the worker gets a rest.
-    BACKPRESSURE = auto()
+    #: The worker has no room (NativeLink: RESOURCE_EXHAUSTED) and did not run it. No try.
+    NO_ROOM = auto()
     #: The worker leaves and gives it back. No try.
     HANDED_BACK = auto()
     #: It would fail anywhere.
@@ -44,13 +47,15 @@ class Outcome(Enum):
     TRY_AGAIN = auto()
 
 
-def judge(failure: Failure, worker: Worker) -> Outcome:
-    """What follows from a failure that a worker reports."""
-    if failure.code is Code.RESOURCE_EXHAUSTED:
-        return Outcome.BACKPRESSURE
+def judge(failure: Failure, worker: Worker, lease: Lease) -> Outcome:
+    """What follows from a failure that a worker reports of an operation that it has."""
     if worker.draining and failure.code in _HANDED_BACK:
         return Outcome.HANDED_BACK
-    if failure.missing or failure.code in _DETERMINISTIC:
+    if failure.code is Code.RESOURCE_EXHAUSTED and not lease.process_ended:
+        return Outcome.NO_ROOM
+    # Every other code may be the machine's own: a store that does not let it in, a directory that
+    # it cannot use, a kernel that lacks something. One bad worker must not fail every build.
+    if failure.missing or failure.code is Code.INVALID_ARGUMENT:
         return Outcome.FINAL
     return Outcome.TRY_AGAIN
 
@@ -66,10 +71,40 @@ def final_failure(failure: Failure) -> Failure:
     return failure
 
 
+def reason_of(failure: Failure) -> str:
+    """A failure in a line, for stories and logs. A worker may say as much as a message takes."""
+    return f"{failure.code.name}: {failure.message[:_REASON_LENGTH]}"
+
+
 def remembered(operation: Operation, worker_id: str, failure: Failure) -> tuple[str, ...]:
     """The reasons why an operation's tries failed, with one more."""
-    reason = f"{worker_id}: {failure.code.name}: {failure.message[:_REASON_LENGTH]}"
-    return (*operation.failures[1 - _KEPT_REASONS :], reason)
+    return (*operation.failures[1 - _KEPT_REASONS :], f"{worker_id}: {reason_of(failure)}")
+
+
+def avoided(operation: Operation, worker_id: str) -> tuple[str, ...]:
+    """The workers that an operation is to avoid, with one more."""
+    others = [each for each in operation.failed_on if each != worker_id]
+    return (*others[1 - _AVOIDED :], worker_id)
+
+
+def turned_away(operation: Operation, policy: Policy, now: float) -> Failure | None:
+    """What the client is told when workers had no room for too long; None if they may have soon.
+
+    Not RESOURCE_EXHAUSTED, upon which clients try again at once and by themselves: somebody has to
+    look after the farm first, which is what FAILED_PRECONDITION says.
+    """
+    limit = policy.unschedulable_timeout_s
+    since = operation.refused_since
+    if not limit or since is None or operation.refusals <= policy.max_job_retries:
+        return None
+    if now - since < limit:
+        return None
+    told = "; ".join(operation.failures)
+    return Failure(
+        Code.FAILED_PRECONDITION,
+        f"gave up: for {now - since:.0f} s no worker had room for this action, "
+        f"{operation.refusals} times (unschedulable_timeout_s is {limit:g}): {told}",
+    )
 
 
 def gave_up(operation: Operation, code: Code, policy: Policy) -> Failure:

@@ -60,9 +60,12 @@ class Policy:
         retain_completed_for_s: how long a finished operation can be asked for, counted from the
             last time that somebody did.
         unschedulable_timeout_s: how long an operation waits while no connected worker could ever
-            run it before it fails; 0 is for ever.
+            run it, or workers have no room for it again and again, before it fails; 0 is for ever.
         backpressure_pause_s: how long a worker gets nothing that said that it has no room although
-            it has nothing else to do, whose end could make room.
+            it has nothing else to do, whose end could make room. It doubles each time that this
+            is so again before anything ran there to its end.
+        longest_pause_s: how long at most. A worker whose disk is full is asked twice a minute
+            whether it still is.
         ageing_s: how much longer an operation must have waited to go before one whose priority is
             higher by one. As this orders the queue by `queued_at - priority * ageing_s`, which
             never changes while it waits, nothing is ever sorted again, and nothing starves.
@@ -83,5 +86,6 @@ class Policy:
     retain_completed_for_s: float = 60
     unschedulable_timeout_s: float = 1200
     backpressure_pause_s: float = 1
+    longest_pause_s: float = 30
     ageing_s: float = 60
     reservation_after_s: float = 30

@@ -72,7 +72,10 @@ class Operation:
         epoch: how often it was given to a worker.
         attempts: tries that failed and count.
         failures: why tries failed, counted or not; the last ones.
-        failed_on: workers on which it failed, in that order.
+        failed_on: workers on which it failed, or that had no room for it, in that order; the
+            last ones.
+        refusals: how often a worker had no room for it.
+        refused_since: when the first one had none; None before.
         deaths: workers that died while they ran it.
         response: an encoded ExecuteResponse, once there is one.
         failure: why there is none, once that is certain.
@@ -100,6 +103,8 @@ class Operation:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
+    refusals: int = 0
+    refused_since: float | None = None
     deaths: tuple[str, ...] = ()
     response: bytes | None = None
     failure: Failure | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 from uuid import uuid4
@@ -45,6 +45,13 @@ class Watch(Protocol):
         """
         ...
 
+    def look(self) -> OperationView | None:
+        """The operation as it is now; None where only `next` can tell.
+
+        It does not count as seen: `next` gives the same state as if nobody had looked.
+        """
+        ...
+
     def close(self) -> None:
         """The client left. Does not cancel the operation; may be called twice."""
         ...
@@ -76,15 +83,22 @@ class Scheduler(Protocol):
         ...
 
     async def get(self, name: str) -> OperationView:
-        """An operation as it is now, without counting as interested in it.
+        """An operation as it is now. Who asks again and again counts as interested in it.
 
         Raises:
             NativeLinkError: NOT_FOUND.
         """
         ...
 
-    async def operations(self) -> Sequence[OperationView]:
-        """All that are known, finished ones too as long as they are kept; oldest first."""
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
+        """All that are known, finished ones too as long as they are kept; oldest first.
+
+        Made one by one as they are taken, since there may be a million of them and few are
+        wanted: to be taken before the next `await`.
+
+        Args:
+            since: leave out those that were asked for before, seconds since the Unix epoch.
+        """
         ...
 
     async def cancel(self, name: str) -> None:

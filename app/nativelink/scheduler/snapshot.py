@@ -49,6 +49,8 @@ class OperationState:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
+    refusals: int = 0
+    refused_since: float | None = None
     deaths: tuple[str, ...] = ()
     response: bytes | None = None
     failure: Failure | None = None
@@ -85,6 +87,7 @@ class WorkerState:
     draining: bool = False
     paused: bool = False
     paused_until: float | None = None
+    pauses: int = 0
     leases: tuple[LeaseState, ...] = ()
     reserved_for: str = ""
 
@@ -146,6 +149,8 @@ def _operation_state(operation: Operation) -> OperationState:
         attempts=operation.attempts,
         failures=operation.failures,
         failed_on=operation.failed_on,
+        refusals=operation.refusals,
+        refused_since=operation.refused_since,
         deaths=operation.deaths,
         response=operation.response,
         failure=operation.failure,
@@ -170,6 +175,7 @@ def _worker_state(worker: Worker) -> WorkerState:
         draining=worker.draining,
         paused=worker.paused,
         paused_until=worker.paused_until,
+        pauses=worker.pauses,
         leases=tuple(
             [
                 LeaseState(
@@ -238,6 +244,7 @@ def _restore_worker(machine: Machine, state: WorkerState) -> None:
         draining=state.draining,
         paused=state.paused,
         paused_until=state.paused_until,
+        pauses=state.pauses,
     )
     for lease in state.leases:
         worker.leases[lease.operation_id] = Lease(
@@ -275,6 +282,8 @@ def _restore_operation(machine: Machine, state: OperationState) -> None:
         attempts=state.attempts,
         failures=state.failures,
         failed_on=state.failed_on,
+        refusals=state.refusals,
+        refused_since=state.refused_since,
         deaths=state.deaths,
         response=state.response,
         failure=state.failure,

@@ -58,6 +58,7 @@ class Worker:
         draining: it gets nothing new because somebody said so.
         paused: it gets nothing new because it said that it has no room.
         paused_until: when that ends by itself; None if the end of an operation ends it.
+        pauses: how many of them, one after the other, without a result in between.
         leases: what it has, by operation.
         used: what that takes away of each `minimum` property.
         free: what is left.
@@ -82,6 +83,7 @@ class Worker:
     draining: bool = False
     paused: bool = False
     paused_until: float | None = None
+    pauses: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
     used: list[int] = field(default_factory=list)
     free: Amounts = ()

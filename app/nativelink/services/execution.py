@@ -110,7 +110,7 @@ class ExecutionService:
         """Send every state until the last one. The watch is closed whatever happens."""
         try:
             with OperationStream(
-                sink, self._clock, repeat_interval_s=self._repeat_interval_s
+                sink, self._clock, look=watch.look, repeat_interval_s=self._repeat_interval_s
             ) as stream:
                 while (view := await watch.next()) is not None:
                     if wishes is not None and view.response is not None:

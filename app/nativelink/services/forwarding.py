@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -34,6 +34,8 @@ _WAIT_EXECUTION: Final = _EXECUTION + "WaitExecution"
 _OPERATIONS: Final = "/google.longrunning.Operations/"
 _GET_CAPABILITIES: Final = "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities"
 _BAGGAGE: Final = b"baggage"
+#: As many operations as one message takes: for each page the other scheduler looks at all of them.
+_PAGE_SIZE: Final = 10_000
 
 M = TypeVar("M", bound=Message)
 
@@ -61,6 +63,8 @@ class ForwardingScheduler:
         self._slots = (
             asyncio.Semaphore(max_concurrent_requests) if max_concurrent_requests else None
         )
+        #: Instances that something was executed for.
+        self._used: set[str] = set()
         self._properties: dict[str, frozenset[str]] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -93,6 +97,7 @@ class ForwardingScheduler:
             request.execution_policy.priority = action.priority
         watch = _ForwardedWatch(self, request.SerializeToString(), action, _metadata(action))
         await watch.begin()
+        self._used.add(key.instance_name)
         if key.instance_name not in self._properties:
             self._properties[key.instance_name] = frozenset()
             self.in_background(self._learn(key.instance_name))
@@ -108,17 +113,20 @@ class ForwardingScheduler:
         path = _OPERATIONS + "GetOperation"
         return view_of(await self._unary(path, request, operations_pb2.Operation))
 
-    async def operations(self) -> Sequence[OperationView]:
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
         """Those of the instances that something was executed for since the start."""
         found: list[OperationView] = []
-        for instance in sorted(self._properties):
+        for instance in sorted(self._used):
             token = ""
             while True:
-                request = operations_pb2.ListOperationsRequest(name=instance, page_token=token)
+                request = operations_pb2.ListOperationsRequest(
+                    name=instance, page_size=_PAGE_SIZE, page_token=token
+                )
                 page = await self._unary(
                     _OPERATIONS + "ListOperations", request, operations_pb2.ListOperationsResponse
                 )
-                found += map(view_of, page.operations)
+                views = map(view_of, page.operations)
+                found += (view for view in views if view.queued_at >= since)
                 token = page.next_page_token
                 if not token:
                     break
@@ -287,6 +295,9 @@ class _ForwardedWatch:
             self._name = view.name
             self._done = view.done
             return view
+
+    def look(self) -> None:
+        """The other scheduler tells by itself, now and then, how things are."""
 
     def close(self) -> None:
         stream, self._stream = self._stream, None

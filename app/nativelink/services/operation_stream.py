@@ -1,8 +1,9 @@
-"""An operation followed by a client: each new state, and the last one again while none comes."""
+"""An operation followed by a client: each new state, and how it stands while none comes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from nativelink.core.clock import Clock
@@ -15,7 +16,8 @@ from nativelink.services.operation_messages import Parts, operation_parts
 __all__ = ["PASSING_S", "REPEAT_INTERVAL_S", "OperationStream"]
 
 #: Load balancers drop streams on which nothing moves for 60 s (AWS Application Load Balancer) or
-#: 350 s (Network Load Balancer); the last state is sent again before the first of them does.
+#: 350 s (Network Load Balancer); the state is sent again before the first of them does, with the
+#: position in the queue as it is by then.
 REPEAT_INTERVAL_S: Final = 25.0
 
 #: Most actions of a build are short: a state that lasts no longer than this, which nobody would
@@ -31,13 +33,15 @@ class OperationStream:
     Args:
         sink: the client.
         clock: for the pauses.
-        repeat_interval_s: seconds without a new state until the last one is sent again.
+        look: the operation as it is now, None where that is not known.
+        repeat_interval_s: seconds without a new state until it is sent again.
     """
 
     __slots__ = (
         "_clock",
         "_interval_s",
         "_last",
+        "_look",
         "_passing",
         "_passing_timer",
         "_sending",
@@ -48,10 +52,16 @@ class OperationStream:
     )
 
     def __init__(
-        self, sink: MessageSink, clock: Clock, *, repeat_interval_s: float = REPEAT_INTERVAL_S
+        self,
+        sink: MessageSink,
+        clock: Clock,
+        *,
+        look: Callable[[], OperationView | None] = lambda: None,
+        repeat_interval_s: float = REPEAT_INTERVAL_S,
     ) -> None:
         self._sink = sink
         self._clock = clock
+        self._look = look
         self._interval_s = repeat_interval_s
         self._last: Parts = ()
         self._sent_at = 0.0
@@ -118,6 +128,10 @@ class OperationStream:
         if left <= 0 and not self._is_writing():
             self._sent_at = self._clock.monotonic()
             left = self._interval_s
+            view = self._look()
+            if view is not None and not view.done:
+                # What is final goes through `send`, which may have something to add.
+                self._last = operation_parts(view)
             self._write_apart()
         self._timer = loop.call_later(max(left, 1.0), self._on_time)
 

@@ -20,6 +20,9 @@ from nativelink.services.precondition import missing_in
 
 __all__ = ["failure_of", "view_of"]
 
+#: It stays in memory with its operation, and every client that waits gets it: the whole message
+#: must be one that gRPC peers take (4 MiB).
+_MAX_MESSAGE: Final = 16 * 1024
 _NOTHING: Final = Failure(
     Code.INTERNAL, "the other scheduler ended the operation without a response"
 )
@@ -73,7 +76,10 @@ def failure_of(status: status_pb2.Status) -> Failure:
         code = Code.UNKNOWN
     if code is Code.OK:
         code = Code.UNKNOWN
-    return Failure(code, status.message or "no reason was given", missing_in(status))
+    message = status.message or "no reason was given"
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]}... ({len(message)} characters)"
+    return Failure(code, message, missing_in(status))
 
 
 def _metadata(operation: operations_pb2.Operation) -> pb.ExecuteOperationMetadata:

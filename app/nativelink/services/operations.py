@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
 from nativelink.core.errors import NativeLinkError, invalid_argument
@@ -100,26 +100,26 @@ class OperationsService:
             raise invalid_argument(f"page_size {request.page_size}; it cannot be negative")
         page_size = min(request.page_size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
         after = _place_of_token(request.page_token)
-        views = sorted(
-            (
-                view
-                for view in await scheduler.operations()
-                if view.action.key.instance_name == request.name
-                and _place(view) > after
-                and wanted(view)
-            ),
-            key=_place,
+        views = (
+            view
+            for view in await scheduler.operations(since=after[0])
+            if view.action.key.instance_name == request.name
+            and _place(view) > after
+            and wanted(view)
         )
         parts: list[bytes] = []
+        last = after
         room = self._max_page_bytes
-        for index, view in enumerate(views):
+        # Nothing is looked at beyond the end of the page: there may be very many.
+        for index, view in enumerate(_in_order(views)):
             operation = _encoded(view)
             if index == page_size or (index and len(operation) > room):
-                token = _token_of_place(_place(views[index - 1]))
+                token = _token_of_place(last)
                 parts.append(pb.ListOperationsResponse(next_page_token=token).SerializeToString())
                 break
             room -= len(operation)
             parts += (_OPERATIONS_TAG, varint(len(operation)), operation)
+            last = _place(view)
         return b"".join(parts)
 
 
@@ -142,10 +142,17 @@ async def _last_view(watch: Watch, timeout_s: float | None) -> OperationView:
 
 #: Where an operation stands in a list: when it was queued, and its name.
 _Place = tuple[float, str]
+_BEGINNING: Final = (0.0, "")
 
 
 def _place(view: OperationView) -> _Place:
     return view.queued_at, view.name
+
+
+def _in_order(views: Iterable[OperationView]) -> Iterator[OperationView]:
+    """The oldest first, as they come; those of the same moment by name."""
+    for _, tied in groupby(views, lambda view: view.queued_at):
+        yield from sorted(tied, key=lambda view: view.name)
 
 
 def _token_of_place(place: _Place) -> str:
@@ -155,7 +162,7 @@ def _token_of_place(place: _Place) -> str:
 
 def _place_of_token(token: str) -> _Place:
     if not token:
-        return (-math.inf, "")
+        return _BEGINNING
     try:
         queued_at, space, name = base64.urlsafe_b64decode(token).decode().partition(" ")
         if not space:

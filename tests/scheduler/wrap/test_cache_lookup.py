@@ -128,7 +128,7 @@ class TestAnswers:
         setup.backend.refusal = unavailable("full")
         with pytest.raises(NativeLinkError, match="full"):
             await setup.scheduler.execute(action_of())
-        assert await setup.scheduler.operations() == []
+        assert [*await setup.scheduler.operations()] == []
 
 
 class TestWhileTheCacheIsAsked:
@@ -138,7 +138,7 @@ class TestWhileTheCacheIsAsked:
         view = await view_of(watch)
         assert view.stage is CACHE_CHECK
         assert await setup.scheduler.get(view.name) == view
-        assert await setup.scheduler.operations() == [view]
+        assert [*await setup.scheduler.operations()] == [view]
         again = await setup.scheduler.watch(view.name)
         assert await view_of(again) == view
         with pytest.raises(NativeLinkError) as raised:
@@ -211,7 +211,7 @@ class TestWhileTheCacheIsAsked:
         setup.cache.open()
         with pytest.raises(NativeLinkError, match="full"):
             await watch.next()
-        assert await setup.scheduler.operations() == []
+        assert [*await setup.scheduler.operations()] == []
 
     async def test_a_scheduler_that_stops_says_so(self) -> None:
         setup = Setup()
@@ -234,9 +234,9 @@ class TestAfterwards:
         assert await watch.next() is None
         watch.close()
         await setup.scheduler.cancel(view.name)
-        assert await setup.scheduler.operations() == [view]
+        assert [*await setup.scheduler.operations()] == [view]
         setup.clock.advance(60)
-        assert await setup.scheduler.operations() == []
+        assert [*await setup.scheduler.operations()] == []
         with pytest.raises(NativeLinkError) as raised:
             await setup.scheduler.watch(view.name)
         assert raised.value.code is Code.NOT_FOUND
@@ -252,14 +252,14 @@ class TestAfterwards:
         setup.cache.answer = b"response"
         for _ in range(1001):
             await setup.scheduler.execute(action_of())
-        assert len(await setup.scheduler.operations()) == 1000
+        assert len([*await setup.scheduler.operations()]) == 1000
 
     async def test_operations_are_listed_by_age(self, setup: Setup) -> None:
         first = await view_of(await setup.scheduler.execute(action_of(skip_cache_lookup=True)))
         setup.cache.answer = b"response"
         second = await view_of(await setup.scheduler.execute(action_of()))
-        assert await setup.scheduler.operations() == [first, second]
+        assert [*await setup.scheduler.operations()] == [first, second]
         assert setup.scheduler.known_properties() == ["cpu_count"]
         setup.backend.finish(b"")
         await setup.scheduler.delete(first.name)
-        assert await setup.scheduler.operations() == [second]
+        assert [*await setup.scheduler.operations()] == [second]

@@ -86,6 +86,10 @@ async def test_the_hint_that_fits_best_counts(
             (("cpu_count", "4"), ("memory_kb", "100"), ("os", "x")),
         ),
         (
+            (("cpu_count", "16"), ("cpu_count", "3")),
+            (("cpu_count", "16"), ("cpu_count", "3"), ("memory_kb", "100")),
+        ),
+        (
             (("cpu_count", "many"), ("memory_kb", "200")),
             (("cpu_count", "many"), ("memory_kb", "200")),
         ),

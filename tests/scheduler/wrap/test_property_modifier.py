@@ -59,7 +59,7 @@ async def test_everything_else_is_the_backends() -> None:
     (name,) = backend.views
     assert await scheduler.get(name) == await watch.next()
     assert await (await scheduler.watch(name)).next() == backend.views[name]
-    assert await scheduler.operations() == [backend.views[name]]
+    assert [*await scheduler.operations()] == [backend.views[name]]
     await scheduler.cancel(name)
     assert backend.cancelled == [name]
     backend.finish(b"")

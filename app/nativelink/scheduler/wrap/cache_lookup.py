@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from heapq import merge
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
@@ -114,11 +115,12 @@ class CacheLookupScheduler(DelegatingScheduler):
         view = self._answer(name) if check is None else check.view
         return await self._backend.get(name) if view is None else view
 
-    async def operations(self) -> Sequence[OperationView]:
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
+        theirs = await self._backend.operations(since=since)
         self._forget_old()
-        ours = [*self._answered.values(), *(check.view for check in self._checks.values())]
-        theirs = await self._backend.operations()
-        return sorted((*theirs, *ours), key=lambda view: view.queued_at) if ours else theirs
+        views = (*self._answered.values(), *(check.view for check in self._checks.values()))
+        ours = sorted((view for view in views if view.queued_at >= since), key=_queued_at)
+        return merge(theirs, ours, key=_queued_at)
 
     async def cancel(self, name: str) -> None:
         check = self._checks.get(name)
@@ -219,6 +221,10 @@ class CacheLookupScheduler(DelegatingScheduler):
             self._answered.popitem(last=False)
 
 
+def _queued_at(view: OperationView) -> float:
+    return view.queued_at
+
+
 class _Check:
     """One operation while the action cache is asked.
 
@@ -297,6 +303,11 @@ class _CheckWatch:
             self._behind = check.take() or await self._backend.watch(check.view.name)
         return await self._behind.next()
 
+    def look(self) -> OperationView | None:
+        if self._behind is not None:
+            return self._behind.look()
+        return None if self._check is None else self._check.view
+
     def close(self) -> None:
         if self._check is not None:
             self._check.leave()
@@ -314,6 +325,9 @@ class _AnsweredWatch:
     async def next(self) -> OperationView | None:
         view, self._view = self._view, None
         return view
+
+    def look(self) -> OperationView | None:
+        return self._view
 
     def close(self) -> None:
         """Nobody keeps anything for it."""

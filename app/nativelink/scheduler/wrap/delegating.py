@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.operation import OperationView
@@ -26,8 +26,8 @@ class DelegatingScheduler:
     async def get(self, name: str) -> OperationView:
         return await self._backend.get(name)
 
-    async def operations(self) -> Sequence[OperationView]:
-        return await self._backend.operations()
+    async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
+        return await self._backend.operations(since=since)
 
     async def cancel(self, name: str) -> None:
         await self._backend.cancel(name)

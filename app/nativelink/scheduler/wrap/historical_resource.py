@@ -81,11 +81,11 @@ class HistoricalResourceScheduler(DelegatingScheduler):
 
 def _raised(action: ActionInfo, wanted: Mapping[str, int]) -> ActionInfo:
     """The action with each property at least as high as wanted."""
-    properties = dict(action.properties)
+    # Of a name that stands several times, the largest number counts.
     higher = {
         name: str(least)
         for name, least in wanted.items()
-        if least and _is_less(properties.get(name, "0"), least)
+        if least and all(_is_less(value, least) for key, value in action.properties if key == name)
     }
     if not higher:
         return action

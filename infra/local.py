@@ -2,7 +2,7 @@
 
 `MOTO_CANNOT` and `MOTO_FORGETS` are the whole difference between what is deployed and what is tried
 here, besides addresses. Tests compare both stacks and fail if a list grows, or holds what is not
-needed.
+needed. `MOTO_MISTAKES` is deployed, and taken away before anything runs (`scripts/region_local`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["MOTO_CANNOT", "MOTO_FORGETS", "LocalProfile"]
+__all__ = ["MOTO_CANNOT", "MOTO_FORGETS", "MOTO_MISTAKES", "LocalProfile"]
 
 #: Resource type -> what happens with moto 5.2 and the AWS provider 5.100 if it is asked for.
 MOTO_CANNOT: Final[Mapping[str, str]] = MappingProxyType(
@@ -44,6 +44,14 @@ MOTO_FORGETS: Final[Mapping[str, str]] = MappingProxyType(
         "aws_lb.ip_address_type": "subnets have no IPv6 addresses",
         "aws_route53_zone.lifecycle": "the network of a private zone is not given back",
         "aws_subnet.ipv6_cidr_block": "IPv6 addresses of subnets are not known",
+    }
+)
+
+#: Resource type -> why what runs would not work with it.
+MOTO_MISTAKES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "aws_s3_bucket_policy": "its conditions are not looked at: who refuses plain HTTP, and "
+        "other keys, refuses everybody",
     }
 )
 

@@ -43,7 +43,8 @@ def provide(stack: TerraformStack, kit: Kit) -> None:
         allowed_account_ids=None if local else [kit.account],
         default_tags=[AwsProviderDefaultTags(tags=default_tags(kit))],
         # An emulator checks no credentials, speaks plain HTTP on one address, and answers 500 to
-        # what it does not know: trying that again 25 times takes minutes.
+        # what it does not know: trying that again 25 times takes minutes. But among thousands of
+        # requests it ends some connection that is about to be used: that has to be tried again.
         access_key="local" if local else None,
         secret_key="local" if local else None,
         endpoints=[AwsProviderEndpoints(**dict.fromkeys(_SERVICES, local.endpoint))]
@@ -52,7 +53,7 @@ def provide(stack: TerraformStack, kit: Kit) -> None:
         s3_use_path_style=True if local else None,
         skip_credentials_validation=True if local else None,
         skip_metadata_api_check="true" if local else None,
-        max_retries=1 if local else None,
+        max_retries=5 if local else None,
     )
 
 

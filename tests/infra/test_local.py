@@ -1,6 +1,6 @@
 """What is left out on a laptop is one list, which does not grow unseen."""
 
-from infra.local import MOTO_CANNOT
+from infra.local import MOTO_CANNOT, MOTO_MISTAKES
 
 #: Written down a second time on purpose: who adds to the list says so here.
 KNOWN = {
@@ -27,3 +27,7 @@ def test_the_list_of_what_an_emulator_cannot_do_has_not_grown() -> None:
     assert set(MOTO_CANNOT) <= KNOWN, "mend the emulator, or argue for it here"
     assert set(MOTO_CANNOT) >= KNOWN, "the emulator learned something: take it off here too"
     assert all(reason for reason in MOTO_CANNOT.values())
+
+
+def test_the_list_of_what_an_emulator_gets_wrong_has_not_grown() -> None:
+    assert set(MOTO_MISTAKES) == {"aws_s3_bucket_policy"}

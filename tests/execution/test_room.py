@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def program(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(0o755)
     return str(path)
+
+
+@contextmanager
+def open_worker(folder: Path, ports: Ports, name: str) -> Iterator[None]:
+    """A worker elsewhere, connected."""
+    with open_farm(folder, worker_config(folder, ports, name=name), ports) as other:
+        agent = other.system.workers[0].agent
+        wait_for(lambda: agent.statistics().connected, "a connected worker")
+        yield
 
 
 @pytest.fixture
@@ -62,10 +72,7 @@ def test_what_no_worker_has_room_for_fails_and_says_who_turned_it_away(
 def test_what_one_worker_has_no_room_for_runs_on_another_one(
     farm: Farm, client: ExecutionClient, tmp_path: Path
 ) -> None:
-    config = worker_config(tmp_path / "good", farm.ports, name="good")
-    with open_farm(tmp_path / "good", config, farm.ports) as other:
-        agent = other.system.workers[0].agent
-        wait_for(lambda: agent.statistics().connected, "a connected worker")
+    with open_worker(tmp_path / "good", farm.ports, "good"):
         for number in range(20):
             result = client.run("echo", str(number)).result
             assert client.stdout(result) == b"%d\n" % number
@@ -88,27 +95,19 @@ def test_what_does_not_fit_on_a_workers_disk_runs_where_it_does(
     tmp_path: Path, little_disk: Path
 ) -> None:
     ports = Ports.free()
-    keys = {"name": "full", "work_directory": str(little_disk / "work")}
     scheduler = {"unschedulable_timeout_s": PATIENCE_S, "max_job_retries": 1}
     config = farm_config(tmp_path / "farm", ports, scheduler=scheduler)
     blobs = Blobs()
-    # Modes of their own make the worker copy the files.
-    action = make_action(
-        ["sh", "-c", "wc -c *"],
-        blobs,
-        inputs={"big": b"x" * (8 << 20)},
-        output_node_properties=["unix_mode"],
-    )
-    with open_farm(tmp_path / "farm", config, ports) as farm, farm.client() as client:
+    action = make_action(["wc", "-c", "big"], blobs, inputs={"big": b"x" * (8 << 20)})
+    with (
+        open_farm(tmp_path / "farm", config, ports) as farm,
+        farm.client() as client,
+        open_worker(little_disk, ports, "full"),
+    ):
         client.upload(blobs)
-        full = worker_config(tmp_path / "full", ports, name="full", worker=keys)
-        with open_farm(tmp_path / "full", full, ports) as one:
-            agent = one.system.workers[0].agent
-            wait_for(lambda: agent.statistics().connected, "a connected worker")
-            response = client.execute(action).result()
-            assert response.status.code == Code.FAILED_PRECONDITION, response
-            assert "No space left on device" in response.status.message
-            good = worker_config(tmp_path / "good", ports, name="good")
-            with open_farm(tmp_path / "good", good, ports):
-                result = client.execute(action).result().result
-                assert result.execution_metadata.worker.startswith("good")
+        response = client.execute(action).result()
+        assert response.status.code == Code.FAILED_PRECONDITION, response
+        assert "No space left on device" in response.status.message
+        with open_worker(tmp_path / "good", ports, "good"):
+            result = client.execute(action).result().result
+            assert result.execution_metadata.worker.startswith("good")

@@ -10,5 +10,6 @@ lock requirements/runtime.in --output-file requirements/runtime.txt
 lock requirements/dev.in --constraint requirements/runtime.txt --output-file requirements/dev.txt
 lock requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 lock requirements/clients.in --output-file requirements/clients.txt
+lock requirements/image.in --constraint requirements/runtime.txt --output-file requirements/image.txt
 lock requirements/infra.in --output-file requirements/infra.txt
 lock requirements/scan.in --output-file requirements/scan.txt

@@ -17,6 +17,7 @@ import pytest
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.core.clock import SystemClock
+from nativelink.core.eager import run_all
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.services.fast_cdc import FastCdc2020
@@ -301,3 +302,34 @@ async def test_two_servers_compress_what_they_send_each_other() -> None:
 
             await front.call(work)
             assert await upstream.call(lambda client: client.read(digest_of(BLOB))) == BLOB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upstream_splits", [False, True])
+async def test_blobs_are_split_and_spliced_over_an_upstream_of_two_requests(
+    upstream_splits: bool,
+) -> None:
+    chunking = 'experimental_chunking: { avg_chunk_size_bytes: "64KiB" }'
+    async with opened(VERIFIED, cache(cas=chunking if upstream_splits else "")) as upstream:
+        remote = f"""{{ name: "CAS", grpc: {{
+          instance_name: "", store_type: "cas", max_concurrent_requests: 2,
+          endpoints: [{{ address: "grpc://{upstream.address}" }}],
+        }} }}"""
+        async with opened(remote, cache(cas=chunking)) as front:
+
+            def work(seed: int) -> Callable[[ReapiClient], None]:
+                # Longer than all buffers on the way, so that its request stays open.
+                blob = random.Random(seed).randbytes(6_000_000)
+
+                def call(client: ReapiClient) -> None:
+                    client.write(blob)
+                    chunks = client.split(digest_of(blob)).chunk_digests
+                    assert len(chunks) > 50
+                    parts = [client.read(chunk) for chunk in chunks[::-1]]
+                    whole = b"".join(parts)
+                    assert client.splice(digest_of(whole), chunks[::-1]) == digest_of(whole)
+
+                return call
+
+            async with asyncio.timeout(60):
+                await run_all(front.call(work(seed)) for seed in range(3))

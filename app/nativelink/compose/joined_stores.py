@@ -56,7 +56,9 @@ class JoinedStores:
         # What a slow side that takes uploads lost is lost, whatever the fast side still has.
         removals = feeds(fast, slow) if upstream is None else slow.removals
         finder = finder_of(fast, slow) if upstream is None else finder_of(slow)
-        return Node(store, removals, tiers=tiers, finder=finder)
+        # What is made there, the fast side gets when it is read.
+        splitter = None if upstream is None else slow.splitter
+        return Node(store, removals, tiers=tiers, finder=finder, splitter=splitter)
 
     async def size_partitioning(self, spec: SizePartitioningSpec, path: str) -> Node:
         """Small blobs here, large ones there."""

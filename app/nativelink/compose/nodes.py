@@ -13,6 +13,7 @@ from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import (
     BlobFinder,
+    BlobSplitter,
     RemovalFeed,
     Store,
     TreeSource,
@@ -49,6 +50,7 @@ class Node:
         tiers: its two sides, if it is a fast_slow store whose fast side's blobs are files.
         finder: finds all that is in it by the hash alone, if it can.
         verified: what is put is checked against its digest.
+        splitter: splits and splices blobs where they are, if it can.
     """
 
     store: Store
@@ -59,6 +61,7 @@ class Node:
     tiers: LocalTiers | None = None
     finder: BlobFinder | None = None
     verified: bool = False
+    splitter: BlobSplitter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from nativelink.config.specs_remote import (
 )
 from nativelink.services.status import Health, remote_check
 from nativelink.stores.eviction import EvictionPolicy
-from nativelink.stores.store import Store, TreeSource
+from nativelink.stores.store import BlobSplitter, Store, TreeSource
 
 if TYPE_CHECKING:
     from nativelink.stores.cloud.object_store import CloudObjectStore
@@ -62,6 +62,7 @@ class RemoteStores:
         timeout_s = spec.rpc_timeout_s or None
         store: Store
         trees: TreeSource | None = None
+        splitter: BlobSplitter | None = None
         if spec.store_type is StoreType.AC:
             from nativelink.stores.remote.grpc_ac import GrpcAcStore
 
@@ -76,7 +77,7 @@ class RemoteStores:
         else:
             from nativelink.stores.remote.grpc_cas import GrpcCasStore
 
-            store = trees = await env.lifetimes.enter_async_context(
+            store = trees = cas = await env.lifetimes.enter_async_context(
                 GrpcCasStore(
                     channel,
                     instance_name=spec.instance_name,
@@ -89,13 +90,14 @@ class RemoteStores:
                     batching=_batching(spec.experimental_read_batching),
                 )
             )
+            splitter = cas.chunks
         type_name = type(store).__name__
         env.health.add(
             f"/nativelink/stores/{path}/{type_name}",
             type_name,
             remote_check(store, function=env.digest_function),
         )
-        return Node(store, trees=trees)
+        return Node(store, trees=trees, splitter=splitter)
 
     async def redis(self, spec: RedisSpec, path: str) -> Node:
         """Redis."""

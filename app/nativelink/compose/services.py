@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from nativelink.compose.chunking import chunking
 from nativelink.compose.environment import Environment
+from nativelink.compose.nodes import Node
 from nativelink.compose.schedulers import SchedulerBuilder
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import (
@@ -123,12 +124,14 @@ async def _cas(
     compressed = _compressed(spec)
     instances: dict[str, CasInstance] = {}
     for each in _distinct("cas", spec.cas):
-        store = await _store("cas", each, each.cas_store, stores)
+        node = await _node("cas", each, each.cas_store, stores)
         chunks: Chunking | None = None
         if each.experimental_chunking is not None:
             with context(_path("cas", each)):
-                chunks = await chunking(each.experimental_chunking, store, stores, env)
-        instances[each.instance_name] = CasInstance(store, each.instance_name in compressed, chunks)
+                chunks = await chunking(each.experimental_chunking, each.cas_store, stores, env)
+        instances[each.instance_name] = CasInstance(
+            node.store, each.instance_name in compressed, chunks, node.verified
+        )
     return CasService(
         instances,
         default_function=env.digest_function,
@@ -140,18 +143,17 @@ async def _bytestream(
     spec: ServicesSpec, stores: StoreBuilder, env: Environment
 ) -> Sequence[Method]:
     compressed = _compressed(spec)
-    service = ByteStreamService(
-        {
-            each.instance_name: ByteStreamInstance(
-                await _store("bytestream", each, each.cas_store, stores),
-                each.max_bytes_per_stream,
-                each.persist_stream_on_disconnect_timeout_s,
-                each.instance_name in compressed,
-            )
-            for each in _distinct("bytestream", spec.bytestream)
-        },
-        default_function=env.digest_function,
-    )
+    instances: dict[str, ByteStreamInstance] = {}
+    for each in _distinct("bytestream", spec.bytestream):
+        node = await _node("bytestream", each, each.cas_store, stores)
+        instances[each.instance_name] = ByteStreamInstance(
+            node.store,
+            each.max_bytes_per_stream,
+            each.persist_stream_on_disconnect_timeout_s,
+            each.instance_name in compressed,
+            node.verified,
+        )
+    service = ByteStreamService(instances, default_function=env.digest_function)
     return (await env.lifetimes.enter_async_context(service)).methods()
 
 
@@ -283,8 +285,12 @@ def _platform_properties(
 
 
 async def _store(service: str, spec: InstanceSpec, name: str, stores: StoreBuilder) -> Store:
+    return (await _node(service, spec, name, stores)).store
+
+
+async def _node(service: str, spec: InstanceSpec, name: str, stores: StoreBuilder) -> Node:
     with context(_path(service, spec)):
-        return (await stores.named(name)).store
+        return await stores.named(name)
 
 
 def _distinct(service: str, specs: Sequence[Instance]) -> Sequence[Instance]:

@@ -6,6 +6,7 @@ its configuration uses.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -15,6 +16,8 @@ from nativelink.compose.leaf_stores import LeafStores
 from nativelink.compose.nodes import Leaf, Node
 from nativelink.compose.remote_stores import RemoteStores
 from nativelink.compose.wrapped_stores import WrappedStores
+from nativelink.config.in_flight import LEAST_REQUESTS, limited_stores
+from nativelink.config.problems import Path
 from nativelink.config.specs_cloud import (
     AwsSpec,
     AzureSpec,
@@ -67,6 +70,7 @@ class StoreBuilder:
         self._made: dict[str, Node] = {}
         #: Names being made, outermost first: how a reference leads back to itself.
         self._making: list[str] = []
+        self._rooms: dict[Path, asyncio.Semaphore] = {}
         self._leaves = LeafStores(env)
         self._remote = RemoteStores(env)
         self._joined = JoinedStores(self._build, env)
@@ -76,6 +80,25 @@ class StoreBuilder:
     def leaves(self) -> Sequence[Leaf]:
         """The stores made so far that keep something themselves."""
         return self._leaves.leaves
+
+    def rooms(self, name: str) -> Sequence[asyncio.Semaphore]:
+        """Room for transfers of blobs that need further transfers to come to their end.
+
+        For each store below `name` that takes so many requests at a time, room for one fewer. All
+        who ask for a store get the same room.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for a store that takes one request at a time.
+        """
+        bounds = dict(limited_stores(self._specs[name], (name,), self._specs))
+        for path, bound in bounds.items():
+            if bound < LEAST_REQUESTS:
+                raise invalid_argument(
+                    f"stores/{'/'.join(map(str, path))} takes {bound} request at a time, and "
+                    f"{LEAST_REQUESTS} are needed: one transfers a blob, others its chunks"
+                )
+            self._rooms.setdefault(path, asyncio.Semaphore(bound - 1))
+        return [self._rooms[path] for path in sorted(bounds, key=str)]
 
     async def build_all(self) -> None:
         """Make every named store, also those that nothing refers to."""

@@ -91,11 +91,13 @@ class WrappedStores:
             default_function=self._env.digest_function,
         )
         verified = spec.verify_size and spec.verify_hash
+        # What a server makes of chunks it checks itself (REAPI v2, SpliceBlob).
         return Node(
             store,
             backend.removals,
             finder=backend.finder,
             verified=verified,
+            splitter=backend.splitter,
         )
 
     async def existence_cache(self, spec: ExistenceCacheSpec, path: str) -> Node:
@@ -113,6 +115,8 @@ class WrappedStores:
             store,
             backend.removals,
             finder=backend.finder,
+            verified=backend.verified,
+            splitter=backend.splitter,
         )
 
     async def completeness_checking(self, spec: CompletenessCheckingSpec, path: str) -> Node:
@@ -149,4 +153,6 @@ class WrappedStores:
             store,
             backend.removals,
             finder=backend.finder,
+            verified=backend.verified,
+            splitter=backend.splitter,
         )

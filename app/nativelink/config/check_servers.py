@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from nativelink.config.check_files import certificate_pair, missing_file
+from nativelink.config.in_flight import LEAST_REQUESTS, limited_stores
 from nativelink.config.problems import Path, Problem, error, warning
 from nativelink.config.sections import Sections, Service
 from nativelink.config.specs_common import split_address
@@ -230,6 +231,7 @@ def _chunking(sections: Sections) -> Iterator[Problem]:
                 f"Bazel takes powers of two only: it cuts chunks of 512 KiB instead of {size} "
                 "bytes, and has none in common with other clients",
             )
+        yield from _requests(service.spec.cas_store, path, sections)
         index = chunking.index_store
         if index is not None and any(_one_store(index, name, sections) for name in taken):
             yield error(
@@ -237,6 +239,23 @@ def _chunking(sections: Sections) -> Iterator[Problem]:
                 "the store of a CAS or an action cache: a list of chunks stands under its blob's "
                 "digest, and would replace what is there",
                 hint="name a store of its own, or none",
+            )
+
+
+def _requests(name: str, path: Path, sections: Sections) -> Iterator[Problem]:
+    """A CAS over a store whose only request at a time would wait for itself."""
+    stores = {entry.name: entry.spec for entry in sections.stores}
+    spec = stores.get(name)
+    if spec is None:
+        return
+    for place, bound in limited_stores(spec, (name,), stores):
+        if bound < LEAST_REQUESTS:
+            yield error(
+                path,
+                f"stores/{'/'.join(map(str, place))} takes one request at a time, and one "
+                "transfers a blob while others transfer its chunks",
+                hint=f"let it take {LEAST_REQUESTS} or more",
+                at_key=True,
             )
 
 

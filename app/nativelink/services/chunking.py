@@ -12,6 +12,8 @@ chunks are ordinary blobs of the CAS; what is remembered of a blob is the list o
   hash. A list is remembered if the client's chunks are of the sizes that are announced, so nobody
   has to split the blob again.
 
+Where the store can split and splice by itself (the CAS of another server), it does that instead.
+
 Memory is two batches of `_BATCH_BYTES` or of one chunk, whichever is more, and as chunks differ in
 length, four times that at worst; `_SPLITS` and `_SPLICES` blobs have it at a time, others wait.
 """
@@ -20,7 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -47,7 +50,7 @@ from nativelink.core.streams import BytesSink, BytesSource, Pipe
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.limits import MAX_BATCH_REQUEST_BYTES
 from nativelink.stores.join.cutting import CutsChunks, Cutting
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import BlobSplitter, Store, read_bytes
 from nativelink.stores.wrap.verify import VerifyStore
 
 __all__ = ["AnnouncedChunker", "Chunking"]
@@ -100,6 +103,10 @@ class Chunking:
         chunker: FAST_CDC_2020.
         max_chunk_count: chunks that one blob may have; others are transferred whole.
         default_function: the digest function of requests that name none.
+        splitter: does the work where the blobs are, if the store can.
+        rooms: each of them is entered while a blob is split or spliced here. One request transfers
+            the blob and goes on only while others transfer its chunks, so where a store takes so
+            many requests at a time, the blobs must be fewer.
 
     Attributes:
         average_chunk_size: for the capabilities, in bytes.
@@ -114,6 +121,8 @@ class Chunking:
         chunker: AnnouncedChunker,
         max_chunk_count: int,
         default_function: DigestFunction,
+        splitter: BlobSplitter | None = None,
+        rooms: Sequence[asyncio.Semaphore] = (),
     ) -> None:
         self._store = store
         self._index = index
@@ -123,8 +132,9 @@ class Chunking:
         self._verified = VerifyStore(
             store, verify_size=True, verify_hash=True, default_function=default_function
         )
-        self._splits = asyncio.Semaphore(_SPLITS)
-        self._splices = asyncio.Semaphore(_SPLICES)
+        self._splitter = splitter
+        self._splits = (asyncio.Semaphore(_SPLITS), *rooms)
+        self._splices = (asyncio.Semaphore(_SPLICES), *rooms)
         self._splitting: dict[tuple[Digest, DigestFunction], Latch] = {}
         self.average_chunk_size = chunker.average_size
         self.max_request_bytes = min(_ENTRY_BYTES * (max_chunk_count + 10), MAX_BATCH_REQUEST_BYTES)
@@ -153,8 +163,11 @@ class Chunking:
             await latch.wait()
         latch = self._splitting[splitting] = Latch()
         try:
-            async with self._splits:
-                answer = _listed(await self._cut(*splitting), pb.ChunkingFunction.FAST_CDC_2020)
+            chunks = await self._split_elsewhere(blob)
+            if chunks is None:
+                async with _all_of(self._splits):
+                    chunks = await self._cut(*splitting)
+            answer = _listed(chunks, pb.ChunkingFunction.FAST_CDC_2020)
             await self._remember(blob, answer)
         finally:
             del self._splitting[splitting]
@@ -190,9 +203,10 @@ class Chunking:
                 f"is {lost[0]}: upload them before they are spliced",
                 details=[MissingBlob(chunk) for chunk in lost[:_NAMED]],
             )
-        async with self._splices:
-            pipe = Pipe(blob.size_bytes, capacity_bytes=_BATCH_BYTES)
-            await run_all((self._join(chunks, pipe), self._put(blob, pipe)))
+        if self._splitter is None or not await self._splitter.splice(blob, chunks, function):
+            async with _all_of(self._splices):
+                pipe = Pipe(blob.size_bytes, capacity_bytes=_BATCH_BYTES)
+                await run_all((self._join(chunks, pipe), self._put(blob, pipe)))
         sizes = [chunk.size_bytes for chunk in chunks]
         if min(sizes[:-1], default=self._chunker.min_size) >= self._chunker.min_size and (
             max(sizes) <= self._chunker.max_size
@@ -245,6 +259,19 @@ class Chunking:
             await self._index.put(blob, BytesSource(answer.SerializeToString()))
         except NativeLinkError as error:
             _log.warning("the chunks of blob %s are not remembered: %s", blob, error)
+
+    async def _split_elsewhere(self, blob: Digest) -> Sequence[Digest] | None:
+        """The chunks that the store itself makes of a blob; None if it makes none of use."""
+        if self._splitter is None:
+            return None
+        chunks = await self._splitter.split(blob, self.average_chunk_size)
+        if (
+            chunks is None
+            or len(chunks) > self._max_count
+            or sum(chunk.size_bytes for chunk in chunks) != blob.size_bytes
+        ):
+            return None
+        return chunks
 
     async def _cut(self, blob: Digest, function: DigestFunction) -> list[Digest]:
         """Put the chunks of a blob."""
@@ -332,6 +359,15 @@ class Chunking:
         return not_found(
             f"blob {blob} has more than {self._max_count} chunks (max_chunk_count): read it whole"
         )
+
+
+@asynccontextmanager
+async def _all_of(rooms: Sequence[asyncio.Semaphore]) -> AsyncGenerator[None]:
+    """In all of these rooms, which everybody enters in the same order."""
+    async with AsyncExitStack() as stack:
+        for room in rooms:
+            await stack.enter_async_context(room)
+        yield
 
 
 def _batches(chunks: Sequence[Digest]) -> Iterator[Sequence[Digest]]:

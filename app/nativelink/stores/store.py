@@ -11,6 +11,7 @@ from nativelink.core.streams import BytesSink, BytesSource, Chunk, Sink, Source
 
 __all__ = [
     "BlobFinder",
+    "BlobSplitter",
     "DelegatingStore",
     "RemovalFeed",
     "Store",
@@ -105,6 +106,45 @@ class TreeSource(Protocol):
 
         Raises:
             NativeLinkError: NOT_FOUND if the root is absent; UNIMPLEMENTED.
+        """
+        ...
+
+
+class BlobSplitter(Protocol):
+    """An optional power of a store: it splits and splices blobs where they are kept (REAPI v2).
+
+    Passed by itself to who serves SplitBlob and SpliceBlob, so that no blob has to travel to be
+    cut into chunks, and back as chunks.
+    """
+
+    async def split(self, blob: Digest, average_size: int) -> Sequence[Digest] | None:
+        """The chunks that FAST_CDC_2020 makes of a blob, all of which are there afterwards.
+
+        Args:
+            blob: one that is there.
+            average_size: of a chunk, in bytes.
+
+        Returns:
+            None if it cannot be done there: chunks of other sizes, too many of them, no chunks.
+
+        Raises:
+            NativeLinkError: the store could not be asked, or the blob is gone.
+        """
+        ...
+
+    async def splice(self, blob: Digest, chunks: Sequence[Digest], function: int) -> bool:
+        """Keep the blob that chunks make, if it has the digest.
+
+        Args:
+            blob: what they make.
+            chunks: in order; all are there.
+            function: the chunking function, a number of REAPI's.
+
+        Returns:
+            Whether it is there; False if it cannot be done there.
+
+        Raises:
+            NativeLinkError: the store could not be asked, or a chunk is gone.
         """
         ...
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from nativelink.core.digest import DigestFunction
 from nativelink.core.retry import Retry
 from nativelink.core.rpc import CallContext, Method
 from nativelink.services.action_cache import ActionCacheInstance, ActionCacheService
 from nativelink.services.bytestream import ByteStreamInstance, ByteStreamService
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
 from nativelink.services.cas import CasInstance, CasService
+from nativelink.services.chunking import Chunking
+from nativelink.services.fast_cdc import FastCdc2020
 from nativelink.stores.remote.call_metadata import CallMetadata
 from nativelink.stores.remote.grpc_ac import GrpcAcStore
 from nativelink.stores.remote.grpc_cas import Batching, GrpcCasStore
 from nativelink.stores.store import Store
+from nativelink.testing.fakes import DictStore
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
 from nativelink.transport.server import Server, ServerSettings
@@ -66,17 +70,32 @@ async def serving(
     instead: Sequence[Method] = (),
     address: str = "127.0.0.1:0",
     tls: TlsSettings | None = None,
+    chunk_size: int | None = None,
+    max_chunk_count: int = 1000,
 ) -> AsyncIterator[Upstream]:
-    """Serve stores; methods of `instead` take the place of ours of the same path."""
+    """Serve stores; methods of `instead` take the place of ours of the same path.
+
+    With a `chunk_size`, blobs are split and spliced there.
+    """
     upstream = Upstream()
+    chunking: Chunking | None = None
+    if chunk_size is not None:
+        chunking = Chunking(
+            cas,
+            DictStore(),
+            chunker=FastCdc2020(chunk_size),
+            max_chunk_count=max_chunk_count,
+            default_function=DigestFunction.SHA256,
+        )
+    capabilities = CapabilitiesInstance(True, average_chunk_size=chunk_size)
     async with ByteStreamService({INSTANCE: ByteStreamInstance(cas)}) as bytestream:
         methods = {
             method.path: upstream.counted(method)
             for method in (
-                *CasService({INSTANCE: CasInstance(cas)}).methods(),
+                *CasService({INSTANCE: CasInstance(cas, chunking=chunking)}).methods(),
                 *bytestream.methods(),
                 *ActionCacheService({INSTANCE: ActionCacheInstance(ac or cas)}).methods(),
-                *CapabilitiesService({INSTANCE: CapabilitiesInstance(True)}).methods(),
+                *CapabilitiesService({INSTANCE: capabilities}).methods(),
                 *instead,
             )
         }

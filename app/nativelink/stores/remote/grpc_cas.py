@@ -35,6 +35,7 @@ from nativelink.proto.google.rpc.status_pb2 import Status
 from nativelink.stores.remote.batches import Batches
 from nativelink.stores.remote.byte_stream import Asked, ByteStreamClient
 from nativelink.stores.remote.call_metadata import CallMetadata
+from nativelink.stores.remote.grpc_chunks import UpstreamChunks
 from nativelink.stores.remote.upstream import Abilities, Upstream
 from nativelink.stores.store import absent
 
@@ -87,6 +88,9 @@ class GrpcCasStore:
         use_legacy_resource_names: leave the digest function out of ByteStream names.
         compression: transfer larger blobs zstd-compressed if the upstream can.
         batching: sizes of batches; None: the usual ones, or less if the upstream says so.
+
+    Attributes:
+        chunks: splits and splices blobs in the upstream.
     """
 
     def __init__(
@@ -122,6 +126,13 @@ class GrpcCasStore:
             headers=self._metadata.now,
             timeout_s=timeout_s,
             retry=self._retry,
+        )
+        self.chunks = UpstreamChunks(
+            self._upstream,
+            instance_name=instance_name,
+            retry=self._retry,
+            asked=self._asked,
+            call=self._call,
         )
         self._batching = batching or Batching()
         self._batching_is_default = batching is None

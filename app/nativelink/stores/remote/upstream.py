@@ -23,10 +23,15 @@ class Abilities(NamedTuple):
     Attributes:
         max_batch_bytes: blobs in one batch call; 0: it sets no limit.
         zstd: whether blobs may be transferred zstd-compressed.
+        split_average_bytes: of a chunk that FAST_CDC_2020 makes of a blob there; 0: it does not
+            split.
+        splices: whether it makes blobs of chunks.
     """
 
     max_batch_bytes: int = 0
     zstd: bool = False
+    split_average_bytes: int = 0
+    splices: bool = False
 
 
 class _Asking(Latch):
@@ -98,6 +103,13 @@ class Upstream:
                 raise
             return Abilities()
         cache = answer.cache_capabilities
+        chunks = cache.fast_cdc_2020_params
         return Abilities(
-            cache.max_batch_total_size_bytes, pb.Compressor.ZSTD in cache.supported_compressors
+            max_batch_bytes=cache.max_batch_total_size_bytes,
+            zstd=pb.Compressor.ZSTD in cache.supported_compressors,
+            # Another seed makes other chunks of the same size.
+            split_average_bytes=chunks.avg_chunk_size_bytes
+            if cache.split_blob_support and not chunks.seed
+            else 0,
+            splices=cache.splice_blob_support,
         )

@@ -15,17 +15,17 @@ BAZEL = """
 """
 
 
-def problems(services: str) -> list[str]:
-    """Errors, with where they are."""
+def problems(services: str, *, stores: str = "", severity: str = "error") -> list[str]:
+    """Findings, with where they are."""
     text = (
-        f"{{ stores: [{STORES}], servers: [{{ listener: {{ http: "
+        f"{{ stores: [{STORES}{stores}], servers: [{{ listener: {{ http: "
         f'{{ socket_address: "127.0.0.1:0" }} }}, services: {{ {services} }} }}] }}'
     )
     report = examine(text, "file", {"HOME": "/home/me"})
     return [
         f"{each.where}: {each.sentence}"
         for each in report.findings
-        if str(each.severity) == "error"
+        if str(each.severity) == severity
     ]
 
 
@@ -69,3 +69,38 @@ def test_what_does_not_is_said_where_it_stands(cache: str, where: str, what: str
     assert len(found) == 1, found
     assert where in found[0]
     assert what in found[0]
+
+
+UPSTREAM = """{ name: "UP", fast_slow: { fast: { memory: {} }, slow: { grpc: {
+  store_type: "ac", endpoints: [{ address: "grpc://127.0.0.1:1" }],
+} } } },"""
+PARTS = """{ name: "UP", size_partitioning: {
+  size: 9, lower_store: { memory: {} }, upper_store: { memory: {} },
+} },"""
+
+
+@pytest.mark.parametrize(("stores", "kind"), [(UPSTREAM, "grpc"), (PARTS, "size_partitioning")])
+@pytest.mark.parametrize(
+    ("services", "where"),
+    [
+        ('http_cache: [{ instance_name: "x", ac_store: "UP" }]', "http_cache[0].ac_store: "),
+        ('ac: [{ ac_store: "UP" }], http_cache: [{}]', "http_cache[0]: "),
+    ],
+)
+def test_stores_that_take_no_names_are_no_place_for_entries(
+    stores: str, kind: str, services: str, where: str
+) -> None:
+    found = [
+        each
+        for each in problems(services, stores=stores, severity="warning")
+        if "digests only" in each
+    ]
+    assert len(found) == 1, found
+    assert where in found[0]
+    assert f'"UP" contains {kind}' in found[0]
+
+
+def test_other_stores_are() -> None:
+    assert not [
+        each for each in problems(BAZEL + "http_cache: [{}]", severity="warning") if "AC" in each
+    ]

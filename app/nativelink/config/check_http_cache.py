@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-from nativelink.config.problems import Problem, error
+from nativelink.config.check_stores import reached
+from nativelink.config.problems import Problem, error, warning
 from nativelink.config.sections import Sections, Service
+from nativelink.config.specs_remote import GrpcStoreSpec
 from nativelink.config.specs_services import (
     AcServiceSpec,
     AdminSpec,
@@ -16,6 +18,7 @@ from nativelink.config.specs_services import (
     HealthSpec,
     HttpCacheSpec,
 )
+from nativelink.config.specs_stores import SizePartitioningSpec, VerifySpec
 
 __all__ = ["check_http_cache"]
 
@@ -28,19 +31,42 @@ def check_http_cache(sections: Sections) -> Iterator[Problem]:
     for service in sections.services:
         if isinstance(service.spec, HttpCacheSpec):
             yield from _ac_store(service, service.spec, sections)
+            yield from _entries(service, service.spec, sections)
             yield from _paths(service, service.spec, sections)
+
+
+def _ac_of(service: Service, spec: HttpCacheSpec, sections: Sections) -> str | None:
+    """The store of entries; that of the action cache of the same name where none is named."""
+    if spec.ac_store is not None:
+        return spec.ac_store
+    for other in sections.services:
+        if (
+            isinstance(other.spec, AcServiceSpec)
+            and other.server == service.server
+            and other.spec.instance_name == spec.instance_name
+        ):
+            return other.spec.ac_store
+    return None
+
+
+def _entries(service: Service, spec: HttpCacheSpec, sections: Sections) -> Iterator[Problem]:
+    """Stores that refuse the keys under which entries are kept that are no results of Bazel's."""
+    name = _ac_of(service, spec, sections)
+    for inner in () if name is None else reached(sections, name):
+        if isinstance(inner, GrpcStoreSpec | SizePartitioningSpec | VerifySpec):
+            yield warning(
+                service.path if spec.ac_store is None else (*service.path, "ac_store"),
+                f'"{name}" contains {inner.KIND}, which takes keys that are digests only: entries '
+                "of ccache, sccache, Gradle and Turborepo would be refused",
+                hint='name an "ac_store" without it, unless Bazel alone uses this cache',
+                at_key=spec.ac_store is None,
+            )
 
 
 def _ac_store(service: Service, spec: HttpCacheSpec, sections: Sections) -> Iterator[Problem]:
     name = spec.ac_store
     if name is None:
-        offered = any(
-            isinstance(other.spec, AcServiceSpec)
-            and other.server == service.server
-            and other.spec.instance_name == spec.instance_name
-            for other in sections.services
-        )
-        if not offered:
+        if _ac_of(service, spec, sections) is None:
             yield error(
                 service.path,
                 f'the server has no ac for the instance "{spec.instance_name}" whose store could '

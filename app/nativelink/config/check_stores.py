@@ -25,7 +25,7 @@ from nativelink.config.specs_stores import (
     VerifySpec,
 )
 
-__all__ = ["check_stores"]
+__all__ = ["check_stores", "reached"]
 
 
 def check_stores(sections: Sections) -> Iterator[Problem]:
@@ -138,12 +138,12 @@ def _action_caches(sections: Sections) -> Iterator[Problem]:
         name = getattr(service.spec, key, None)
         if isinstance(name, str):
             unfit = _unfit_for_ac if key == "ac_store" else _unfit_for_cas
-            for spec in _reached(sections, name):
+            for spec in reached(sections, name):
                 if (why := unfit(spec)) is not None:
                     yield warning((*service.path, key), f'"{name}" contains {spec.KIND}, but {why}')
 
 
-def _reached(sections: Sections, name: str) -> Iterator[Spec]:
+def reached(sections: Sections, name: str) -> Iterator[Spec]:
     """The stores that hold what is put into `name`, wrappers included."""
     visited: set[str] = set()
     by_name = {entry.name: entry for entry in sections.stores}

@@ -1,14 +1,10 @@
 """Blobs in files, one each, compatible with NativeLink's directories.
 
-What is where: `filesystem_layout` knows names and directories, `filesystem_scan` finds what is
-there at the start, `filesystem_read` and `filesystem_write` move bytes, `filesystem_reader` gives
-up files that are not what they should be, `group_commit` makes them durable, `disk` says on which
-thread a system call runs, `free_space` keeps the disk from filling up, and `eviction` says what
-leaves. This module is the store that they make.
-
-All names change on the event loop's thread: renames into place and the map of entries go hand in
-hand, without a lock. Only removing evicted files happens elsewhere, and a key whose file is being
-removed is kept from being written until it is gone.
+What is where: `filesystem_layout` knows names and directories, `filesystem_entries` what is there,
+`filesystem_scan` finds it at the start, `filesystem_read` and `filesystem_write` move bytes,
+`filesystem_reader` gives up files that are not what they should be, `group_commit` makes them
+durable, `disk` says on which thread a system call runs, `free_space` keeps the disk from filling
+up, and `eviction` says what leaves. This module is the store that they make.
 
 Nothing is believed for longer than necessary. Every read compares the size of the file with the
 one expected; a file that was deleted, truncated or has grown is reported absent before a byte is
@@ -18,8 +14,6 @@ written, and forgotten. A file that is truncated while it is read ends the read 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,22 +37,17 @@ from nativelink.stores.disk import (
     disk_error,
     timer,
 )
-from nativelink.stores.eviction import EvictingMap, EvictionPolicy, EvictionStatistics
-from nativelink.stores.filesystem_files import FilesystemFiles
+from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
+from nativelink.stores.filesystem_entries import FilesystemEntries
 from nativelink.stores.filesystem_layout import Layout
 from nativelink.stores.filesystem_read import SMALL_READ_BYTES, BlobFile, CachedReads
 from nativelink.stores.filesystem_reader import FileReader
-from nativelink.stores.filesystem_remove import Removals
-from nativelink.stores.filesystem_scan import Found, StartupScan
 from nativelink.stores.filesystem_write import TempFile, gather, write_stream
-from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
-from nativelink.stores.group_commit import CommitStatistics, DiskSync, GroupCommit, WrittenFile
-from nativelink.stores.hash_index import HashIndex
+from nativelink.stores.free_space import DiskSpace
+from nativelink.stores.group_commit import CommitStatistics, DiskSync, WrittenFile
 from nativelink.stores.store import absent
 
 __all__ = ["FilesystemStatistics", "FilesystemStore"]
-
-log = logging.getLogger(__name__)
 
 #: What one hop to the disk reads, unless there are so many reads that their pieces must be smaller.
 _READ_PIECE_BYTES: Final = 512 << 10
@@ -134,9 +123,7 @@ class FilesystemStore:
         max_concurrent_writes: int = 0,
         evict_page_cache: bool = False,
     ) -> None:
-        self._clock = clock
         self._now = clock.monotonic
-        self._block_size = block_size
         self._max_bytes = eviction.max_bytes
         self._write_budget = PieceBudget(
             _TRANSFER_BYTES // 2,
@@ -146,29 +133,25 @@ class FilesystemStore:
         self._evict_page_cache = evict_page_cache
         self._writers = asyncio.Semaphore(max_concurrent_writes) if max_concurrent_writes else None
         self._layout = Layout(content_path, temp_path)
-        #: Sizes of values in bytes, by key.
-        self._map: EvictingMap[StoreKey, int] = EvictingMap(eviction, weigh=self._on_disk)
-        for digest in EMPTY_DIGESTS:
-            self._map.pin(digest, 0)
-        self._map.on_removed(self._removed)
-        self._by_hash = HashIndex(self._map.keys_oldest_first)
-        self._callbacks: list[Callable[[StoreKey], None]] = []
-        self._guard = InlineGuard(clock.monotonic)
-        self._cached = CachedReads()
-        self._space = FreeSpaceWatch()
-        self._sync = DiskSync(clock.monotonic)
         self._reads = DiskLane("filesystem-read", threads=_READ_THREADS)
         self._writes = DiskLane("filesystem-write", threads=_WRITE_THREADS)
         self._commits = DiskLane("filesystem-commit", threads=1)
-        self._commit: GroupCommit | None = None
-        self._scan: StartupScan | None = None
-        #: While the scan runs, keys whose files changed since it may have seen them.
-        self._changed: set[StoreKey] = set()
-        self._scanning = False
-        #: Keys whose newest value is in place, and seen, but might not survive a power cut yet.
-        #: An upload of the same value is not acknowledged for being there already.
-        self._undurable: dict[StoreKey, WrittenFile] = {}
-        self._removals = Removals(self._layout, self._writes)
+        self._entries = FilesystemEntries(
+            self._layout,
+            eviction=eviction,
+            clock=clock,
+            block_size=block_size,
+            evict_page_cache=evict_page_cache,
+            reads=self._reads,
+            writes=self._writes,
+        )
+        #: Looked at in every call.
+        self._map = self._entries.sizes
+        #: `LocalFiles`: what a worker on this machine needs.
+        self.files = self._entries.files
+        self._guard = InlineGuard(clock.monotonic)
+        self._cached = CachedReads()
+        self._sync = DiskSync(clock.monotonic)
         self._files = FileReader(
             self._layout,
             self._map,
@@ -182,10 +165,6 @@ class FilesystemStore:
             cached=self._cached,
             guard=self._guard,
             evict_page_cache=evict_page_cache,
-        )
-        #: `LocalFiles`: what a worker on this machine needs.
-        self.files = FilesystemFiles(
-            self, self._layout, self._map, now=self._now, lane=self._writes
         )
 
     # Lifetime.
@@ -204,10 +183,7 @@ class FilesystemStore:
         directories = (self._layout.digests, self._layout.strings)
         # Renames that an earlier process was not told to be durable are, before we rely on them.
         await self._commits.run(lambda: self._sync.sync((), directories))
-        self._commit = GroupCommit(self, sync=self._sync, lane=self._commits)
-        self._scanning = True
-        self._scan = StartupScan(self._layout, take=self._take, done=self._scanned)
-        self._scan.start()
+        self._entries.start(self._sync, self._commits)
         return self
 
     async def __aexit__(
@@ -216,11 +192,7 @@ class FilesystemStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._commit is not None
-        assert self._scan is not None
-        await self._scan.close()
-        await self._commit.wait_idle()
-        self._removals.flush()
+        await self._entries.close()
         for lane in (self._reads, self._writes, self._commits):
             await lane.close()
         self.files.close()
@@ -243,60 +215,33 @@ class FilesystemStore:
 
     def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
         """`RemovalFeed`."""
-        self._callbacks.append(callback)
+        self._entries.on_removed(callback)
 
     def statistics(self) -> FilesystemStatistics:
         """Figures of this moment."""
-        assert self._commit is not None
+        entries = self._entries
         return FilesystemStatistics(
             entries=self._map.statistics(),
-            commits=self._commit.statistics(),
+            commits=entries.commits(),
             reads=self._reads.statistics(),
             writes=self._writes.statistics(),
-            scanning=self._scanning,
-            removing=len(self._removals),
+            scanning=entries.scanning,
+            removing=entries.removing,
             inline_pauses=self._guard.pauses,
-            disk=self._disk(),
+            disk=entries.disk(),
         )
-
-    def _disk(self) -> DiskSpace | None:
-        try:
-            return DiskSpace.of(self._layout.digests)
-        except OSError as error:
-            log.warning("cannot ask how full the disk is: %s", error)
-            return None
 
     # Looking up.
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         sizes = self._map.get_many(keys, self._now())
-        if self._scanning and None in sizes:
-            unknown = [key for key, size in zip(keys, sizes, strict=True) if size is None]
-            found = await self._look_on_disk(unknown)
-            sizes = [
-                found.get(key) if size is None else size
-                for key, size in zip(keys, sizes, strict=True)
-            ]
+        if self._entries.scanning and None in sizes:
+            return await self._entries.complete(keys, sizes)
         return sizes
-
-    async def _look_on_disk(self, keys: Sequence[StoreKey]) -> dict[StoreKey, int]:
-        """The sizes of files that the scan has not reached yet, in one hop."""
-        size_of = self._layout.size_of
-        sizes = await self._reads.run(lambda: [size_of(key) for key in keys])
-        found: dict[StoreKey, int] = {}
-        for key, size in zip(keys, sizes, strict=True):
-            known = self._map.peek(key, self._now())
-            if known is not None:
-                found[key] = known
-            elif size is not None and self._scanning and key not in self._changed:
-                self._by_hash.add(key)
-                self._map.insert(key, size, self._now())
-                found[key] = size
-        return found
 
     async def find(self, hash_: str) -> Digest | None:
         """`BlobFinder`; what the start-up scan has not reached yet is found a little later."""
-        return await self._by_hash.find(hash_)
+        return await self._entries.find(hash_)
 
     # Reading.
 
@@ -305,10 +250,10 @@ class FilesystemStore:
     ) -> None:
         size = self._map.get(key, self._now())
         if size is None:
-            if type(key) is Digest and not self._scanning:
-                # What `_find` would find out; a miss is as frequent as a hit.
+            if type(key) is Digest and not self._entries.scanning:
+                # What `find_size` would find out; a miss is as frequent as a hit.
                 raise missing_blob(key)
-            size = await self._find(key)
+            size = await self._entries.find_size(key)
         if self.files.records and not self.files.is_sound(key):
             raise absent(key)
         if offset > size:
@@ -333,7 +278,7 @@ class FilesystemStore:
             try:
                 size = await self._files.open(key, file, size, offset, limit, is_cached=is_cached)
                 if size is None:
-                    size = await self._find(key)
+                    size = await self._entries.find_size(key)
                     continue
                 if offset > size:
                     raise out_of_range(f"offset {offset} is beyond the {size} bytes of {key}")
@@ -343,30 +288,13 @@ class FilesystemStore:
             finally:
                 self._files.close(key, file)
 
-    async def _find(self, key: StoreKey) -> int:
-        """The size of a value that the map does not know.
-
-        Raises:
-            NativeLinkError: NOT_FOUND; INVALID_ARGUMENT for a key that no file can have.
-        """
-        known = self._map.get(key, self._now())
-        if known is not None:
-            return known
-        self._layout.content(key)
-        if not self._scanning:
-            raise absent(key)
-        found = await self._look_on_disk((key,))
-        if key not in found:
-            raise absent(key)
-        return found[key]
-
     # Writing.
 
     async def put(self, key: StoreKey, source: Source) -> int:
         if key in EMPTY_DIGESTS:
             return await drain(source)
         self._layout.content(key)
-        if source.size is not None and self.is_too_large(source.size):
+        if source.size is not None and self._entries.is_too_large(source.size):
             return await self._refuse(key, source)
         with self._write_budget as budget:
             chunks, size, is_whole = await gather(source, budget, look_beyond=True)
@@ -378,13 +306,13 @@ class FilesystemStore:
 
     async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, rest: Source | None) -> int:
         """Store a value of which `chunks` were read; `rest` gives more, if there may be more."""
-        if self.is_too_large(size):
+        if self._entries.is_too_large(size):
             return await self._refuse(key, rest, size)
         known = self._map.peek(key, self._now())
         compare = (
             known is not None
             and known == (size if rest is None else rest.size or known)
-            and key not in self._undurable
+            and key not in self._entries.undurable
         )
         if compare and rest is None:
             equal = self._equals_cached(key, chunks, size)
@@ -411,7 +339,7 @@ class FilesystemStore:
                     budget=self._write_budget,
                     max_bytes=self._max_bytes,
                 )
-                if self.is_too_large(size):
+                if self._entries.is_too_large(size):
                     await self._writes.run(file.discard)
                     return await self._refuse(key, rest, size)
                 is_new = await self._writes.run(file.finish)
@@ -421,14 +349,14 @@ class FilesystemStore:
             else:
                 await self._writes.run(file.discard)
             if isinstance(error, OSError):
-                self._watch_space(urgent=True)
+                self._entries.watch_space(urgent=True)
                 raise disk_error(error, f"storing {key}") from error
             raise
         finally:
             if is_leased:
                 self._map.release(key, self._now())
         if is_new:
-            await self.commit(WrittenFile(key, file.name, file.fd, file.size))
+            await self._entries.commit(WrittenFile(key, file.name, file.fd, file.size))
         elif key not in self._map:
             raise unavailable(f"storing {key}: its file was removed by someone else meanwhile")
         return size
@@ -441,153 +369,11 @@ class FilesystemStore:
         # Both as bytes, because comparing a memoryview goes item by item.
         return None if cached is None else bytes(cached) == b"".join(chunks)
 
-    def _on_disk(self, size: int) -> int:
-        """What a value of `size` bytes takes on the disk."""
-        return -(-size // self._block_size) * self._block_size
-
     async def _refuse(self, key: StoreKey, rest: Source | None, size: int = 0) -> int:
         """Read the rest of a value that is too large, then let the key go."""
         if rest is not None:
             size += await drain(rest)
         # An older value of the key goes too: it is not what the key stands for any more.
         if self._map.remove(key) is None:
-            self._report(key)
+            self._entries.report(key)
         return size
-
-    # `Keeper`: what lending files takes.
-
-    async def look_up(self, keys: Sequence[StoreKey]) -> None:
-        """Make the map know those of `keys` that are there."""
-        if self._scanning:
-            await self.has(keys)
-
-    def is_kept(self, key: Digest) -> bool:
-        """Whether a blob is there, and would survive a power cut; refreshes it."""
-        return (
-            self._map.get(key, self._now()) == key.size_bytes
-            and key not in self._undurable
-            and self._layout.size_of(key) == key.size_bytes
-        )
-
-    def is_too_large(self, size: int) -> bool:
-        """Whether a value could only be evicted at once, and everything else before it."""
-        return bool(self._max_bytes and self._on_disk(size) >= self._max_bytes)
-
-    def lose(self, key: StoreKey) -> None:
-        """Forget a value and remove its file."""
-        self._map.remove(key)
-
-    async def commit(self, file: WrittenFile) -> None:
-        """Make a temporary file the value of its key, durable when this returns."""
-        assert self._commit is not None
-        await self._commit.commit(file)
-
-    # `Publisher`: what a commit does to the map.
-
-    def may_rename(self, key: StoreKey) -> bool:
-        """Not while the file of an evicted value of the key is being removed."""
-        return key not in self._removals
-
-    def is_new(self, key: StoreKey) -> bool:
-        """What the map does not know nobody looks for, unless it does not know all yet."""
-        return not (self._scanning or key in self._map or key in self._removals)
-
-    def rename(self, file: WrittenFile) -> int:
-        """Put a file in place."""
-        self.files.replacing(file.key)
-        return self._layout.publish(file.name, file.key)
-
-    def rename_new(self, file: WrittenFile) -> int:
-        """Put a file in place where there is none."""
-        return self._layout.publish(file.name, file.key)
-
-    def renamed(self, file: WrittenFile) -> None:
-        """The map must agree with the disk at once where there was another value."""
-        if self._scanning:
-            self._changed.add(file.key)
-        if file.key in self._map:
-            file.listed = True
-            self._undurable[file.key] = file
-            self._insert(file)
-
-    def committed(self, file: WrittenFile) -> None:
-        """A new value is seen by nobody before it is durable."""
-        if file.listed:
-            # A still newer value may be on its way.
-            if self._undurable.get(file.key) is file:
-                del self._undurable[file.key]
-        else:
-            self._insert(file)
-        if self._evict_page_cache:
-            os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        if self._space.wrote(self._on_disk(file.size)):
-            self._watch_space()
-
-    def discard(self, file: WrittenFile) -> None:
-        """Remove a temporary file; its descriptor is the commit's to close."""
-        self._layout.discard_temp(file.name)
-
-    def _insert(self, file: WrittenFile) -> None:
-        self._by_hash.add(file.key)
-        self._map.insert(file.key, _shared(file.key, file.size), self._now())
-
-    # What leaves.
-
-    def _removed(self, key: StoreKey, size: int) -> None:
-        """The map let a value go."""
-        self._by_hash.discard(key)
-        if self._scanning:
-            self._changed.add(key)
-        self.files.removed(key)
-        self._removals.add(key, self._on_disk(size))
-        self._report(key)
-
-    def _report(self, key: StoreKey) -> None:
-        for callback in self._callbacks:
-            callback(key)
-
-    def _watch_space(self, *, urgent: bool = False) -> None:
-        """Evict if the disk is too full, or if it was found full."""
-        space = self._disk()
-        if space is None:
-            return
-        wanted = self._space.shortfall(space, leaving_bytes=self._removals.leaving_bytes)
-        if not wanted:
-            return
-        freed = self._map.evict_bytes(wanted)
-        log.warning(
-            "%s: %d MiB are free on the disk, less than the %d MiB to be kept free%s; "
-            "%d MiB were evicted",
-            self._layout.content_path,
-            space.available_bytes >> 20,
-            self._space.low_bytes(space.total_bytes) >> 20,
-            ", and a write failed" if urgent else "",
-            freed >> 20,
-        )
-
-    # The start-up scan.
-
-    def _take(self, found: Sequence[Found]) -> None:
-        """Entries from before, less recent than everything that the map has."""
-        now = self._now()
-        wall = self._clock.time()
-        insert = self._map.insert_oldest
-        for key, size, used in found:
-            if key not in self._changed:
-                self._by_hash.add(key)
-                insert(key, _shared(key, size), now - max(0.0, wall - used))
-
-    def _scanned(self, error: BaseException | None) -> None:
-        if error is not None:
-            # The disk is asked for what is unknown for ever, which is slow but right.
-            log.error("%s could not be read: %s", self._layout.content_path, error)
-            return
-        self._scanning = False
-        self._changed.clear()
-        self._map.evict(self._now())
-        self._watch_space()
-
-
-def _shared(key: StoreKey, size: int) -> int:
-    """`size` as the object that the digest holds already: 32 bytes less for each entry."""
-    return key.size_bytes if isinstance(key, Digest) and key.size_bytes == size else size

@@ -116,13 +116,18 @@ def test_an_operation_shows_where_it_runs_and_how_it_ended(scheduled: Scheduled)
     name = scheduled.execute(1)
     link = scheduled.join()
     operation_id = scheduled.order(link)
-    shown = scheduled.nativelink("ops", "show", name).out
+    shown, _, story = scheduled.nativelink("ops", "show", name).out.partition("\n\nstory\n")
     facts = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert facts["stage"] == "EXECUTING"
     assert facts["worker"] == link.worker_id
     assert facts["target"] == "//app:1"
     assert facts["invocation"] == "build-1"
     assert "outcome" not in facts
+    assert [line.split(maxsplit=1)[1] for line in story.splitlines()] == [
+        "asked for",
+        "no worker could run it: no worker is connected",
+        f"given to {link.worker_id}",
+    ]
     scheduled.finish(link, operation_id, exit_code=3)
     shown = scheduled.nativelink("ops", "show", name).out
     assert "\noutcome     exit code 3\n" in f"{shown}\n"
@@ -130,6 +135,9 @@ def test_an_operation_shows_where_it_runs_and_how_it_ended(scheduled: Scheduled)
     assert document["stage"] == "COMPLETED"
     assert document["outcome"]["exit_code"] == 3
     assert document["outcome"]["succeeded"] is False
+    assert document["story"][-1]["text"] == f"{link.worker_id} finished it, exit code 3"
+    (listed,) = json.loads(scheduled.nativelink("ops", "list", "--json").out)
+    assert "story" not in listed
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])

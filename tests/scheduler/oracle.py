@@ -242,7 +242,8 @@ class Oracle:
             used = sum(held.usage.get(name, 0) for held in known.held.values())
             total = max(0, amount(known.properties, name))
             must(used <= total, f"{who}: {name} is {total}, {used} are in use")
-        must(not known.slots or len(known.held) <= known.slots, f"{who}: no slot is free")
+        busy = sum(not held.ended for held in known.held.values())
+        must(not known.slots or busy <= known.slots, f"{who}: no slot is free")
         asked.holder = start.worker_id
         asked.epoch = start.epoch
 

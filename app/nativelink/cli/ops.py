@@ -101,7 +101,7 @@ async def list_(
 
 @asks_server(app, "show")
 async def show(session: Session, name: _Name) -> None:
-    """Show an operation: its stage, where it stands in the queue, and why it waits."""
+    """Show an operation: its stage, why it waits, and what happened to it so far."""
     from nativelink.client.operations import document_of, get_operation
 
     view = await get_operation(session.remote, name)
@@ -203,6 +203,11 @@ def _show(session: Session, view: OperationView) -> None:
             told += ", from the action cache" if outcome.cached else ""
         facts += [("outcome", Text(printable(told), style=style)), ("message", outcome.message)]
     session.screen.facts([(name, fact) for name, fact in facts if fact])
+    if view.story:
+        session.screen.line()
+        session.screen.line("story", style="bold")
+        for entry in view.story:
+            session.screen.line(f"  {clock_time(entry.at)}  {printable(entry.text)}")
 
 
 def _moment(seconds: float | None, now: float) -> str:

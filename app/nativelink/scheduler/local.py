@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Final
 from uuid import uuid4
@@ -31,7 +32,6 @@ from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.pools import Pools, PoolStatistics
 from nativelink.scheduler.properties import PropertyRules
 from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
-from nativelink.scheduler.records import StoryEntry
 from nativelink.scheduler.scheduler import (
     KillOrder,
     StartOrder,
@@ -156,7 +156,7 @@ class LocalScheduler:
     async def get(self, name: str) -> OperationView:
         view = self.known(name)
         self.dispatch(events.OperationRead(name))
-        return view
+        return replace(view, story=tuple(self._machine.story(view.operation_id)))
 
     async def operations(self, *, since: float = 0.0) -> Iterable[OperationView]:
         return self._machine.views(since=since)
@@ -280,10 +280,6 @@ class LocalScheduler:
         self.dispatch(event)
 
     # -- what people look at --------------------------------------------------------------------
-
-    def story(self, operation_id: str) -> Sequence[StoryEntry]:
-        """What happened to an operation and why; empty if there is none of this id."""
-        return self._machine.story(operation_id)
 
     def statistics(self) -> SchedulerStatistics:
         """How much waits, runs and is there to run it."""

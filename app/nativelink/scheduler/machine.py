@@ -19,11 +19,11 @@ from nativelink.scheduler.invariants import Invariants
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
-from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView, StoryEntry
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.pools import Pools, PoolStatistics
 from nativelink.scheduler.recorder import SchedulerStatistics
-from nativelink.scheduler.records import Operation, StoryEntry
+from nativelink.scheduler.records import Operation
 from nativelink.scheduler.scheduler import WorkerView
 from nativelink.scheduler.statistics import statistics
 from nativelink.scheduler.timers import Due, Timer, TimerKind

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from nativelink.core.digest import Digest
 from nativelink.core.errors import Code
 from nativelink.scheduler.action import ActionInfo
 
-__all__ = ["ExecutionStage", "Failure", "OperationView"]
+__all__ = ["ExecutionStage", "Failure", "OperationView", "StoryEntry"]
 
 
 class ExecutionStage(IntEnum):
@@ -37,6 +38,20 @@ class Failure:
     missing: tuple[Digest, ...] = ()
 
 
+class StoryEntry(NamedTuple):
+    """Something that happened to an operation.
+
+    Attributes:
+        at: seconds since the Unix epoch.
+        cause: the type of the event that led to it.
+        text: what, for people.
+    """
+
+    at: float
+    cause: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class OperationView:
     """The state of an execution at one moment. Times are seconds since the Unix epoch.
@@ -58,6 +73,7 @@ class OperationView:
         response: `ExecuteResponse`, encoded, once COMPLETED with a result.
         failure: why there is none, once COMPLETED without.
         cached: the response came from the action cache.
+        story: what happened to it and why, where `Scheduler.get` was asked.
     """
 
     name: str
@@ -75,6 +91,7 @@ class OperationView:
     response: bytes | None = None
     failure: Failure | None = None
     cached: bool = False
+    story: tuple[StoryEntry, ...] = ()
 
     @property
     def done(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
@@ -12,21 +12,7 @@ from nativelink.scheduler.tournament import Key
 if TYPE_CHECKING:
     from nativelink.scheduler.queue import Lane
 
-__all__ = ["Name", "Operation", "StoryEntry"]
-
-
-class StoryEntry(NamedTuple):
-    """Something that happened to an operation.
-
-    Attributes:
-        at: seconds since the Unix epoch.
-        cause: the type of the event that led to it.
-        text: what, for people.
-    """
-
-    at: float
-    cause: str
-    text: str
+__all__ = ["Name", "Operation"]
 
 
 @dataclass(slots=True, eq=False)

@@ -83,7 +83,9 @@ class Scheduler(Protocol):
         ...
 
     async def get(self, name: str) -> OperationView:
-        """An operation as it is now. Who asks again and again counts as interested in it.
+        """An operation as it is now, with its story, where there is one.
+
+        Who asks again and again counts as interested in it.
 
         Raises:
             NativeLinkError: NOT_FOUND.

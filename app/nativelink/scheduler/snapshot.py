@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.machine import Machine
-from nativelink.scheduler.operation import ExecutionStage, Failure
+from nativelink.scheduler.operation import ExecutionStage, Failure, StoryEntry
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import Amounts, Properties
-from nativelink.scheduler.records import Name, Operation, StoryEntry
+from nativelink.scheduler.records import Name, Operation
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = ["MachineState", "restore", "take"]

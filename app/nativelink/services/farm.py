@@ -135,6 +135,8 @@ def operation_document(view: OperationView) -> dict[str, object]:
         "target_id": action.origin.target_id,
         "action_mnemonic": action.origin.action_mnemonic,
         "identity": action.origin.identity,
+        # Lists go without; they would say of everything that nothing ever happened.
+        **({"story": [entry._asdict() for entry in view.story]} if view.story else {}),
     }
 
 

@@ -110,5 +110,7 @@ def _partial_metadata(view: OperationView) -> pb.ExecutedActionMetadata:
         target_id=origin.target_id,
         action_mnemonic=origin.action_mnemonic,
     )
+    for at, cause, text in view.story:
+        progress.story.add(at=timestamp_message(at), cause=cause, text=text)
     metadata.auxiliary_metadata.add(type_url=PROGRESS_TYPE, value=progress.SerializeToString())
     return metadata

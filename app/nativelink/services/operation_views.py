@@ -14,7 +14,7 @@ from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.proto.google.rpc import status_pb2
 from nativelink.proto.nativelink.v1.execution_progress_pb2 import ExecutionProgress
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
-from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
+from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView, StoryEntry
 from nativelink.services.operation_messages import METADATA_TYPE, PROGRESS_TYPE
 from nativelink.services.precondition import missing_in
 
@@ -65,6 +65,9 @@ def view_of(operation: operations_pb2.Operation, action: ActionInfo | None = Non
         response=response,
         failure=failure,
         cached=response is not None and _is_cached(response),
+        story=tuple(
+            [StoryEntry(_seconds(each.at), each.cause, each.text) for each in progress.story]
+        ),
     )
 
 

@@ -22,15 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from nativelink.proto.google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.POOL.AddSerializedFile(b'\n&nativelink/v1/execution_progress.proto\x12\rnativelink.v1\"\xd3\x01\n\x11\x45xecutionProgress\x12\x1b\n\x0equeue_position\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x14\n\x0coperation_id\x18\x05 \x01(\t\x12\x1a\n\x12tool_invocation_id\x18\x06 \x01(\t\x12\x11\n\ttarget_id\x18\x07 \x01(\t\x12\x17\n\x0f\x61\x63tion_mnemonic\x18\x08 \x01(\tB\x11\n\x0f_queue_positionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.POOL.AddSerializedFile(b'\n&nativelink/v1/execution_progress.proto\x12\rnativelink.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x11\x45xecutionProgress\x12\x1b\n\x0equeue_position\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\r\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x14\n\x0coperation_id\x18\x05 \x01(\t\x12\x1a\n\x12tool_invocation_id\x18\x06 \x01(\t\x12\x11\n\ttarget_id\x18\x07 \x01(\t\x12\x17\n\x0f\x61\x63tion_mnemonic\x18\x08 \x01(\t\x12(\n\x05story\x18\t \x03(\x0b\x32\x19.nativelink.v1.StoryEntryB\x11\n\x0f_queue_position\"Q\n\nStoryEntry\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nativelink.proto.nativelink.v1.execution_progress_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXECUTIONPROGRESS']._serialized_start=58
-  _globals['_EXECUTIONPROGRESS']._serialized_end=269
+  _globals['_EXECUTIONPROGRESS']._serialized_start=91
+  _globals['_EXECUTIONPROGRESS']._serialized_end=344
+  _globals['_STORYENTRY']._serialized_start=346
+  _globals['_STORYENTRY']._serialized_end=427
 # @@protoc_insertion_point(module_scope)

@@ -46,26 +46,30 @@ def main(arguments: Sequence[str]) -> int:
         text += " (%(default)g)"
         parser.add_argument(name, type=float, default=default, metavar="SECONDS", help=text)
     parser.add_argument("--keep", action="store_true", help="keep logs when it ends")
+    parser.add_argument("--picture", type=Path, help="write the view as SVG every few seconds")
+    parser.add_argument("--folder", type=Path, default=FOLDER / "run", help="disks and logs")
     parser.add_argument("--instance", default="", help="whom to interrupt; else any worker")
     asked = parser.parse_args(arguments)
     if asked.command == "interrupt":
-        return _interrupt(asked.instance)
+        return _interrupt(asked.folder, asked.instance)
     settings = Settings(boot_s=asked.boot, notice_s=asked.notice, idle_s=asked.idle or None)
-    folder = FOLDER / "run"
+    folder: Path = asked.folder.resolve()
     try:
         if _runs(folder):
-            raise ServiceError("a region of this checkout runs already")
+            raise ServiceError(f"a region runs already in {folder}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return asyncio.run(_run(asked.region.resolve(), folder, settings, keep=asked.keep))
+        return asyncio.run(
+            _run(asked.region.resolve(), folder, settings, asked.picture, keep=asked.keep)
+        )
     except (ServiceError, TerraformError) as failure:
         print(failure, file=sys.stderr)
         return 1
 
 
-def _interrupt(instance: str) -> int:
+def _interrupt(folder: Path, instance: str) -> int:
     try:
-        url = (FOLDER / "run" / FRONT_FILE).read_text(encoding="utf-8")
+        url = (folder / FRONT_FILE).read_text(encoding="utf-8")
         request = urllib.request.Request(f"{url}/interrupt", instance.encode(), method="POST")
         with urllib.request.urlopen(request, timeout=30) as answer:
             print(f"{answer.read().decode()} has a spot notice")
@@ -78,7 +82,9 @@ def _interrupt(instance: str) -> int:
     return 0
 
 
-async def _run(file: Path, folder: Path, settings: Settings, *, keep: bool) -> int:
+async def _run(
+    file: Path, folder: Path, settings: Settings, picture: Path | None, *, keep: bool
+) -> int:
     playing = asyncio.current_task()
     assert playing is not None
     loop = asyncio.get_running_loop()
@@ -86,7 +92,7 @@ async def _run(file: Path, folder: Path, settings: Settings, *, keep: bool) -> i
         # Once: what a second one would interrupt is the cleaning up.
         loop.add_signal_handler(number, _once(playing))
     try:
-        await _play(file, folder, settings)
+        await _play(file, folder, settings, picture)
     except asyncio.CancelledError:
         print("everything is stopped")
     finally:
@@ -115,26 +121,33 @@ def _runs(folder: Path) -> bool:
     return True
 
 
-async def _play(file: Path, folder: Path, settings: Settings) -> None:
+async def _play(file: Path, folder: Path, settings: Settings, picture: Path | None) -> None:
     console = Console()
 
     def say(happening: Happening) -> None:
         # The picture has its own place for them.
         if not live.is_started:
-            console.print(view.line(happening), highlight=False)
+            console.print(view.line(happening), highlight=False, soft_wrap=True)
 
     live = Live(console=console, auto_refresh=False)
     async with open_region(file, folder, FOLDER / "stack", settings, say) as region:
         console.print(_welcome(region), highlight=False)
         if console.is_terminal:
-            with live:
-                while True:
-                    live.update(view.picture(region.agent, _title(region), time.monotonic()))
-                    live.refresh()
-                    await asyncio.sleep(_REFRESH_S)
-        while True:
-            await asyncio.sleep(_SUMMARY_S)
-            say(Happening(time.time(), view.summary(region.agent.status())))
+            live.start()
+        shown_at = 0.0
+        try:
+            while True:
+                now = time.monotonic()
+                if console.is_terminal:
+                    live.update(view.picture(region.agent, _title(region), now), refresh=True)
+                if now - shown_at >= _SUMMARY_S:
+                    shown_at = now
+                    say(Happening(time.time(), view.summary(region.agent.status())))
+                    if picture is not None:
+                        view.draw(region.agent, _title(region), now, picture)
+                await asyncio.sleep(_REFRESH_S)
+        finally:
+            live.stop()
 
 
 def _title(region: Region) -> str:

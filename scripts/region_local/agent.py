@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from scripts.region_local import events
-from scripts.region_local.alarms import ALARM, Alarm, is_due, judge, points
+from scripts.region_local.alarms import Alarm
 from scripts.region_local.cloud import (
     LAUNCHING,
     TERMINATING,
@@ -30,11 +30,12 @@ from scripts.region_local.forwarder import Forwarder
 from scripts.region_local.lifecycle import Lifecycle
 from scripts.region_local.machine import Machine, Stage
 from scripts.region_local.network import Network
-from scripts.region_local.scaling import Policy, TrackingPolicy, wanted
+from scripts.region_local.scaling import Policy, TrackingPolicy
 from scripts.region_local.settings import Settings
-from scripts.region_local.told import Place, environment_of, metadata_of
+from scripts.region_local.told import Place, boot, metadata_of
+from scripts.region_local.watch import Watch
 
-__all__ = ["POOL_METRICS", "Agent", "Deployed", "Happening", "Status", "differences"]
+__all__ = ["Agent", "Deployed", "Happening", "Status", "differences"]
 
 #: A machine that shuts down gets so long, as EC2 gives an operating system some time.
 _SHUTDOWN_S: Final = 15.0
@@ -42,11 +43,6 @@ _SHUTDOWN_S: Final = 15.0
 _PUBLISH_S: Final = 10.0
 _HEALTH_S: Final = 2.0
 _REMEMBERED: Final = 500
-#: What the scheduler publishes of each pool.
-POOL_METRICS: Final = (
-    "QueuedActions", "RunningActions", "OldestQueuedSeconds", "IdleWorkers", "RegisteredWorkers",
-    "LoadRatio",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,12 +85,6 @@ class Happening:
     text: str
 
 
-@dataclass
-class _Watched:
-    alarm: Alarm
-    evaluated_at: float
-
-
 @dataclass(frozen=True)
 class Status:
     """The region at one moment, for a view.
@@ -110,11 +100,11 @@ class Status:
     connections: dict[str, int]
 
 
-def differences(known: dict[str, Stage], wanted_: Sequence[str]) -> tuple[list[str], list[str]]:
+def differences(known: dict[str, Stage], wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     """Instances to launch, and instances that have to leave."""
-    new = [id_ for id_ in wanted_ if id_ not in known]
+    new = [id_ for id_ in wanted if id_ not in known]
     there = {Stage.BOOTING, Stage.STARTING, Stage.IN_SERVICE}
-    old = [id_ for id_, stage in known.items() if stage in there and id_ not in wanted_]
+    old = [id_ for id_, stage in known.items() if stage in there and id_ not in wanted]
     return new, old
 
 
@@ -134,9 +124,7 @@ class Agent:
 
     Attributes:
         happenings: the latest, oldest first.
-        changes: alarms' changes of state: name, old, new.
         machines: those that are not gone, by id.
-        pools: as in Status.
     """
 
     cloud: Cloud
@@ -148,14 +136,14 @@ class Agent:
     folder: Path
     say: Callable[[Happening], None]
     happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    changes: list[tuple[str, str, str]] = field(default_factory=list)
     machines: dict[str, Machine] = field(default_factory=dict)
-    pools: dict[str, dict[str, float]] = field(default_factory=dict)
     _groups: Sequence[Group] = ()
-    _watched: dict[str, _Watched] = field(default_factory=dict)
     _listeners: list[tuple[Balancer, Listener, Forwarder]] = field(default_factory=list)
     _waiting: dict[str, Hook] = field(default_factory=dict)
     _published_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.cloud, self.deployed.policies, self._happened)
 
     async def run(self) -> None:
         """Play until cancelled."""
@@ -180,11 +168,11 @@ class Agent:
             await self._attend(machine, now)
         await self._check_health()
         self._route()
-        await self._watch(time.time())
+        await self._watch.look(self._groups, self._ages(now), time.time())
         if now - self._published_at >= _PUBLISH_S:
             self._published_at = now
             await asyncio.to_thread(self.cloud.publish, self._own_metrics())
-            await self._read_pools(time.time())
+            await self._watch.read_pools(time.time())
 
     def status(self) -> Status:
         """How everything is."""
@@ -193,8 +181,8 @@ class Agent:
             sorted(
                 self.machines.values(), key=lambda each: (each.instance.group, each.launched_at)
             ),
-            sorted((each.alarm for each in self._watched.values()), key=lambda each: each.name),
-            self.pools,
+            self._watch.alarms,
+            self._watch.pools,
             {
                 f"{balancer.name}:{listener.port}": forwarder.connections
                 for balancer, listener, forwarder in self._listeners
@@ -205,6 +193,15 @@ class Agent:
         happening = Happening(time.time(), text)
         self.happenings.append(happening)
         self.say(happening)
+
+    def _ages(self, now: float) -> dict[str, list[float]]:
+        """Seconds since the launch of each group's instances."""
+        found: dict[str, list[float]] = {group.name: [] for group in self._groups}
+        wanted = {id_ for group in self._groups for id_ in group.instances}
+        for id_, machine in self.machines.items():
+            if id_ in wanted:
+                found[machine.instance.group].append(now - machine.launched_at)
+        return found
 
     # -- machines ------------------------------------------------------------------------------
 
@@ -276,9 +273,7 @@ class Agent:
             machine.folder,
             self.deployed.names,
         )
-        told = await asyncio.to_thread(
-            environment_of, instance, place, self.settings, self.cloud.secret
-        )
+        told = await asyncio.to_thread(boot, instance, place, self.settings, self.cloud.secret)
         machine.start(told)
         if hook := self._hook(instance.group, LAUNCHING):
             self.lifecycle.wait_at(hook, instance.id)
@@ -431,80 +426,6 @@ class Agent:
             of_group = (("AutoScalingGroupName", group.name),)
             found.append(Datum("AWS/AutoScaling", "GroupPendingInstances", of_group, pending))
         return found
-
-    async def _watch(self, now: float) -> None:
-        """Evaluate the alarms for which a period is over."""
-        if not self._watched:
-            alarms = await asyncio.to_thread(self.cloud.alarms)
-            self._watched = {each.name: _Watched(each, now) for each in alarms}
-        for watched in self._watched.values():
-            if is_due(watched.alarm, watched.evaluated_at, now):
-                watched.evaluated_at = now
-                await self._evaluate(watched, now)
-
-    async def _evaluate(self, watched: _Watched, now: float) -> None:
-        alarm = watched.alarm
-        end = now // alarm.period_s * alarm.period_s
-        begin = end - alarm.periods * alarm.period_s
-        series = await asyncio.to_thread(self.cloud.values, alarm.metrics, begin, end)
-        found = points(alarm, series, now)
-        state = judge(alarm, found)
-        if state != alarm.state:
-            said = ", ".join("none" if value is None else f"{value:g}" for value in found)
-            reason = f"{said} against {alarm.comparison} {alarm.threshold:g}"
-            await asyncio.to_thread(self.cloud.set_state, alarm, state, reason)
-            self.changes.append((alarm.name, alarm.state, state))
-            self._happened(f"alarm {alarm.name}: {alarm.state} -> {state} ({reason})")
-            watched.alarm = replace(alarm, state=state)
-        if state == ALARM and found[-1] is not None:
-            await self._scale(alarm, found[-1])
-
-    async def _scale(self, alarm: Alarm, value: float) -> None:
-        """Do what the alarm's policies say.
-
-        Every period while it lasts. AWS invokes them once a minute then; machines come faster here.
-        """
-        now = time.monotonic()
-        for policy in self.deployed.policies:
-            if policy.arn not in alarm.actions:
-                continue
-            group = next(each for each in self._groups if each.name == policy.group)
-            ages = [
-                now - machine.launched_at
-                for machine in self.machines.values()
-                if machine.instance.group == policy.group and machine.instance.id in group.instances
-            ]
-            count = wanted(
-                policy,
-                value,
-                alarm.threshold,
-                ages,
-                desired=group.desired,
-                largest=group.largest,
-            )
-            if count != group.desired:
-                await asyncio.to_thread(self.cloud.want, group.name, count)
-                self._happened(
-                    f"{group.name}: policy {policy.name} wants {count} in place of {group.desired}"
-                )
-
-    async def _read_pools(self, now: float) -> None:
-        """Look at what the scheduler published last."""
-        for policy in self.deployed.policies:
-            if not isinstance(policy, TrackingPolicy):
-                continue
-            metrics = [
-                replace(policy.metric, id=name[0].lower() + name[1:], name=name)
-                for name in POOL_METRICS
-            ]
-            end = now // policy.metric.period_s * policy.metric.period_s + policy.metric.period_s
-            begin = end - 3 * policy.metric.period_s
-            series = await asyncio.to_thread(self.cloud.values, metrics, begin, end)
-            self.pools[policy.group] = {
-                metric.name: values[max(values)]
-                for metric in metrics
-                if (values := series.get(metric.id))
-            }
 
 
 async def _answers(host: str, port: int, path: str) -> bool:

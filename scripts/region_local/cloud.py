@@ -227,6 +227,13 @@ class Cloud:
             if each["UserName"] != "default"
         ]
 
+    def forget_bucket_policies(self) -> None:
+        """Take away what moto gets wrong (`infra/local.py`, MOTO_MISTAKES)."""
+        client = self.client("s3")
+        for bucket in client.list_buckets()["Buckets"]:
+            client.delete_bucket_policy(Bucket=bucket["Name"])
+        client.close()
+
     # -- network -------------------------------------------------------------------------------
 
     def balancers(self) -> list[Balancer]:
@@ -267,9 +274,10 @@ class Cloud:
         return [_policy(each) for page in pages for each in page["ScalingPolicies"]]
 
     def alarms(self) -> list[Alarm]:
-        """Every alarm on metrics."""
+        """Every alarm on metrics, but those on percentiles, which moto does not calculate."""
         pages = self._cloudwatch.get_paginator("describe_alarms").paginate()
-        return [_alarm(each) for page in pages for each in page["MetricAlarms"]]
+        found = (each for page in pages for each in page["MetricAlarms"])
+        return [_alarm(each) for each in found if not each.get("ExtendedStatistic")]
 
     def track(self, policy: TrackingPolicy) -> None:
         """Make the alarm that a target tracking policy acts by, as AWS does."""

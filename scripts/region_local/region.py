@@ -88,6 +88,7 @@ async def open_region(
         note(f"moto: {endpoint}, Redis: {redis_address}")
         stack = await deploy(file, endpoint, redis_address, kept, note)
         cloud = Cloud(endpoint, known.region)
+        cloud.forget_bucket_policies()
         for user, access in cloud.users():
             admit(here, user, access)
         deployed = await asyncio.to_thread(

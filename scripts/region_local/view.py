@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -14,10 +17,12 @@ from rich.text import Text
 from scripts.region_local.agent import Agent, Happening, Status
 from scripts.region_local.machine import Machine, Stage
 
-__all__ = ["header", "line", "picture", "summary"]
+__all__ = ["draw", "header", "line", "picture", "summary"]
 
 _EVENTS: Final = 12
 _MACHINES: Final = 24
+#: Columns of the picture in the documents.
+_WIDTH: Final = 120
 _STYLES: Final[Mapping[str, str]] = {
     Stage.BOOTING: "yellow",
     Stage.STARTING: "yellow",
@@ -133,7 +138,9 @@ def _time(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
-def record(agent: Agent, title: str, now: float, console: Console) -> str:
-    """The view as an SVG picture."""
+def draw(agent: Agent, title: str, now: float, file: Path) -> None:
+    """Write the view as an SVG picture that needs no fonts from elsewhere."""
+    console = Console(record=True, width=_WIDTH, file=io.StringIO())
     console.print(picture(agent, title, now))
-    return console.export_svg(title="make region-local")
+    text = console.export_svg(title="make region-local")
+    file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL), encoding="utf-8")

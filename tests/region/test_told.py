@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from infra.local import LocalProfile
 from infra.machines import Addresses, user_data_of
 from infra.settings_load import load
 from infra.user_data import environment_in, script
+from nativelink.testing.imds import FakeImds
 from scripts.region_local.cloud import Instance
 from scripts.region_local.settings import Settings
-from scripts.region_local.told import Place, environment_of, metadata_of
+from scripts.region_local.told import Place, boot, environment_of, metadata_of
 
 MINIMAL = Path(__file__).parents[2] / "infra/examples/minimal.yaml"
 KIT = Kit(load(MINIMAL), LocalProfile(endpoint="http://127.65.0.1:5000", redis="127.65.0.1:6379"))
@@ -40,8 +42,15 @@ NAMES = dict.fromkeys(
 SETTINGS = Settings(notice_s=30.0, idle_s=15.0)
 
 
-def place(folder: Path) -> Place:
-    return Place("127.64.3.17", "http://127.64.3.17:1338", "http://127.65.0.1:8070", folder, NAMES)
+@pytest.fixture
+def imds() -> Iterator[FakeImds]:
+    with FakeImds() as made:
+        made.said |= metadata_of(instance("worker"))
+        yield made
+
+
+def place(folder: Path, imds: FakeImds) -> Place:
+    return Place("127.64.3.17", imds.url, "http://127.65.0.1:8070", folder, NAMES)
 
 
 def instance(role: Role) -> Instance:
@@ -50,50 +59,53 @@ def instance(role: Role) -> Instance:
     return Instance("i-1", KIT.group(role), "10.64.3.17", "c7i.2xlarge", "eu-central-1a", data)
 
 
-def secret(arn: str) -> str:
+def nobody(arn: str) -> str:
     raise AssertionError(f"nobody needs {arn}")
 
 
 @pytest.mark.parametrize("role", environment.ROLES)
-def test_a_machine_is_told_all_that_a_real_one_is(role: Role, tmp_path: Path) -> None:
-    told = environment_of(instance(role), place(tmp_path), SETTINGS, secret)
+def test_a_machine_is_told_all_that_a_real_one_is(
+    role: Role, tmp_path: Path, imds: FakeImds
+) -> None:
+    told = boot(instance(role), place(tmp_path, imds), SETTINGS, nobody)
     derived = {each.name for each in DERIVED if role in each.roles}
     assert environment.names(role) | derived <= told.keys()
     assert not [value for value in told.values() if "internal" in value or "0.0.0.0" in value]
     assert told["NATIVELINK_STATUS_ADDRESS"] == "127.64.3.17:50090"
-    assert told["NATIVELINK_IMDS"] == "http://127.64.3.17:1338"
+    assert told["NATIVELINK_IMDS"] == imds.url
+    assert told["NATIVELINK_INSTANCE_ID"] == "i-1"
     assert told["AWS_ENDPOINT_URL"] == "http://127.65.0.1:5000"
 
 
-def test_a_worker_has_the_slots_of_its_type_and_a_laptops_times(tmp_path: Path) -> None:
-    told = environment_of(instance("worker"), place(tmp_path), SETTINGS, secret)
+def test_a_worker_has_the_slots_of_its_type_and_a_laptops_times(
+    tmp_path: Path, imds: FakeImds
+) -> None:
+    here = place(tmp_path, imds)
+    told = boot(instance("worker"), here, SETTINGS, nobody)
     assert (told["NATIVELINK_JOBS"], told["NATIVELINK_CPU_COUNT"]) == ("8", "8")
+    assert told["NATIVELINK_DISK"] == str(SETTINGS.disk_bytes)
     assert told["NATIVELINK_CAS_ENDPOINT"] == "grpc://127.65.1.2:50053"
     assert told["NATIVELINK_IDLE_AFTER_S"] == "15"
     # 20 of 120 seconds.
     assert told["NATIVELINK_NOTICE_MARGIN_S"] == "5"
-    as_deployed = environment_of(
-        instance("worker"), place(tmp_path), replace(SETTINGS, idle_s=None), secret
-    )
+    as_deployed = environment_of(instance("worker"), here, replace(SETTINGS, idle_s=None))
     expected = str(KIT.settings.pools[0].idle_after_s)
     assert as_deployed["NATIVELINK_IDLE_AFTER_S"] == expected
 
 
-def test_secrets_are_fetched_and_certificates_become_files(tmp_path: Path) -> None:
+def test_secrets_are_fetched_and_certificates_become_files(tmp_path: Path, imds: FakeImds) -> None:
     machine = instance("cas")
     data = machine.user_data.replace(
         "NATIVELINK_SECRET_REDIS_PASSWORD=\n", "NATIVELINK_SECRET_REDIS_PASSWORD=arn:redis\n"
     ).replace("NATIVELINK_SECRET_TLS=\n", "NATIVELINK_SECRET_TLS=arn:tls\n")
-    secrets = {"arn:redis": "pass", "arn:tls": json.dumps({"cert": "c", "client_ca": "a"})}
-    told = environment_of(
-        replace(machine, user_data=data), place(tmp_path), SETTINGS, secrets.__getitem__
+    secrets = {"arn:redis": "pass", "arn:tls": json.dumps({"cert": "c", "key": "k"})}
+    told = boot(
+        replace(machine, user_data=data), place(tmp_path, imds), SETTINGS, secrets.__getitem__
     )
     assert told["NATIVELINK_REDIS_PASSWORD"] == "pass"
     folder = Path(told["NATIVELINK_TLS_DIRECTORY"])
-    assert {each.name: each.read_text() for each in folder.iterdir()} == {
-        "tls.crt": "c",
-        "client-ca.crt": "a",
-    }
+    assert (folder / "tls.crt").read_text() == "c"
+    assert (folder / "tls.key").read_text() == "k"
 
 
 def test_user_data_is_read_as_it_is_written() -> None:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from nativelink.core.errors import Code
-from nativelink.testing.execution import ExecutionClient
+from nativelink.testing.execution import Blobs, ExecutionClient, make_action
 from tests.execution.farm import Farm, Json, Ports, farm_config, open_farm
+from tests.execution.gate import Gate
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,36 @@ def test_while_the_precondition_fails_actions_wait(tmp_path: Path) -> None:
     with worker(tmp_path, **keys) as farm, farm.client() as client:
         assert shell(client, "echo ran") == b"ran\n"
     assert seen.read_text().count("asked") >= 3
+
+
+def test_precondition_scripts_that_take_their_time_keep_no_disk_work_waiting(
+    tmp_path: Path,
+) -> None:
+    """More scripts than the disk has threads; then an action whose outputs need one of those."""
+    gate, held = Gate(tmp_path / "gate"), 6
+    script = program(tmp_path / "script", f'#!/bin/sh\n[ -z "$HOLD" ] && exit\n{gate.script}\n')
+    keys = {
+        "experimental_precondition_script": script,
+        "additional_environment": {"HOLD": {"property": "hold"}},
+        "max_inflight_tasks": held + 1,
+    }
+    scheduler = {"supported_platform_properties": {"hold": "ignore"}}
+    with worker(tmp_path, scheduler=scheduler, **keys) as farm, farm.client() as client:
+        blobs = Blobs()
+        actions = [
+            make_action(["true"], blobs, platform={"hold": str(number)})
+            for number in range(1, held + 1)
+        ]
+        client.upload(blobs)
+        waiting = [client.execute(action) for action in actions]
+        gate.wait(held)
+
+        done = client.run("sh", "-c", "head -c 300000 /dev/zero > out", outputs=["out"])
+
+        assert done.result.output_files[0].digest.size_bytes == 300_000
+        assert len(gate.arrived) == held
+        gate.open()
+        assert all(each.result().status.code == Code.OK for each in waiting)
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,25 @@ async def test_two_writers_of_one_call_both_get_on() -> None:
         while (message := await call.read()) is not None:
             found.append(message)
     assert (found.count(b"a"), found.count(b"b")) == (100, 100)
+
+
+async def test_who_waits_for_a_message_goes_on_within_the_call_that_writes_it(
+    channel: LoopbackChannel,
+) -> None:
+    """A worker starts its next action before it does anything else for the last one."""
+    call = channel.duplex("/t.T/Echo")
+    heard: list[bytes | None] = []
+
+    async def listen() -> None:
+        while True:
+            heard.append(await call.read())
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen())
+        # Both ends come to where they wait.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await call.write(b"one")
+        assert heard == [b"one"]
+        listening.cancel()
+    call.cancel()

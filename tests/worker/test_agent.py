@@ -31,6 +31,7 @@ class Call:
         #: Cleared while the connection takes nothing.
         self.has_room = asyncio.Event()
         self.has_room.set()
+        self.on_write: Callable[[], None] = lambda: None
 
     async def read(self) -> bytes | None:
         said = await self.to_worker.get()
@@ -42,6 +43,7 @@ class Call:
         if not self.has_room.is_set():
             await self.has_room.wait()
         self.from_worker.put_nowait(pb.UpdateForScheduler.FromString(message))
+        self.on_write()
 
     async def done_writing(self) -> None:
         self.half_closed = True
@@ -274,6 +276,33 @@ async def test_an_action_is_over_before_its_directory_is_gone() -> None:
         assert world.agent.statistics().running == 0
         assert await world.agent.leave(1)
         world.hands.tidy.set()
+
+
+async def test_an_action_may_come_again_while_its_failure_is_being_told() -> None:
+    """A scheduler of the same process has it tried once more within the call that tells it."""
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        call.start("op")
+        await world.hands.started.get()
+        running: list[int] = []
+        call.on_write = lambda: running.append(world.agent.statistics().running)
+        world.hands.finish("op")
+        await call.heard("execute_result")
+        assert running == [0]
+
+
+async def test_of_many_orders_some_are_begun_at_once_and_the_others_in_turns() -> None:
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        await world.time.pass_time(0)
+        for number in range(40):
+            call.start(f"op-{number}")
+        await asyncio.sleep(0)
+        assert 0 < world.hands.started.qsize() < 40
+        await world.time.pass_time(0)
+        assert world.hands.started.qsize() == 40
 
 
 async def test_a_worker_shows_signs_of_life_every_half_of_its_timeout() -> None:

@@ -254,11 +254,17 @@ class LaneStatistics:
 class _Job(Generic[T]):
     """A call that runs in a lane, and who waits for it."""
 
-    __slots__ = ("call", "ended", "error", "result", "waiter")
+    __slots__ = ("call", "ended", "error", "result", "then", "waiter")
 
-    def __init__(self, call: Callable[[], T], waiter: asyncio.Future[T]) -> None:
+    def __init__(
+        self,
+        call: Callable[[], T],
+        waiter: asyncio.Future[T] | None,
+        then: Callable[[T | None, BaseException | None], None] | None = None,
+    ) -> None:
         self.call = call
         self.waiter = waiter
+        self.then = then
         self.result: T | None = None
         self.error: BaseException | None = None
         #: Set when the waiter was cancelled while the job ran.
@@ -313,7 +319,23 @@ class DiskLane:
 
     def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Run `call` in the lane, and do not wait: for jobs that nobody needs to outlive."""
-        return self._add(call).waiter
+        job = self._add(call)
+        assert job.waiter is not None
+        return job.waiter
+
+    def submit_now(
+        self, call: Callable[[], T], then: Callable[[T | None, BaseException | None], None]
+    ) -> None:
+        """Run `call` in the lane, from this moment, and `then` on the loop's thread.
+
+        Args:
+            call: the job.
+            then: called with what it returned or raised, as soon as the loop hears of its end.
+        """
+        self._gathered.append(_Job(call, None, then))
+        self._waiting += 1
+        self._jobs += 1
+        self._share_out()
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run `call` in the lane; returns or raises what it does.
@@ -328,6 +350,7 @@ class DiskLane:
 
     async def finish(self, job: _Job[T]) -> T:
         """Wait for a job that was begun, as `run` does."""
+        assert job.waiter is not None
         try:
             return await job.waiter
         except asyncio.CancelledError:
@@ -387,7 +410,9 @@ class DiskLane:
             # Calls and results hold large buffers, and whoever waits may live long.
             job.call = _done
             result, job.result = job.result, None
-            if not job.waiter.done():
+            if job.then is not None:
+                job.then(result, job.error)
+            elif job.waiter is not None and not job.waiter.done():
                 if job.error is None:
                     job.waiter.set_result(result)
                 else:

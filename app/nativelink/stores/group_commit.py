@@ -33,6 +33,7 @@ from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias
 
 from nativelink.core.digest import StoreKey
+from nativelink.core.resumption import Resumption
 from nativelink.stores.disk import DiskLane, disk_error, start_writeback, syncfs, timer
 
 __all__ = ["CommitStatistics", "DiskSync", "GroupCommit", "Publisher", "WrittenFile"]
@@ -140,7 +141,7 @@ class WrittenFile:
         size: in bytes.
         listed: whether the publisher shows it already.
         state: how far it has come.
-        done: set when it is durable under its final name.
+        done: set when it is durable under its final name; its upload goes on at once.
     """
 
     __slots__ = ("done", "fd", "key", "listed", "name", "size", "state")
@@ -152,7 +153,7 @@ class WrittenFile:
         self.size = size
         self.listed = False
         self.state = _State.WRITTEN
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: Resumption[None] = Resumption(asyncio.get_running_loop())
 
 
 class Publisher(Protocol):
@@ -233,6 +234,8 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._written: list[WrittenFile] = []
         self._renamed: list[WrittenFile] = []
+        #: Of files that came to an end, how they did.
+        self._ended: list[tuple[Resumption[None], BaseException | None]] = []
         #: That hold names of `_renamed`.
         self._directories: set[int] = set()
         self._busy = False
@@ -287,46 +290,66 @@ class GroupCommit:
         self._cycles += 1
         if not renamed and len(written) <= self._sync.FEW and self._are_new(written):
             rename = self._publisher.rename_new
-            few = self._lane.submit(lambda: self._sync.sync_and_rename(written, rename))
-            few.add_done_callback(lambda job: self._synced_and_renamed(job, written))
+            self._lane.submit_now(
+                lambda: self._sync.sync_and_rename(written, rename),
+                lambda outcomes, failure: self._synced_and_renamed(outcomes, failure, written),
+            )
             return
         files = [file.fd for file in written]
         directories = tuple(self._directories)
         self._directories.clear()
-        job = self._lane.submit(lambda: self._sync.sync(files, directories))
-        job.add_done_callback(lambda job: self._synced(job, written, renamed))
+        self._lane.submit_now(
+            lambda: self._sync.sync(files, directories),
+            lambda errors, failure: self._synced(errors, failure, written, renamed),
+        )
+
+    def _go_on(self) -> None:
+        """Begin the next cycle, and then let those go on whose files came to an end."""
+        self._begin_cycle()
+        ended, self._ended = self._ended, []
+        for done, error in ended:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
     def _are_new(self, files: Sequence[WrittenFile]) -> bool:
         publisher = self._publisher
         return all(publisher.is_new(file.key) for file in files)
 
     def _synced_and_renamed(
-        self, job: asyncio.Future[list[_Outcome]], files: list[WrittenFile]
+        self,
+        outcomes: list[_Outcome] | None,
+        failure: BaseException | None,
+        files: list[WrittenFile],
     ) -> None:
-        failure = job.exception()
-        outcomes: Sequence[BaseException | int] = (
-            job.result() if failure is None else [failure] * len(files)
-        )
-        for file, outcome in zip(files, outcomes, strict=True):
-            if isinstance(outcome, int):
-                # Also if it was withdrawn, too late.
-                self._publisher.committed(file)
-                self._committed += 1
-                self._end(file, None)
-            else:
-                self._fail(file, outcome)
-        self._begin_cycle()
+        if outcomes is None:
+            assert failure is not None
+            for file in files:
+                self._fail(file, failure)
+        else:
+            for file, outcome in zip(files, outcomes, strict=True):
+                if isinstance(outcome, int):
+                    # Also if it was withdrawn, too late.
+                    self._publisher.committed(file)
+                    self._committed += 1
+                    self._end(file, None)
+                else:
+                    self._fail(file, outcome)
+        self._go_on()
 
     def _synced(
         self,
-        job: asyncio.Future[list[OSError | None]],
+        errors: list[OSError | None] | None,
+        failure: BaseException | None,
         written: list[WrittenFile],
         renamed: list[WrittenFile],
     ) -> None:
-        failure = job.exception()
-        if failure is None:
+        if errors is not None:
             ready: deque[WrittenFile] = deque()
-            for file, error in zip(written, job.result(), strict=True):
+            for file, error in zip(written, errors, strict=True):
                 if error is None:
                     ready.append(file)
                 else:
@@ -339,9 +362,10 @@ class GroupCommit:
         else:
             # A directory could not be synced, so nobody may be told that anything is safe. Files
             # that were renamed are whole and stay until a later upload replaces them.
+            assert failure is not None
             for file in (*renamed, *written):
                 self._fail(file, failure)
-            self._begin_cycle()
+            self._go_on()
 
     def _rename(self, files: deque[WrittenFile]) -> None:
         """Rename files for a millisecond, let the loop breathe, go on; then the next cycle."""
@@ -364,7 +388,7 @@ class GroupCommit:
             if timer() > give_way and files:
                 self._loop.call_soon(self._rename, files)
                 return
-        self._begin_cycle()
+        self._go_on()
 
     def _fail(self, file: WrittenFile, error: BaseException) -> None:
         if file.state is _State.WRITTEN:
@@ -376,9 +400,4 @@ class GroupCommit:
     def _end(self, file: WrittenFile, error: BaseException | None) -> None:
         os.close(file.fd)
         self._waiting -= 1
-        if file.done.done():
-            return
-        if error is None:
-            file.done.set_result(None)
-        else:
-            file.done.set_exception(error)
+        self._ended.append((file.done, error))

@@ -15,6 +15,7 @@ from typing import Any, Final
 from nativelink.core.channel import Metadata
 from nativelink.core.eager import begin
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, unimplemented
+from nativelink.core.resumption import Resumption
 from nativelink.core.rpc import CallContext, Method, Peer, Reply
 from nativelink.core.streams import Chunk
 
@@ -103,7 +104,10 @@ class LoopbackChannel:
 
 
 class _Messages:
-    """Messages on their way in one direction: any number of writers, one reader."""
+    """Messages on their way in one direction: any number of writers, one reader.
+
+    A reader who waits goes on within the call that writes.
+    """
 
     __slots__ = ("_closed", "_error", "_reader", "_waiting", "_writers")
 
@@ -111,7 +115,7 @@ class _Messages:
         self._waiting: deque[Chunk] = deque()
         self._closed = False
         self._error: BaseException | None = None
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: Resumption[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
 
     async def write(self, *parts: Chunk) -> None:
@@ -130,7 +134,7 @@ class _Messages:
                 if self._error is not None:
                     raise self._error
                 return None
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = Resumption(asyncio.get_running_loop())
             await self._reader
         message = self._waiting.popleft()
         self._wake_writers()
@@ -151,7 +155,7 @@ class _Messages:
         self._writers.clear()
 
 
-def _wake(waiter: asyncio.Future[None] | None) -> None:
+def _wake(waiter: asyncio.Future[None] | Resumption[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
 

@@ -61,8 +61,6 @@ _FINISHING: Final = 64
 #: What an ActionResult may have at most: gRPC peers (schedulers, clients) take messages of 4 MiB,
 #: and a worker whose message its scheduler refuses loses its connection again and again.
 _MAX_RESULT_BYTES: Final = (4 << 20) - (256 << 10)
-#: Turns of the event loop until the next action of the same process' scheduler has begun.
-_TURNS: Final = 4
 #: How often an action is run whose inputs were written to.
 _RUNS: Final = 3
 #: Outputs of up to so many bytes are read and hashed at once, some 100 us.
@@ -271,8 +269,6 @@ class ActionExecutor:
                     # The next action starts now, unless so many are behind already.
                     finishing = await self._finishing.acquire()
                     process_ended()
-                    for _ in range(_TURNS):
-                        await asyncio.sleep(0)
                     await self._finish(directory, attempt, job)
                     # The directory goes when nobody waits for anything any more.
                     completed()

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
@@ -46,6 +47,8 @@ _GOOD_BYE_S: Final = 2.0
 _COMPLAIN_EVERY_S: Final = 60.0
 #: Kept of the time that a notice gives, to hand back what does not finish and to say so.
 _HAND_BACK_S: Final = 20.0
+#: Actions begun in one turn of the event loop, at most; then others have theirs.
+_BEGUN_AT_ONCE: Final = 16
 
 
 class Executor(Protocol):
@@ -153,7 +156,8 @@ class Agent:
         self._idle_since = clock.monotonic()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        #: None until an action that is begun waits for the first time.
+        self._running: dict[str, asyncio.Task[None] | None] = {}
         self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
         #: The call, while the one who writes waits for a message and so others may.
@@ -162,7 +166,11 @@ class Agent:
         self._begun: asyncio.Task[None] | None = None
         self._sent: deque[tuple[float, str, bytes]] = deque()
         self._sent_bytes = 0
-        self._actions: asyncio.TaskGroup | None = None
+        #: Of actions, until nothing of them is left to be done.
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Actions have nothing to do with the call that brought their order, or made room for it.
+        self._context = Context()
+        self._begun_at_once = 0
 
     def statistics(self) -> AgentStatistics:
         """Figures of this moment."""
@@ -178,11 +186,16 @@ class Agent:
 
     async def run(self) -> None:
         """Stay connected until `leave` has finished. Cancelling kills what runs."""
-        async with asyncio.TaskGroup() as self._actions:
-            try:
-                await self._stay_connected()
-            finally:
-                self._kill_all()
+        self._context = copy_context()
+        try:
+            await self._stay_connected()
+            self._kill_all()
+        except BaseException:
+            for task in self._tasks:
+                task.cancel()
+            raise
+        finally:
+            await ended(tuple(self._tasks))
 
     def drain(self) -> None:
         """Take no new actions; what runs goes on."""
@@ -476,11 +489,29 @@ class Agent:
         elif name in self._running:
             self._refuse(order, Code.ALREADY_EXISTS, f"operation {name} is running already")
         else:
-            assert self._actions is not None
-            self._idle.clear()
-            task = self._running[name] = self._actions.create_task(self._execute(order))
-            # One that is cancelled before its first step never comes to a step of its own.
-            task.add_done_callback(lambda task: self._ended(name, task))
+            self._begin(order)
+
+    def _begin(self, order: pb.StartExecute) -> None:
+        """Begin with an action at once, unless so many others were begun just now."""
+        name = order.operation_id
+        loop = asyncio.get_running_loop()
+        self._idle.clear()
+        self._running[name] = None
+        self._begun_at_once += 1
+        if self._begun_at_once == 1:
+            loop.call_soon(self._begin_anew)
+        at_once = self._begun_at_once <= _BEGUN_AT_ONCE
+        begun = begin(self._execute(order, at_once=at_once), loop, self._context.copy())
+        if isinstance(begun, tuple):
+            return
+        if name in self._running:
+            self._running[name] = begun
+        self._tasks.add(begun)
+        # One that is cancelled before its first step never comes to a step of its own.
+        begun.add_done_callback(lambda task: self._ended(name, task))
+
+    def _begin_anew(self) -> None:
+        self._begun_at_once = 0
 
     def _refuse(self, order: pb.StartExecute, code: Code, message: str) -> None:
         result = pb.ExecuteResult(
@@ -490,7 +521,7 @@ class Agent:
         result.internal_error.message = message
         self._send(pb.UpdateForScheduler(execute_result=result))
 
-    async def _execute(self, order: pb.StartExecute) -> None:
+    async def _execute(self, order: pb.StartExecute, *, at_once: bool) -> None:
         name = order.operation_id
 
         def process_ended() -> None:
@@ -504,22 +535,27 @@ class Agent:
             self._sent.append((self._clock.monotonic(), name, message))
             self._sent_bytes += len(message)
             self._forget_old_results()
-            self._post(message)
+            # Before it is told: the scheduler may want it to be tried once more, at once.
             self._end(name)
+            self._post(message)
 
         try:
+            if not at_once:
+                await asyncio.sleep(0)
             await self._executor.execute(order, process_ended=process_ended, finished=finished)
         except asyncio.CancelledError:
             pass
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if self._running.get(name) is task:
             _log.info("operation %s was stopped", name)
             self._end(name)
 
     def _end(self, name: str) -> None:
         """An operation runs no more; its directory may be there still."""
-        if self._running.pop(name, None) is not None:
+        if name in self._running:
+            del self._running[name]
             self._executed += 1
             if not self._running:
                 self._idle_since = self._clock.monotonic()
@@ -540,7 +576,8 @@ class Agent:
 
     def _kill_all(self) -> None:
         for task in self._running.values():
-            task.cancel()
+            if task is not None:
+                task.cancel()
 
 
 async def _slept(sleep: Callable[[float], Awaitable[None]], seconds: float) -> None:

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import nativelink
 from nativelink.core.errors import unavailable
+from nativelink.core.resumption import Resumption
 from nativelink.worker.processes import cgroups, frames
 
 __all__ = ["Namespaces", "Slot", "Supervisor"]
@@ -77,7 +78,9 @@ class Slot:
         self._socket = server
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
-        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._waiting: Resumption[tuple[int, bytes]] | asyncio.Future[tuple[int, bytes]] | None = (
+            None
+        )
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(server, self._read)
 
@@ -108,8 +111,8 @@ class Slot:
         Raises:
             NativeLinkError: UNAVAILABLE if the slot ended.
         """
-        waiting: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
-        self._waiting = waiting
+        # The answer is acted upon at once: the next action waits for it.
+        waiting = self._waiting = Resumption[tuple[int, bytes]](self._loop)
         whole = False
         try:
             try:

@@ -22,7 +22,7 @@ $(RUNTIME) $(DEV): FORCE
 endif
 
 .PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
-.PHONY: synth plan deploy destroy outputs hcl
+.PHONY: synth plan deploy destroy outputs hcl region-local interrupt test-region
 
 # Actions at the same time on this machine's own worker.
 run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -40,6 +40,7 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/mypy -p scripts.region_local
 	@$(BIN)/mypy --python-executable $(INFRA)/bin/python --cache-dir .mypy_cache/infra -p infra
 	@$(BIN)/pyright
 	@$(BIN)/python scripts/generate_protos.py --check
@@ -50,6 +51,17 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 test-infra: $(DEV) $(TOOLS) ## The longer run of the AWS kit: settings to deployment
 	@$(BIN)/python scripts/tools.py infra cdktf scan
 	@INFRA=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup -q tests/infra
+
+test-region: $(DEV) $(TOOLS) ## The longer run of a region on this machine
+	@$(BIN)/python scripts/tools.py infra
+	@REGION_LOCAL=1 $(BIN)/pytest -q --log-cli-level=INFO tests/region
+
+region-local: $(DEV) ## A whole region on this machine, without AWS
+	@$(BIN)/python scripts/tools.py redis infra
+	@PYTHONPATH=app:. exec $(BIN)/python -m scripts.region_local $(ARGS)
+
+interrupt: ## Take a worker of region-local back, with a spot notice
+	@PYTHONPATH=app:. $(BIN)/python -m scripts.region_local interrupt $(ARGS)
 
 synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
 	@$(BIN)/python scripts/infra.py synth

@@ -118,7 +118,7 @@ class Bazel:
     def build(
         self,
         *flags: str,
-        targets: Sequence[str] = ("//...",),
+        targets: Sequence[str] = ("//:all",),
         log: bool = False,
         ok: bool = True,
         command: str = "build",
@@ -127,7 +127,7 @@ class Bazel:
 
         Args:
             flags: after the command.
-            targets: what to build.
+            targets: what to build; everything of the top-level package, unless it is said.
             log: whether to read the execution log too.
             ok: whether a failure is one of the test.
             command: `build`, or `test`.

@@ -1,4 +1,8 @@
-"""One server, one workspace and one unpacked Bazel for all tests of real clients."""
+"""One server, one workspace and one pair of Bazels for all tests of real clients.
+
+A Bazel takes seconds to start and many more to be at its best. So modules share three of them,
+each with an output base of its own, and begin with `clean()`, after which it knows of no build.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,12 @@ import pytest
 
 from tests.clients.bazel import Bazel
 from tests.clients.certificates import Certificates, make_certificates
+from tests.clients.checks import add_checks, coverage_flag
 from tests.clients.programs import TOOLS, program
 from tests.clients.server import RunningServer, start_server
+from tests.clients.stages import Stages
 from tests.clients.workspace import make_workspace
+from tests.execution.gate import Gate
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +46,23 @@ def sources() -> Path:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
-    return make_workspace(tmp_path_factory.mktemp("workspace") / "program", sources)
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """Where the gated actions of the workspace wait; close it before use."""
+    return Gate(tmp_path_factory.mktemp("gate") / "files")
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, sources: Path, gate: Gate) -> Path:
+    """Programs at the top, `checks` and `stages` below."""
+    folder = make_workspace(tmp_path_factory.mktemp("workspace") / "program", sources)
+    add_checks(folder, gate)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Stages:
+    """The package `stages` of the workspace, with all gates closed."""
+    return Stages(workspace, tmp_path_factory.mktemp("stages") / "gates")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +74,11 @@ def user_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
+#: A server that builds little and for minutes only spends more on its best compiler than it gets
+#: from it: these halve its processor time.
+THRIFTY = ("--host_jvm_args=-XX:TieredStopAtLevel=1", "--host_jvm_args=-XX:+UseSerialGC")
+
+
 def debian_bazel(
     workspace: Path, user_root: Path, base: str, *, flags: Sequence[str] = ()
 ) -> Bazel:
@@ -59,6 +86,7 @@ def debian_bazel(
     jni = program("jni/libnetty_tcnative_linux_x86_64.so", tool="bazel-tls").parent
     # Its netty speaks TLS with ALPN through OpenSSL only, and Debian packs that apart.
     startup = [
+        *THRIFTY,
         "--host_jvm_args=-Xbootclasspath/a:/usr/share/java/netty-tcnative.jar",
         f"--host_jvm_args=-Djava.library.path={jni}",
     ]
@@ -67,8 +95,8 @@ def debian_bazel(
 
 @pytest.fixture(scope="session")
 def bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
-    """Bazel 4.2.3, with the output base that fills the cache."""
-    one = debian_bazel(workspace, user_root, "one")
+    """Bazel 4.2.3, with the output base of whoever builds first."""
+    one = debian_bazel(workspace, user_root, "one", flags=[coverage_flag(workspace)])
     yield one
     one.stop()
 
@@ -76,7 +104,7 @@ def bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
 @pytest.fixture(scope="session")
 def other_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
     """The same Bazel with another output base: a colleague's machine."""
-    two = debian_bazel(workspace, user_root, "two")
+    two = debian_bazel(workspace, user_root, "two", flags=[coverage_flag(workspace)])
     yield two
     two.stop()
 
@@ -85,6 +113,6 @@ def other_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
 def old_bazel(workspace: Path, user_root: Path) -> Iterator[Bazel]:
     """Bazel 2.1.0 out of the npm registry."""
     path = program("bazel2/bazel", tool="bazel2")
-    old = Bazel(path, workspace, user_root, "old", startup=["--nosystem_rc"])
+    old = Bazel(path, workspace, user_root, "old", startup=["--nosystem_rc", *THRIFTY])
     yield old
     old.stop()

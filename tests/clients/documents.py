@@ -98,6 +98,8 @@ _BUCKETS = (
 
 
 def _make_buckets(server: S3Server) -> None:
+    """Have these buckets, empty, and nothing else."""
+    httpx.post(f"http://127.0.0.1:{server.port}/moto-api/reset").raise_for_status()
     client = server.client()
     for bucket in _BUCKETS:
         client.create_bucket(
@@ -123,12 +125,12 @@ def _xml_api(upstream: int) -> Iterator[int]:
 
 
 @contextmanager
-def serve_document(name: str, folder: Path, certificates: Certificates) -> Iterator[Served]:
-    """Our server on the configuration of a document, over back ends of its own."""
+def serve_document(
+    name: str, folder: Path, certificates: Certificates, s3: Moto
+) -> Iterator[Served]:
+    """Our server on the configuration of a document, over back ends of its own and an empty S3."""
     with ExitStack() as lifetimes:
         text = DOCUMENTS[name]()
-        s3 = Moto()
-        lifetimes.callback(s3.close)
         _make_buckets(s3)
         environment = {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3.port}",

@@ -46,6 +46,7 @@ def assert_all_hits(build: Build, cold: Build) -> None:
 @pytest.fixture(scope="module")
 def cold(server: RunningServer, bazel: Bazel) -> Build:
     """The build that fills the cache."""
+    bazel.clean()
     build = bazel.build(*flags(server, "main"), log=True)
     assert "WARNING: Reading from Remote Cache" not in build.output, build.output
     assert "WARNING: Writing to Remote Cache" not in build.output, build.output
@@ -81,6 +82,8 @@ def test_after_clean_everything_is_a_hit(server: RunningServer, bazel: Bazel, co
 def test_another_output_base_gets_everything_from_the_cache(
     server: RunningServer, other_bazel: Bazel, cold: Build
 ) -> None:
+    other_bazel.clean()
+
     warm = other_bazel.build(*flags(server, "main"), log=True)
 
     assert_all_hits(warm, cold)
@@ -105,7 +108,7 @@ def test_download_minimal_leaves_the_outputs_in_the_cache(
     links = ["-//:lua_link", "-//:tree", "-//:tree_user"]
 
     warm = bazel.build(
-        *flags(server, "main"), "--remote_download_minimal", targets=["//...", *links], log=True
+        *flags(server, "main"), "--remote_download_minimal", targets=["//:all", *links], log=True
     )
 
     assert warm.executed == 0, warm.runners
@@ -212,6 +215,7 @@ def test_blobs_lost_or_cut_short_on_disk_cost_a_rebuild_and_nothing_else(
 
 
 def test_bazel_2_fills_and_reads_the_cache(server: RunningServer, old_bazel: Bazel) -> None:
+    old_bazel.clean()
     first = old_bazel.build(*flags(server, "old"))
     assert first.hits == 0
     assert first.executed >= MINIMUM_ACTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from tests.clients.certificates import Certificates
 from tests.clients.documents import DOCUMENTS, serve_document
 from tests.clients.programs import CLIENT_TESTS
 from tests.clients.served import Served
+from tests.stores.cloud.servers import Moto
 
 pytestmark = CLIENT_TESTS
 
@@ -40,9 +42,17 @@ def assert_all_hits(build: Build, cold: Build) -> None:
     assert "Remote Cache" not in build.output, build.output
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Moto]:
+    moto = Moto()
+    yield moto
+    moto.close()
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
     name: str,
+    s3: Moto,
     bazel: Bazel,
     other_bazel: Bazel,
     certificates: Certificates,
@@ -52,7 +62,7 @@ def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
     other_bazel.clean()
     # Document 004 has single stores; one by one, compilations would tell nothing more.
     targets = ODDITIES if name.startswith("004") else [*PROGRAM, *ODDITIES]
-    with serve_document(name, tmp_path, certificates) as server:
+    with serve_document(name, tmp_path, certificates, s3) as server:
         cold = bazel.build(*flags(server), targets=targets, log=True)
         assert cold.hits == 0
         assert cold.executed >= (7 if targets is ODDITIES else 40)

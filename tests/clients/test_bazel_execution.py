@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.bazel import Bazel, Build
-from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
-from tests.clients.conftest import debian_bazel
+from tests.clients.checks import GATED, TESTS
 from tests.clients.farm import FarmProcesses, Program, open_processes
-from tests.clients.programs import CLIENT_TESTS, program
-from tests.clients.workspace import make_workspace
+from tests.clients.programs import CLIENT_TESTS
 from tests.execution.gate import Gate, wait_for
 
 pytestmark = [*CLIENT_TESTS, pytest.mark.timeout(600)]
@@ -23,6 +21,7 @@ pytestmark = [*CLIENT_TESTS, pytest.mark.timeout(600)]
 #: What the issue of this build asks for.
 MINIMUM_ACTIONS = 150
 JOBS = 16
+EVERYTHING = ["//:all", "//checks:all"]
 #: Of 160; so both workers die a few times.
 ACTIONS_PER_KILL = 20
 
@@ -48,41 +47,17 @@ def where(build: Build) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    return Gate(tmp_path_factory.mktemp("gate") / "files")
-
-
-@pytest.fixture(scope="module")
-def program_sources(tmp_path_factory: pytest.TempPathFactory, sources: Path, gate: Gate) -> Path:
-    workspace = make_workspace(
-        tmp_path_factory.mktemp("execution") / "program", sources, salt="executed"
-    )
-    add_checks(workspace, gate)
-    return workspace
-
-
-@pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcesses]:
     worker = {"name": "local", "max_inflight_tasks": 4}
     with open_processes(tmp_path_factory.mktemp("farm"), worker=worker) as running:
         yield running
 
 
-def bazel_of(workspace: Path, user_root: Path, base: str) -> Bazel:
-    return debian_bazel(workspace, user_root, base, flags=[coverage_flag(workspace)])
-
-
 @pytest.fixture(scope="module")
-def remote_bazel(program_sources: Path, user_root: Path) -> Iterator[Bazel]:
-    bazel = bazel_of(program_sources, user_root, "remote")
-    yield bazel
-    bazel.stop()
-
-
-@pytest.fixture(scope="module")
-def cold(farm: FarmProcesses, remote_bazel: Bazel) -> Build:
+def cold(farm: FarmProcesses, bazel: Bazel) -> Build:
     """The first build, with its tests."""
-    return remote_bazel.build(*flags(farm), command="test", log=True)
+    bazel.clean()
+    return bazel.build(*flags(farm), targets=EVERYTHING, command="test", log=True)
 
 
 def test_every_action_runs_on_a_worker(cold: Build) -> None:
@@ -95,46 +70,42 @@ def test_every_action_runs_on_a_worker(cold: Build) -> None:
 
 
 def test_outputs_are_those_of_a_local_build_bit_for_bit(
-    cold: Build, remote_bazel: Bazel, program_sources: Path, user_root: Path
+    cold: Build, bazel: Bazel, other_bazel: Bazel
 ) -> None:
-    here = bazel_of(program_sources, user_root, "here")
-    try:
-        local = here.build("--jobs=2", log=True)
-    finally:
-        here.stop()
+    other_bazel.clean()
+
+    local = other_bazel.build("--jobs=2", targets=EVERYTHING, log=True)
 
     remote = cold.outputs()
     assert local.outputs() == {path: remote[path] for path in local.outputs()}
     assert len(local.outputs()) > MINIMUM_ACTIONS
     # Links and modes are in no digest.
     for name in ("tree/d/link.sh", "lua_link"):
-        assert remote_bazel.file(name).is_symlink() == here.file(name).is_symlink(), name
+        assert bazel.file(name).is_symlink() == other_bazel.file(name).is_symlink(), name
     for name in ("tree/a/run.sh", "lua", "script.sh"):
-        assert remote_bazel.file(name).stat().st_mode & 0o111, name
+        assert bazel.file(name).stat().st_mode & 0o111, name
 
 
 def test_another_output_base_gets_everything_from_the_cache(
-    farm: FarmProcesses, cold: Build, program_sources: Path, user_root: Path
+    farm: FarmProcesses, cold: Build, other_bazel: Bazel
 ) -> None:
-    other = bazel_of(program_sources, user_root, "colleague")
-    try:
-        warm = other.build(*flags(farm), command="test", log=True)
-        assert other.file("tree/d/link.sh").is_symlink()
-    finally:
-        other.stop()
+    other_bazel.clean()
 
+    warm = other_bazel.build(*flags(farm), targets=EVERYTHING, command="test", log=True)
+
+    assert other_bazel.file("tree/d/link.sh").is_symlink()
     assert set(where(warm)) == {"remote cache hit"}, where(warm)
     assert warm.outputs() == cold.outputs()
 
 
 def test_a_changed_header_runs_again_what_includes_it_and_nothing_else(
-    farm: FarmProcesses, cold: Build, remote_bazel: Bazel, program_sources: Path
+    farm: FarmProcesses, cold: Build, bazel: Bazel, workspace: Path
 ) -> None:
-    header = program_sources / "lua" / "lopcodes.h"
+    header = workspace / "lua" / "lopcodes.h"
     before = header.read_text()
     header.write_text(before + "/* A remark that changes no object. */\n")
     try:
-        changed = remote_bazel.build(*flags(farm), command="test", log=True)
+        changed = bazel.build(*flags(farm), targets=EVERYTHING, command="test", log=True)
     finally:
         header.write_text(before)
 
@@ -150,16 +121,16 @@ def test_a_changed_header_runs_again_what_includes_it_and_nothing_else(
     assert len(ran) == len(expected) > 60
 
 
-def test_a_failing_action_says_why(farm: FarmProcesses, remote_bazel: Bazel) -> None:
-    build = remote_bazel.build(*flags(farm), targets=["//checks:broken"], ok=False)
+def test_a_failing_action_says_why(farm: FarmProcesses, bazel: Bazel) -> None:
+    build = bazel.build(*flags(farm), targets=["//checks:broken"], ok=False)
 
     assert build.code == 1
     assert "what went wrong" in build.output
     assert "Exit 7" in build.output or "exit code 7" in build.output, build.output
 
 
-def test_a_failing_test_keeps_its_log(farm: FarmProcesses, remote_bazel: Bazel) -> None:
-    build = remote_bazel.build(
+def test_a_failing_test_keeps_its_log(farm: FarmProcesses, bazel: Bazel) -> None:
+    build = bazel.build(
         *flags(farm), "--test_output=errors", targets=["//checks:fails"], command="test", ok=False
     )
 
@@ -169,9 +140,9 @@ def test_a_failing_test_keeps_its_log(farm: FarmProcesses, remote_bazel: Bazel) 
 
 
 def test_a_test_that_hangs_is_reported_as_timeout_with_its_log(
-    farm: FarmProcesses, remote_bazel: Bazel
+    farm: FarmProcesses, bazel: Bazel
 ) -> None:
-    build = remote_bazel.build(
+    build = bazel.build(
         *flags(farm),
         "--test_timeout=2",
         "--test_output=errors",
@@ -185,8 +156,8 @@ def test_a_test_that_hangs_is_reported_as_timeout_with_its_log(
     assert "before the hang" in build.output, build.output
 
 
-def test_a_test_may_run_many_times(farm: FarmProcesses, remote_bazel: Bazel, cold: Build) -> None:
-    build = remote_bazel.build(
+def test_a_test_may_run_many_times(farm: FarmProcesses, bazel: Bazel, cold: Build) -> None:
+    build = bazel.build(
         *flags(farm),
         "--runs_per_test=8",
         targets=["//checks:test1"],
@@ -201,17 +172,18 @@ def test_a_test_may_run_many_times(farm: FarmProcesses, remote_bazel: Bazel, col
 
 
 def test_an_interrupted_build_goes_on_where_it_was(
-    farm: FarmProcesses, remote_bazel: Bazel, gate: Gate, tmp_path: Path
+    farm: FarmProcesses, bazel: Bazel, gate: Gate, tmp_path: Path
 ) -> None:
     targets = [f"//checks:gated{number}" for number in range(GATED)]
-    with remote_bazel.start(*flags(farm), targets=targets, log=tmp_path / "log") as build:
+    gate.close()
+    with bazel.start(*flags(farm), targets=targets, log=tmp_path / "log") as build:
         gate.wait(GATED)
         build.send_signal(signal.SIGINT)
         code = build.wait(60)
     assert code == 8, (tmp_path / "log").read_text()
     gate.open()
 
-    resumed = remote_bazel.build(*flags(farm), targets=targets, log=True)
+    resumed = bazel.build(*flags(farm), targets=targets, log=True)
 
     assert set(where(resumed)) <= {"remote", "remote cache hit"}
     assert len(resumed.spawns) == GATED
@@ -219,23 +191,16 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert len(gate.arrived) == GATED
 
 
-@pytest.fixture(scope="module")
-def old_remote_bazel(program_sources: Path, user_root: Path) -> Iterator[Bazel]:
-    path = program("bazel2/bazel", tool="bazel2")
-    old = Bazel(path, program_sources, user_root, "old-remote", startup=["--nosystem_rc"])
-    yield old
-    old.stop()
-
-
 def test_bazel_2_builds_on_workers_and_then_from_the_cache(
-    tmp_path: Path, cold: Build, old_remote_bazel: Bazel
+    tmp_path: Path, cold: Build, old_bazel: Bazel
 ) -> None:
+    old_bazel.clean()
     # A farm of its own: what the newer Bazel left would be hits.
     with open_processes(tmp_path / "farm", worker={"max_inflight_tasks": 4}) as farm:
-        first = old_remote_bazel.build(*flags(farm), targets=["//:all"], log=True)
-        broken = old_remote_bazel.build(*flags(farm), targets=["//checks:broken"], ok=False)
-        old_remote_bazel.clean()
-        second = old_remote_bazel.build(*flags(farm), targets=["//:all"], log=True)
+        first = old_bazel.build(*flags(farm), log=True)
+        broken = old_bazel.build(*flags(farm), targets=["//checks:broken"], ok=False)
+        old_bazel.clean()
+        second = old_bazel.build(*flags(farm), log=True)
 
     assert set(where(first)) == {"remote"}, where(first)
     assert {path: cold.outputs()[path] for path in first.outputs()} == first.outputs()
@@ -278,22 +243,17 @@ def kill_now_and_then(
             kills += 1
 
 
-def test_a_build_survives_workers_that_die_and_leave(
-    tmp_path: Path, program_sources: Path, user_root: Path
-) -> None:
+def test_a_build_survives_workers_that_die_and_leave(tmp_path: Path, other_bazel: Bazel) -> None:
+    other_bazel.clean()
     # A dead worker is noticed at once by its connection; three share what there is to do.
     with open_processes(tmp_path / "farm", scheduler={"retain_completed_for_s": 600}) as farm:
         workers = [
             farm.add_worker(name, max_inflight_tasks=4) for name in ("first", "second", "leaver")
         ]
-        bazel = bazel_of(program_sources, user_root, "stormy")
         log = tmp_path / "build.log"
-        try:
-            with bazel.start(*flags(farm), targets=["//..."], log=log) as build:
-                kills = kill_now_and_then(farm, workers[:2], workers[2], build)
-                code = build.wait()
-        finally:
-            bazel.stop()
+        with other_bazel.start(*flags(farm), targets=EVERYTHING, log=log) as build:
+            kills = kill_now_and_then(farm, workers[:2], workers[2], build)
+            code = build.wait()
 
         output = log.read_text()
         assert code == 0, output

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,12 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution.event
 from nativelink.proto.google.devtools.build.v1.publish_build_event_pb2 import (
     PublishBuildToolEventStreamResponse as Ack,
 )
+from tests.clients.backends import MotoBucket, OneRedis
 from tests.clients.bazel import Bazel
-from tests.clients.checks import GATED, TESTS, add_checks, coverage_flag
-from tests.clients.conftest import debian_bazel
-from tests.clients.farm import NATIVELINK, Program
-from tests.clients.programs import CLIENT_TESTS, wait_until_ready
-from tests.clients.server import free_ports
-from tests.clients.workspace import make_workspace
+from tests.clients.checks import GATED, TESTS
+from tests.clients.farm import NATIVELINK
+from tests.clients.programs import CLIENT_TESTS
+from tests.clients.served import Served
 from tests.execution.gate import Gate, wait_for
 from tests.services.builds.tool import Request, Tool, finish, start
 
@@ -33,23 +35,31 @@ pytestmark = [*CLIENT_TESTS, pytest.mark.timeout(300)]
 
 
 class Publishing:
-    """A server that keeps build events, and a cache, on disk."""
+    """A server that keeps build events, and a cache, on disk.
 
-    def __init__(self, folder: Path, lifetimes: ExitStack) -> None:
-        [self.port] = free_ports(1)
-        self.events = folder / "BEP/content/s"
-        self.server = Program(folder / "server", self._configuration(folder), lifetimes)
-        self.wait_until_ready()
+    Args:
+        folder: for all of it.
+        lifetimes: whoever leaves them ends it.
+        events: another store for the events.
+        environment: variables of the server.
+    """
 
-    def _configuration(self, folder: Path) -> dict[str, Any]:
+    def __init__(
+        self,
+        folder: Path,
+        lifetimes: ExitStack,
+        *,
+        events: dict[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         def disk(name: str) -> dict[str, Any]:
             paths = {
                 "content_path": str(folder / name / "content"),
                 "temp_path": str(folder / name / "temp"),
             }
-            policy = {"eviction_policy": {"max_bytes": 1_000_000_000}}
-            return {"name": name, "filesystem": {**paths, **policy}}
+            return {"filesystem": {**paths, "eviction_policy": {"max_bytes": 1_000_000_000}}}
 
+        self.events = folder / "BEP/content/s"
         services = {
             "cas": [{"cas_store": "CAS"}],
             "ac": [{"ac_store": "AC"}],
@@ -57,18 +67,17 @@ class Publishing:
             "capabilities": [{}],
             "experimental_bep": {"store": "BEP"},
         }
-        listener = {"http": {"socket_address": f"127.0.0.1:{self.port}"}}
-        return {
-            "stores": [disk(name) for name in ("CAS", "AC", "BEP")],
+        stores = {"CAS": disk("CAS"), "AC": disk("AC"), "BEP": events or disk("BEP")}
+        listener = {"http": {"socket_address": "127.0.0.1:PORT"}}
+        config = {
+            "stores": [{"name": name, **store} for name, store in stores.items()],
             "servers": [{"listener": listener, "services": services}],
         }
+        self.server = Served(folder / "server", lifetimes, config, environment=environment)
 
     @property
     def url(self) -> str:
-        return f"grpc://127.0.0.1:{self.port}"
-
-    def wait_until_ready(self) -> None:
-        wait_until_ready(f"127.0.0.1:{self.port}", self.server.log, process=self.server.process)
+        return f"grpc://127.0.0.1:{self.server.port}"
 
     def flags(self, *, cache: bool = True) -> list[str]:
         flags = [f"--bes_backend={self.url}", "--bes_results_url=http://builds.example/show/"]
@@ -97,29 +106,16 @@ class Publishing:
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    return Gate(tmp_path_factory.mktemp("gate-of-events") / "files")
-
-
-@pytest.fixture(scope="module")
 def publishing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publishing]:
     with ExitStack() as lifetimes:
         yield Publishing(tmp_path_factory.mktemp("publishing"), lifetimes)
 
 
 @pytest.fixture(scope="module")
-def told_workspace(tmp_path_factory: pytest.TempPathFactory, sources: Path, gate: Gate) -> Path:
-    workspace = make_workspace(tmp_path_factory.mktemp("events") / "program", sources)
-    add_checks(workspace, gate)
-    return workspace
-
-
-@pytest.fixture(scope="module")
-def telling(told_workspace: Path, user_root: Path) -> Iterator[Bazel]:
-    flags = [coverage_flag(told_workspace)]
-    bazel = debian_bazel(told_workspace, user_root, "events", flags=flags)
-    yield bazel
-    bazel.stop()
+def telling(bazel: Bazel) -> Bazel:
+    """One that has built nothing yet."""
+    bazel.clean()
+    return bazel
 
 
 def invocation_of(output: str) -> str:
@@ -204,6 +200,8 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
 ) -> None:
     log = tmp_path / "log"
     targets = [f"//checks:gated{number}" for number in range(GATED)]
+    gate.close()
+    telling.clean()
     flags = publishing.flags(cache=False)
     with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
         gate.wait()
@@ -215,7 +213,6 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
 
         publishing.server.kill()
         publishing.server.start()
-        publishing.wait_until_ready()
         gate.open()
         assert process.wait(120) == 0, log.read_text()
 
@@ -228,8 +225,120 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
     assert publishing.numbers(invocation) == list(range(1, build["last_sequence_number"] + 1))
 
 
+def assert_whole(build: dict[str, Any], names: Iterable[str]) -> None:
+    """All of a build of the gated targets was told, and is stored under these names."""
+    assert build["state"] == "SUCCEEDED"
+    assert build["targets_built"] == GATED
+    assert not build["incomplete"]
+    prefix = f"BepEvent:be:{build['build_id']}:{build['invocation_id']}:"
+    found = sorted(int(name.removeprefix(prefix)) for name in names if name.startswith(prefix))
+    assert found == list(range(1, build["last_sequence_number"] + 1))
+
+
+def test_a_redis_that_dies_while_a_build_is_told_loses_nothing(
+    telling: Bazel, gate: Gate, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    targets = [f"//checks:gated{number}" for number in range(GATED)]
+    gate.close()
+    telling.clean()
+    with ExitStack() as lifetimes:
+        redis = OneRedis(tmp_path, lifetimes)
+        publishing = Publishing(tmp_path / "publishing", lifetimes, events=redis.store("bep"))
+        flags = publishing.flags(cache=False)
+        with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
+            gate.wait()
+            wait_for(lambda: publishing.build()["targets_configured"] == GATED, "its targets")
+            # What Bazel tells from now on finds no Redis, until it was missed.
+            redis.kill(random.Random(0).randrange)
+            gate.open()
+            redis.restore()
+            assert process.wait(120) == 0, log.read_text()
+        assert "Build Event Protocol upload failed" not in log.read_text()
+
+        build = publishing.build(invocation_of(log.read_text()))
+        assert redis.server is not None
+        with redis.server.raw() as raw:
+            names = [key.decode().removeprefix("bep:") for key in raw.scan_iter()]
+        assert_whole(build, names)
+        # Another process knows what is in Redis, and nothing else.
+        publishing.server.restart()
+        assert publishing.build(build["invocation_id"]) == build
+
+
+def test_a_bucket_keeps_builds_that_a_killed_server_was_told(
+    telling: Bazel, gate: Gate, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    targets = [f"//checks:gated{number}" for number in range(GATED)]
+    gate.close()
+    telling.clean()
+    with ExitStack() as lifetimes:
+        bucket = MotoBucket(tmp_path, lifetimes)
+        publishing = Publishing(
+            tmp_path / "publishing",
+            lifetimes,
+            events=bucket.store("bep"),
+            environment=bucket.environment,
+        )
+        flags = publishing.flags(cache=False)
+        with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
+            gate.wait()
+            wait_for(lambda: publishing.build()["targets_configured"] == GATED, "its targets")
+            publishing.server.kill()
+            publishing.server.start()
+            gate.open()
+            assert process.wait(120) == 0, log.read_text()
+        assert "Build Event Protocol upload failed" not in log.read_text()
+
+        names = [name.removeprefix("bep/") for name in bucket.server.names("bep/")]
+        assert_whole(publishing.build(invocation_of(log.read_text())), names)
+
+
+class Window:
+    """Events that are sent as they are acknowledged: some are under way, never all.
+
+    Args:
+        events: what is to be sent.
+        acknowledged: how many need not be.
+    """
+
+    _SIZE = 200
+
+    def __init__(self, events: Sequence[Request], acknowledged: int) -> None:
+        self._events = events
+        self.acknowledged = acknowledged
+        self._moved = threading.Condition()
+        self._over = False
+
+    def acknowledge(self, number: int) -> None:
+        """The next event has arrived."""
+        with self._moved:
+            assert number == self.acknowledged + 1
+            self.acknowledged = number
+            self._moved.notify()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        with self._moved:
+            self._over = True
+            self._moved.notify()
+
+    def __iter__(self) -> Iterator[Request]:
+        for number in range(self.acknowledged, len(self._events)):
+            if not self._may_send(number):
+                return
+            yield self._events[number]
+
+    def _may_send(self, number: int) -> bool:
+        with self._moved:
+            self._moved.wait_for(lambda: self._over or number < self.acknowledged + self._SIZE)
+            return not self._over
+
+
 def upload(address: str, tool: Tool, acknowledged: int, stop: Callable[[int], None]) -> int:
     """Send what was not acknowledged, as Bazel does; what is acknowledged when it ends."""
+    window = Window(tool.events, acknowledged)
     with grpc.insecure_channel(address) as channel:
         publish = channel.stream_stream(
             "/google.devtools.build.v1.PublishBuildEvent/PublishBuildToolEventStream",
@@ -237,13 +346,14 @@ def upload(address: str, tool: Tool, acknowledged: int, stop: Callable[[int], No
             response_deserializer=Ack.FromString,
         )
         try:
-            for ack in publish(iter(tool.events[acknowledged:]), wait_for_ready=True):
-                assert ack.sequence_number == acknowledged + 1
-                acknowledged += 1
-                stop(acknowledged)
+            for ack in publish(iter(window), wait_for_ready=True):
+                window.acknowledge(ack.sequence_number)
+                stop(window.acknowledged)
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE, error  # noqa: PT017
-    return acknowledged
+        finally:
+            window.close()
+    return window.acknowledged
 
 
 def test_a_server_that_is_killed_in_full_flow_has_all_that_it_acknowledged(
@@ -254,7 +364,7 @@ def test_a_server_that_is_killed_in_full_flow_has_all_that_it_acknowledged(
     tool.chatter(3_000)
     finish(tool)
     tool.end()
-    address = f"127.0.0.1:{publishing.port}"
+    address = f"127.0.0.1:{publishing.server.port}"
     acknowledged = 0
     for stop_at in (1, 333, 1_001, 2_500):
 
@@ -267,7 +377,6 @@ def test_a_server_that_is_killed_in_full_flow_has_all_that_it_acknowledged(
         stored = set(publishing.numbers(tool.invocation))
         assert stored >= set(range(1, acknowledged + 1))
         publishing.server.start()
-        publishing.wait_until_ready()
     assert upload(address, tool, acknowledged, lambda _: None) == len(tool.events)
 
     assert publishing.numbers(tool.invocation) == list(range(1, len(tool.events) + 1))
@@ -278,19 +387,14 @@ def test_a_server_that_is_killed_in_full_flow_has_all_that_it_acknowledged(
 
 
 def test_an_interrupted_build_is_no_failure(
-    publishing: Publishing, telling: Bazel, tmp_path: Path, told_workspace: Path
+    publishing: Publishing, telling: Bazel, gate: Gate, tmp_path: Path
 ) -> None:
-    other = Gate(tmp_path / "gate")
-    package = told_workspace / "waits"
-    package.mkdir()
-    (package / "BUILD").write_text(
-        'load("//checks:defs.bzl", "shell")\n'
-        f'shell(name = "waits", script = "{other.script}; echo > OUT")\n'
-    )
-    flags = publishing.flags(cache=False)
-    with telling.start(*flags, targets=["//waits"], log=tmp_path / "log") as process:
-        other.wait()
-        process.send_signal(2)
-        assert process.wait(60) == 8, (tmp_path / "log").read_text()
+    gate.close()
+    telling.clean()
+    flags, log = publishing.flags(cache=False), tmp_path / "log"
+    with telling.start(*flags, targets=["//checks:gated0"], log=log) as process:
+        gate.wait()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 8, log.read_text()
     build = publishing.build()
     assert (build["state"], build["exit_name"]) == ("INTERRUPTED", "INTERRUPTED")

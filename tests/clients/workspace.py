@@ -90,12 +90,13 @@ def make_workspace(folder: Path, sources: Path, *, salt: str = "") -> Path:
 
     define = [f"-DBUILD_SALT_{salt}"] if salt else []
     library = [file for file in lua if file.name not in _LUA_MAINS]
-    common = ["-O1", "-DLUA_USE_POSIX", *define]
+    # What is cached does not depend on how well it is optimised, but the time of tests does.
+    common = ["-O0", "-DLUA_USE_POSIX", *define]
     plain, plain_labels = _objects("lua", library, "lua", common)
     shared, shared_labels = _objects("pic", library, "lua", ["-fPIC", *common])
     mains, _ = _objects("main", [file for file in lua if file.name in _LUA_MAINS], "lua", common)
     # Debian's zlib is configured: unistd.h is there.
-    deflate, deflate_labels = _objects("z", zlib, "zlib", ["-O1", "-w", "-DHAVE_UNISTD_H", *define])
+    deflate, deflate_labels = _objects("z", zlib, "zlib", ["-O0", "-w", "-DHAVE_UNISTD_H", *define])
     build = _HEAD + plain + shared + mains + deflate
     build += f'c_archive(name = "lua_core", objects = {plain_labels})\n'
     build += f'c_archive(name = "z", objects = {deflate_labels})\n'

@@ -48,3 +48,8 @@ class Gate:
     def open(self) -> None:
         """Let everyone through from now on."""
         self._open.touch()
+
+    def close(self) -> None:
+        """Let nobody through from now on, and forget who came."""
+        self._open.unlink(missing_ok=True)
+        self._reached.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -106,10 +107,10 @@ class Region:
 
 
 class Role:
-    """One process.
+    """One process, which may be killed and started again.
 
     Attributes:
-        process: what runs.
+        process: the one that runs now.
         status: URL of its `/status`.
         operators: URL of the page for operators; only the scheduler has one.
     """
@@ -121,11 +122,23 @@ class Role:
         self.status = f"http://127.0.0.1:{port}/status"
         self.operators = f"http://{environment['NATIVELINK_OPERATOR_ADDRESS']}/admin"
         self._log = folder / "log"
-        environment["NATIVELINK_STATUS_ADDRESS"] = f"127.0.0.1:{port}"
-        self.process = lifetimes.enter_context(
-            running([_PROGRAM, CONFIGS / f"{role}.json5"], self._log, environment=environment)
+        self._name = role
+        self._environment = {**environment, "NATIVELINK_STATUS_ADDRESS": f"127.0.0.1:{port}"}
+        self._lifetimes = lifetimes
+        self.start()
+
+    def start(self) -> None:
+        """Run it, and wait until its `/status` is good."""
+        command = [_PROGRAM, CONFIGS / f"{self._name}.json5"]
+        self.process: subprocess.Popen[bytes] = self._lifetimes.enter_context(
+            running(command, self._log, environment=self._environment)
         )
-        wait_for(self._ready, f"the {role} is ready")
+        wait_for(self._ready, f"the {self._name} is ready")
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait(30)
 
     def _ready(self) -> bool:
         assert self.process.poll() is None, self.log()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from nativelink.core.digest import StoreKey
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build_event_stream import build_event_stream_pb2 as bep
 from nativelink.proto.google.devtools.build.v1 import publish_build_event_pb2
@@ -136,6 +139,21 @@ async def test_no_name_means_the_latest_build(server: Server) -> None:
         await server.get()
     await some_builds(server, 3)
     assert (await server.get()).invocation_id == "invocation-0"
+
+
+async def test_the_latest_build_is_found_without_a_look_at_earlier_days(server: Server) -> None:
+    await some_builds(server, 1)
+    asked: set[str] = set()
+    has = server.store.has
+
+    async def noting(keys: Sequence[StoreKey]) -> list[int | None]:
+        asked.update(str(key).split(":")[1] for key in keys)
+        return await has(keys)
+
+    server.store.has = noting  # type: ignore[method-assign]
+    assert (await server.get()).invocation_id == "invocation-0"
+    # In a bucket each day is a request for every piece of its index.
+    assert len(asked) == 1
 
 
 async def test_an_unknown_build_is_not_found(server: Server) -> None:

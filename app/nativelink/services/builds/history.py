@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 from zlib import crc32
@@ -118,16 +119,25 @@ class BuildHistory:
             NativeLinkError: what the store raises.
         """
         found: list[pb.Build] = []
+        async with aclosing(self._newest_first(days)) as builds:
+            async for build in builds:
+                if accept(build):
+                    found.append(build)
+                if len(found) > count:
+                    return Page(found[:count], more=True)
+        return Page(found, more=False)
+
+    async def _newest_first(self, days: int) -> AsyncGenerator[pb.Build, None]:
+        """The builds of so many days; each day costs questions, so stop when it is enough."""
         for back in range(days):
             entries = await self._entries(_day(self._clock.time()) - timedelta(days=back))
             for begin in range(0, len(entries), _BATCH):
                 loaded = await run_all(
                     self.load(entry.invocation_id) for entry in entries[begin : begin + _BATCH]
                 )
-                found += [build for build in loaded if build is not None and accept(build)]
-                if len(found) > count:
-                    return Page(found[:count], more=True)
-        return Page(found, more=False)
+                for build in loaded:
+                    if build is not None:
+                        yield build
 
     async def find(self, invocation_id: str, build_id: str) -> pb.Build:
         """One build.
@@ -140,10 +150,10 @@ class BuildHistory:
             NativeLinkError: NOT_FOUND; INVALID_ARGUMENT if several names begin so.
         """
         if not invocation_id:
-            page = await self.latest(1, days=MAX_DAYS, accept=lambda _: True)
-            if not page.builds:
-                raise not_found("no build has been published here")
-            return page.builds[0]
+            async with aclosing(self._newest_first(MAX_DAYS)) as builds:
+                async for latest in builds:
+                    return latest
+            raise not_found("no build has been published here")
         if not _PREFIX.fullmatch(invocation_id):
             raise invalid_argument(
                 f"malformed invocation {invocation_id[:100]!r}: a name as Bazel prints it is "

@@ -22,7 +22,7 @@ $(RUNTIME) $(DEV): FORCE
 endif
 
 .PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
-.PHONY: synth plan deploy destroy outputs hcl region-local interrupt test-region
+.PHONY: synth plan preflight cost deploy destroy outputs hcl region-local interrupt test-region
 
 # Actions at the same time on this machine's own worker.
 run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -69,6 +69,12 @@ synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
 plan: $(CDKTF) ## Show what deploying a region would change (REGION=NAME)
 	@$(BIN)/python scripts/infra.py plan
 
+preflight: $(DEV) ## Do the account's quotas suffice? (REGION=NAME)
+	@$(BIN)/python scripts/preflight.py
+
+cost: $(DEV) ## What a region costs in a month (REGION=NAME)
+	@$(BIN)/python scripts/cost.py
+
 deploy: $(CDKTF) ## Make or change a region in AWS (REGION=NAME)
 	@$(BIN)/python scripts/infra.py deploy
 
@@ -86,11 +92,13 @@ bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench.execution
 	@$(BIN)/python -m bench.stores
 
-docs: $(DEV) ## Generate what is generated in docs/
+docs: $(DEV) $(INFRA)/.ready ## Generate what is generated in docs/
 	@$(BIN)/python scripts/generate_config_docs.py
 	@$(BIN)/python scripts/generate_metrics_docs.py
 	@$(BIN)/python scripts/generate_scheduler_docs.py
 	@$(BIN)/python scripts/generate_coverage_docs.py
+	@$(BIN)/python scripts/generate_infra_docs.py
+	@$(BIN)/python scripts/cost.py --write
 
 clean: ## Remove what the other targets made, but no cached builds
 	@rm -rf $(VENV) .tools dist cdktf.out .mypy_cache .ruff_cache .pytest_cache .hypothesis

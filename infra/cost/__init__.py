@@ -1,0 +1,1 @@
+"""What a region costs: dated prices, assumptions that anybody can change, and the sum."""

@@ -1,0 +1,1 @@
+"""What people read about a stack, made from the JSON that Terraform reads."""

@@ -791,21 +791,31 @@ async def test_nothing_is_acknowledged_when_the_directory_cannot_be_synced(
 # Bounds and lifetime
 
 
-async def test_max_concurrent_writes_is_honoured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("allowed", "threads"), [(0, 4), (1, 1), (3, 3), (4, 4), (100, 4)])
+async def test_max_concurrent_writes_is_honoured(
+    tmp_path: Path, allowed: int, threads: int
+) -> None:
+    meeting = threading.Barrier(threads)
+    async with make(tmp_path, max_concurrent_writes=allowed) as store:
+        assert store.statistics().writes.threads == threads
+        # As many as are allowed do write at a time: each waits until all of them are there.
+        lane = store._writes
+        await run_all(lane.run(lambda: meeting.wait(10)) for _ in range(threads))
+
+
+async def test_uploads_that_stall_keep_nobody_from_writing(tmp_path: Path) -> None:
     gate = Gate()
+    data = bytes(3_000_000)
     async with (
-        make(tmp_path, max_concurrent_writes=2) as store,
+        make(tmp_path, max_concurrent_writes=1) as store,
         asyncio.TaskGroup() as tasks,
     ):
-        for n in range(5):
-            data = bytes(3_000_000)
+        for n in range(3):
             source = FaultySource(PiecesSource.split(data, 500_000), gate=gate, gate_at=2_000_000)
-            tasks.create_task(store.put(f"{n}", source))
-        await wait_until(lambda: gate.waiting == 2 and len(files(tmp_path / "temp")) == 2)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert gate.waiting == 2
-        assert len(files(tmp_path / "temp")) == 2
+            tasks.create_task(store.put(f"stalled {n}", source))
+        await wait_until(lambda: gate.waiting == 3)
+        for n in range(3):
+            assert await store.put(f"{n}", PiecesSource.split(data, 500_000)) == len(data)
         gate.open()
 
 

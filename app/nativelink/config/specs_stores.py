@@ -95,7 +95,9 @@ class FilesystemSpec(Spec):
         description="Block size of the file system in bytes: a file counts as whole blocks.",
     )
     max_concurrent_writes: Number = Field(
-        default=0, description="Blobs written at the same time; further ones wait. 0: no limit."
+        default=0,
+        description="Writes of large blobs to the disk at the same time; further ones wait. An "
+        "upload that waits for its client does not count. 0, or more than 4: 4.",
     )
     evict_page_cache: Flag = Field(
         default=False,

@@ -107,7 +107,9 @@ class FilesystemStore:
             cost speed, as pieces are not copied through a buffer; they get smaller by themselves
             when many files are read at a time.
         block_size: of the filesystem, in bytes.
-        max_concurrent_writes: so many values are written at a time; 0 is no limit.
+        max_concurrent_writes: so many pieces of large values are on their way to the disk at a
+            time; 0, or more than 4, means 4, which keeps a disk busy. A value that waits for its
+            source is not among them: whoever sends slowly would keep all others from writing.
         evict_page_cache: ask the kernel to forget files after they were read or written.
     """
 
@@ -131,10 +133,11 @@ class FilesystemStore:
             largest_bytes=_WRITE_PIECE_BYTES,
         )
         self._evict_page_cache = evict_page_cache
-        self._writers = asyncio.Semaphore(max_concurrent_writes) if max_concurrent_writes else None
         self._layout = Layout(content_path, temp_path)
         self._reads = DiskLane("filesystem-read", threads=_READ_THREADS)
-        self._writes = DiskLane("filesystem-write", threads=_WRITE_THREADS)
+        self._writes = DiskLane(
+            "filesystem-write", threads=min(max_concurrent_writes or _WRITE_THREADS, _WRITE_THREADS)
+        )
         self._commits = DiskLane("filesystem-commit", threads=1)
         self._entries = FilesystemEntries(
             self._layout,
@@ -298,11 +301,7 @@ class FilesystemStore:
             return await self._refuse(key, source)
         with self._write_budget as budget:
             chunks, size, is_whole = await gather(source, budget, look_beyond=True)
-            rest = None if is_whole else source
-            if self._writers is None:
-                return await self._put(key, chunks, size, rest)
-            async with self._writers:
-                return await self._put(key, chunks, size, rest)
+            return await self._put(key, chunks, size, None if is_whole else source)
 
     async def _put(self, key: StoreKey, chunks: list[Chunk], size: int, rest: Source | None) -> int:
         """Store a value of which `chunks` were read; `rest` gives more, if there may be more."""

@@ -683,14 +683,27 @@ def test_a_minimum_is_used_up_until_the_process_ends(farm: Farm) -> None:
     assert farm.started() == []
 
 
-def test_a_slot_is_taken_until_the_result(farm: Farm) -> None:
+def test_a_slot_is_taken_until_the_process_ends(farm: Farm) -> None:
     farm.join("w", slots=1)
     farm.ask(1)
     farm.ask(2)
+    assert farm.stage(2) is QUEUED
     farm.handle(events.ProcessEnded("w", "op-1"))
-    assert farm.started() == []
-    farm.finish("w", "op-1")
     assert farm.started() == [("w", "op-2")]
+    farm.finish("w", "op-1")
+    assert farm.started() == []
+
+
+def test_a_worker_that_cannot_store_what_it_makes_gets_no_more(farm: Farm) -> None:
+    farm.join("w", slots=1)
+    for number in range(1, 67):
+        farm.ask(number)
+    for number in range(1, 65):
+        farm.handle(events.ProcessEnded("w", f"op-{number}"))
+    assert farm.started() == []
+    assert farm.stage(65) is QUEUED
+    farm.finish("w", "op-1")
+    assert farm.started() == [("w", "op-65")]
 
 
 # -- what no worker could run ------------------------------------------------------------------

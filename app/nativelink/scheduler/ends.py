@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from nativelink.core.errors import unavailable
+from nativelink.core.resumption import Resumption
 from nativelink.scheduler import events
 from nativelink.scheduler.operation import Failure, OperationView
 from nativelink.scheduler.scheduler import KillOrder, Order
@@ -92,13 +93,13 @@ class LocalWatch:
 class LocalLink:
     """One worker's connection: a `WorkerLink`."""
 
-    __slots__ = ("_orders", "_scheduler", "_signal", "_worker_id", "ended")
+    __slots__ = ("_orders", "_scheduler", "_waiter", "_worker_id", "ended")
 
     def __init__(self, scheduler: LocalScheduler, worker_id: str) -> None:
         self._worker_id = worker_id
         self._scheduler = scheduler
         self._orders: deque[Order] = deque()
-        self._signal = _Signal()
+        self._waiter: Resumption[None] | None = None
         #: Nothing is sent or heard any more: the worker left, was evicted, or came back elsewhere.
         self.ended = False
 
@@ -107,21 +108,26 @@ class LocalLink:
         return self._worker_id
 
     def send(self, order: Order) -> None:
-        """Queue an order."""
+        """Queue an order; `wake` must follow."""
         if isinstance(order, KillOrder) and len(self._orders) >= _MAX_UNREAD:
             # A worker that reads none of its orders is to be told again later, or is lost.
             return
         self._orders.append(order)
-        self._signal.set()
 
     def end(self) -> None:
-        """The worker is to disconnect."""
+        """The worker is to disconnect; `wake` must follow."""
         self.ended = True
-        self._signal.set()
+
+    def wake(self) -> None:
+        """Have what waits for the worker taken, before this returns: its processor is idle."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def next_orders(self) -> Sequence[Order]:
         while not self._orders and not self.ended:
-            await self._signal.wait()
+            self._waiter = Resumption(asyncio.get_running_loop())
+            await self._waiter
         orders = tuple(self._orders)
         self._orders.clear()
         return () if self.ended else orders

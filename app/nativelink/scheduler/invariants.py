@@ -178,6 +178,9 @@ class Invariants:
                     yield f"{worker_id}: a lease is filed wrongly"
                 if not lease.process_ended:
                     used = [a + b for a, b in zip(used, lease.usage, strict=True)]
+            finishing = sum(lease.process_ended for lease in worker.leases.values())
+            if finishing != worker.finishing:
+                yield f"{worker_id}: {finishing} are finishing, not {worker.finishing}"
             if used != worker.used:
                 yield f"{worker_id}: {used} is used, not {worker.used}"
             free = _free(worker.totals, used)

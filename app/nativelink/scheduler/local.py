@@ -94,6 +94,8 @@ class LocalScheduler:
         #: By name; thousands may follow one name, and leave at the same time.
         self._watches: dict[str, dict[LocalWatch, None]] = {}
         self._links: dict[str, LocalLink] = {}
+        #: Links with new orders, while the effects of one event are carried out.
+        self._told: list[LocalLink] = []
         self._logging_interval_s = worker_match_logging_interval_s
         self._log_at: float | None = None
         #: The reason that was logged last, while the effects of one event are carried out.
@@ -126,9 +128,11 @@ class LocalScheduler:
         for watches in self._watches.values():
             for watch in watches:
                 watch.changed()
-        for link in list(self._links.values()):
-            link.end()
+        links = list(self._links.values())
         self._links.clear()
+        for link in links:
+            link.end()
+            link.wake()
 
     # -- clients --------------------------------------------------------------------------------
 
@@ -239,6 +243,7 @@ class LocalScheduler:
             )
             # Its old connection may look alive for long; nothing that still comes from it counts.
             before.end()
+            before.wake()
             self.recorder.worker_disconnected(worker_id, "disconnected")
         self.recorder.worker_connected(worker_id, resumed=resumed)
         return link
@@ -259,6 +264,7 @@ class LocalScheduler:
             self.recorder.worker_disconnected(link.worker_id, "disconnected")
             if not self.stopping:
                 self.dispatch(event)
+        link.wake()
 
     def seen(self, worker_id: str) -> None:
         """A worker sent a keep-alive. Puts things off at most, so nothing else follows."""
@@ -315,6 +321,11 @@ class LocalScheduler:
                 self._carry_out(effect)
         self._unschedulable = ""
         self._arm()
+        if self._told:
+            # Workers of this process may answer within these calls: all is in order again.
+            told, self._told = self._told, []
+            for link in told:
+                link.wake()
 
     def _now(self) -> float:
         return self._started_at + self._clock.monotonic()
@@ -329,14 +340,17 @@ class LocalScheduler:
                 link = self._links.get(effect.worker_id)
                 if link is not None:
                     link.send(StartOrder(effect.operation_id, effect.action, effect.queued_at))
+                    self._told.append(link)
             case effects.KillExecution():
                 link = self._links.get(effect.worker_id)
                 if link is not None:
                     link.send(KillOrder(effect.operation_id))
+                    self._told.append(link)
             case effects.WorkerEvicted():
                 link = self._links.pop(effect.worker_id, None)
                 if link is not None:
                     link.end()
+                    self._told.append(link)
                     self.recorder.worker_disconnected(effect.worker_id, "evicted")
                 logger.warning("worker %s is evicted: %s", effect.worker_id, effect.reason)
             case effects.AttemptEnded():

@@ -18,6 +18,9 @@ __all__ = ["Kind", "Lease", "Worker"]
 
 #: More than any worker has (amounts are uint64).
 _NOBODY_ASKS: Final = 2**64
+#: Operations whose outputs a worker may be storing besides those that it runs. With more of them, a
+#: disk or a network that is too slow for what it runs would fill up.
+_MAX_FINISHING: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +52,7 @@ class Worker:
         properties: what it said that it offers.
         values: what it offers besides amounts.
         totals: what it offers of each `minimum` property.
-        max_inflight_tasks: operations that it may have at the same time; 0 is no limit.
+        max_inflight_tasks: operations that it may run at the same time; 0 is no limit.
         can_resume: whether it goes on with its operations when the connection breaks.
         address: where it connects from.
         connected_at: when it joined, or came back.
@@ -60,6 +63,7 @@ class Worker:
         paused_until: when that ends by itself; None if the end of an operation ends it.
         pauses: how many of them, one after the other, without a result in between.
         leases: what it has, by operation.
+        finishing: how many of these run no process any more: their outputs are being stored.
         used: what that takes away of each `minimum` property.
         free: what is left.
         touched: the machine's count of uses when it was last used.
@@ -85,6 +89,7 @@ class Worker:
     paused_until: float | None = None
     pauses: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
+    finishing: int = 0
     used: list[int] = field(default_factory=list)
     free: Amounts = ()
     reserved_for: Lane | None = None
@@ -102,7 +107,13 @@ class Worker:
             self.lost_at is None
             and not self.draining
             and not self.paused
-            and (not self.max_inflight_tasks or len(self.leases) < self.max_inflight_tasks)
+            and (
+                not self.max_inflight_tasks
+                or (
+                    len(self.leases) - self.finishing < self.max_inflight_tasks
+                    and self.finishing < _MAX_FINISHING
+                )
+            )
         )
 
     def take(self, lease: Lease) -> None:
@@ -115,6 +126,7 @@ class Worker:
         """An operation does not use it up any more, but it still has it."""
         if not lease.process_ended:
             lease.process_ended = True
+            self.finishing += 1
             if self.used:
                 self._use(lease.usage, -1)
 
@@ -125,12 +137,17 @@ class Worker:
             None if it did not have it.
         """
         lease = self.leases.pop(operation_id, None)
-        if lease is not None and self.used and not lease.process_ended:
+        if lease is None:
+            return None
+        if lease.process_ended:
+            self.finishing -= 1
+        elif self.used:
             self._use(lease.usage, -1)
         return lease
 
     def recount(self) -> None:
-        """Its totals changed."""
+        """Its totals changed, or its leases were restored."""
+        self.finishing = sum(lease.process_ended for lease in self.leases.values())
         self.used = [0] * len(self.totals)
         self._use(self.used, 1)
         for lease in self.leases.values():

@@ -28,7 +28,7 @@ PASSING_S: Final = 0.1
 class OperationStream:
     """Writes the states of one operation; use it as a context manager.
 
-    The first state and the last one are written at once, others if they last for `PASSING_S`.
+    The last state is written at once, others if they last for `PASSING_S`.
 
     Args:
         sink: the client.
@@ -85,10 +85,7 @@ class OperationStream:
 
     async def send(self, view: OperationView) -> None:
         """Send a new state, or have it sent if it lasts."""
-        if self._timer is None:
-            # A timer per stream, not per state: it finds out by itself how long it has to wait.
-            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._on_time)
-        elif not view.done:
+        if not view.done:
             self._passing = view
             if self._passing_timer is None:
                 self._await_passing()
@@ -121,6 +118,9 @@ class OperationStream:
         self._note(self._passing)
         self._passing = None
         self._write_apart()
+        if self._timer is None:
+            # A timer per stream, not per state: it finds out by itself how long it has to wait.
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._on_time)
 
     def _on_time(self) -> None:
         loop = asyncio.get_running_loop()

@@ -80,6 +80,8 @@ async def test_a_repeated_state_tells_the_place_in_the_queue_as_it_is_by_then(
     now = replace(QUEUED, queue_position=7)
     with OperationStream(sink, clock, look=lambda: now) as stream:
         await stream.send(now)
+        # It lasts.
+        alarm.ring()
         now = replace(QUEUED, queue_position=2)
         clock.advance(REPEAT_INTERVAL_S)
         alarm.ring()

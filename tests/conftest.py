@@ -6,9 +6,11 @@ import gc
 import hashlib
 import warnings
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
 
 settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
 settings.load_profile("same every time")
@@ -27,6 +29,32 @@ def pytest_make_parametrize_id(val: object) -> str | None:
         return None
     content = val if isinstance(val, bytes) else val.encode(errors="replace")
     return f"{len(val)}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+class ModuleScheduling(LoadGroupScheduling):  # type: ignore[misc]
+    """A module's tests run in one process, which starts what they share, and so do a group's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = super()._split_scope(nodeid)
+        return scope.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModuleScheduling | None:
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    # Not by the number of tests: what takes long begins first, as the processes have sorted it.
+    config.option.loadscopereorder = False
+    return ModuleScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what takes long first if several processes share the tests, so that all end together."""
+    if not hasattr(config, "workerinput"):
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    clients = {item.path for item in items if item.get_closest_marker("clients")}
+    items.sort(key=lambda item: (item.path not in clients, item.path not in slow))
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

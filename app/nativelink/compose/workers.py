@@ -67,9 +67,9 @@ __all__ = ["Worker", "open_workers"]
 #: Threads that stage inputs and look for outputs; more would only wait for the interpreter.
 _THREADS: Final = 4
 _QUERY_TIMEOUT_S: Final = 60.0
-#: Precondition scripts at a time.
 #: Its bit in the sets of capabilities (capabilities(7)).
 _CAP_SETGID: Final = 1 << 6
+#: Precondition scripts at a time.
 _SCRIPTS: Final = 64
 
 
@@ -215,8 +215,8 @@ async def _executor(
         ProcessLauncher(
             namespaces=namespaces,
             limited=spec.action_limits is not None,
-        )
             group_id=_group(spec.action_group),
+        )
     )
     persistent = await env.lifetimes.enter_async_context(
         PersistentWorkers(
@@ -302,7 +302,6 @@ def _namespaces(
     return Namespaces(hidden, network=not isolated)
 
 
-def _claim(work_directory: Path, device: int) -> int:
 def _group(name: str) -> int | None:
     """The id of the group that actions are in; None for that of this process."""
     if not name:
@@ -324,6 +323,7 @@ def _group(name: str) -> int | None:
     return group
 
 
+def _claim(work_directory: Path, device: int) -> int:
     """Make sure that actions can run there, with hard links to the store's files as inputs.
 
     Returns:

@@ -9,6 +9,7 @@ import pytest
 from nativelink.core.errors import permission_denied, unavailable
 from nativelink.core.rpc import HttpResponse, HttpRoute, HttpStreamRoute
 from nativelink.testing.fakes import FakeClock, wait_until
+from nativelink.transport import http_exchange
 from nativelink.transport.server import Server, ServerSettings
 from tests.transport.live import RawClient
 from tests.transport.wire import (
@@ -456,6 +457,58 @@ async def test_http2_refuses_before_the_body_came():
         body, fields = await it.client.answer(stream)
         assert (body, fields[":status"]) == (b"not here\n", "403")
         assert (await it.client.until(RST_STREAM, stream)).code == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_http2_lets_a_refused_client_send_what_little_it_sends(announced):
+    async with Streams() as it:
+        it.client.greet()
+        extra = {"content_length": "200000"} if announced else {}
+        stream = it.open("/forbidden", **extra)
+        for _ in range(19):
+            it.send(stream, bytes(10_000))
+        it.send(stream, bytes(10_000), end=True)
+        body, fields = await it.client.answer(stream)
+        assert (body, fields[":status"]) == (b"not here\n", "403")
+        # What comes next is the next answer, and no reset, which some clients would report.
+        it.open("/plain", method="GET", end=True)
+        while (following := await it.client.frame()).stream_id in {0, stream}:
+            assert following.kind != RST_STREAM
+
+
+async def test_http2_refuses_a_client_that_sends_without_end():
+    async with Streams() as it:
+        it.client.greet()
+        stream = it.open("/forbidden")
+        for _ in range(20):
+            it.send(stream, bytes(16_000))
+        body, fields = await it.client.answer(stream)
+        assert (body, fields[":status"]) == (b"not here\n", "403")
+        assert (await it.client.until(RST_STREAM, stream)).code == 0
+
+
+async def test_http2_refuses_at_once_who_waits_to_be_asked_for_the_body():
+    async with Streams() as it:
+        it.client.greet()
+        stream = it.open("/forbidden", content_length="5", expect="100-continue")
+        assert (await it.client.answer(stream))[1][":status"] == "403"
+
+
+async def test_http2_does_not_wait_for_ever_for_what_a_refused_client_sends(monkeypatch):
+    monkeypatch.setattr(http_exchange, "_LINGER_S", 0.001)
+    async with Streams() as it:
+        it.client.greet()
+        stream = it.open("/forbidden", content_length="5")
+        assert (await it.client.answer(stream))[1][":status"] == "403"
+        assert (await it.client.until(RST_STREAM, stream)).code == 0
+
+
+async def test_http2_lets_a_refused_client_go_away():
+    async with Streams() as it:
+        it.client.greet()
+        stream = it.open("/forbidden", content_length="5")
+        it.client.writer.write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+        assert (await it.client.answer(it.open("/plain", method="GET", end=True)))[0] == b"plain"
 
 
 async def test_http2_reports_a_handler_that_gives_no_answer():

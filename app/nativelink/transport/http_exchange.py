@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+#: Of the body of a request that was refused: it is on its way already, as a rule.
+_LINGER_BYTES: Final = 256 * 1024
+#: Seconds that it may take.
+_LINGER_S: Final = 1.0
 #: No Content and Not Modified.
 _BODILESS: Final = frozenset({204, 304})
 
@@ -144,7 +148,38 @@ class HttpStreamExchange(_HttpExchange):
         """Start the handler."""
         if self.stream.ended and self.size is None:
             self.size = sum(map(len, self.stream.inbox))
-        self.run(self._handler(self._request(b""), self, self))
+        self.run(self._served())
+
+    async def _served(self) -> HttpResponse | None:
+        """What the handler answers, once the client has sent what little it still sends.
+
+        Whoever answers earlier must end the stream with a reset (RFC 9113 section 8.1), and some
+        clients then report that instead of the answer (curl of Debian 12).
+        """
+        try:
+            response = await self._handler(self._request(b""), self, self)
+        except NativeLinkError:
+            if not self.stream.head_sent:
+                await self._linger()
+            raise
+        if response is not None:
+            await self._linger()
+        return response
+
+    async def _linger(self) -> None:
+        """Drop the rest of a body that has no more than `_LINGER_BYTES`."""
+        if any(name == b"expect" for name, _ in self.stream.head.fields):
+            return
+        left = _LINGER_BYTES
+        if self.size is not None and self.size > left:
+            return
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0 and (chunk := await self.read()):
+                    left -= len(chunk)
+        except (NativeLinkError, TimeoutError):
+            # It went away, or sends nothing.
+            return
 
     def on_news(self) -> None:
         if self.stream.reset is not None:

@@ -202,14 +202,14 @@ one answer by grpcio: status and content. Then the servers take turns, {rounds} 
 shows the median round and the extremes. `h2load` repeats one request over 4 connections with 8
 streams each (1 MiB: 4 x 2, 64 MiB: 1 x 2); what is unique or never seen comes from
 `bench/loader.py`.
-The peer is {peer} 1.4.25 (C++), a disk cache that never calls fsync; our writes to disk are
-fsynced before they are acknowledged. Before every turn of unique requests the disk is synced,
-outside the time that counts, so that nobody writes what another left. Configurations of ours: `memory`; `filesystem`;
-`composed`, the file system with memory in front (what `make run` serves, without its `verify`
-and `completeness_checking`, to compare like with like). As one request is repeated, the server
-has seen its digests before, as it has those of a toolchain; in "FindMissingBlobs 1,000 never seen"
-every request asks for a thousand digests for the first time (absent, as what a new build made is),
-so that no table of digests helps (ADR 0008).
+The peer is {peer} 1.4.25 (C++), a disk cache that never calls fsync; our writes to disk are fsynced
+before they are acknowledged. Before every turn of unique requests the disk is synced, outside the
+time that counts, so that nobody writes what another left. Configurations of ours: `memory`;
+`filesystem`; `composed`, the file system with memory in front (what `make run` serves, without its
+`verify` and `completeness_checking`, to compare like with like). As one request is repeated, the
+server has seen its digests before, as it has those of a toolchain; in "FindMissingBlobs 1,000 never
+seen" every request asks for a thousand digests for the first time (absent, as what a new build made
+is), so that no table of digests helps (ADR 0008).
 
 **{summary}** "must" and "goal" are multiples of {peer}'s rate, judged on the configuration
 that the verdict names.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -111,7 +111,10 @@ async def test_a_body_of_unknown_length_is_measured(count: int) -> None:
 
 
 async def test_a_temporary_folder_that_is_full_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", partial(Path("/dev/full").open, "r+b"))
+    def full(**_: object) -> IO[bytes]:
+        return Path("/dev/full").open("r+b", buffering=0)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(NativeLinkError, match="Content-Length") as raised:
         async with measured(Pieces([bytes(4 * 1024 * 1024)])):
             pass

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from typing import IO, Final
+from contextlib import asynccontextmanager
+from typing import Final
 
-from nativelink.core.errors import resource_exhausted
+from nativelink.core.errors import context
 from nativelink.core.rpc import HttpRequest
-from nativelink.core.streams import BytesSource, Chunk, Source
+from nativelink.core.streams import Chunk, Source
 from nativelink.core.zstandard import DecompressingSource
 from nativelink.services.http.answers import header
 from nativelink.services.http.refusal import RefusedError
+from nativelink.services.spool import Spool
 
 __all__ = ["MAX_MEASURED_BYTES", "MAX_UNPACKED_BYTES", "LimitedBody", "measured", "plain_body"]
 
@@ -23,10 +22,6 @@ MAX_UNPACKED_BYTES: Final = 4 * 1024**3
 #: What a body may hold that must be taken whole to know its length: it waits in the folder of
 #: temporary files, which no eviction policy watches. Others say their length.
 MAX_MEASURED_BYTES: Final = 4 * 1024**3
-#: What is read at a time of a body that was kept in a file.
-_PIECE_BYTES: Final = 128 * 1024
-#: A body of unknown length is measured in memory up to here, beyond it in a temporary file.
-_IN_MEMORY_BYTES: Final = 1024 * 1024
 
 
 def plain_body(request: HttpRequest, body: Source) -> Source:
@@ -80,7 +75,7 @@ class LimitedBody:
 async def measured(body: Source) -> AsyncGenerator[Source]:
     """The same body with a size that is known: if need be, all of it is taken first.
 
-    The temporary file has no name, so nothing is left of it whatever happens.
+    What is longer than half a mebibyte waits in a file without a name.
 
     Raises:
         RefusedError: 413 for more than `MAX_MEASURED_BYTES`.
@@ -90,45 +85,11 @@ async def measured(body: Source) -> AsyncGenerator[Source]:
         yield body
         return
     body = LimitedBody(body, MAX_MEASURED_BYTES)
-    chunks: list[Chunk] = []
-    size = 0
-    while size <= _IN_MEMORY_BYTES:
-        chunk = await body.read()
-        if not chunk:
-            yield BytesSource(b"".join(chunks))
-            return
-        chunks.append(chunk)
-        size += len(chunk)
-    file = await asyncio.to_thread(tempfile.TemporaryFile)
+    spool = Spool(())
     try:
-        try:
-            while chunks:
-                # As many at a time as were held before: chunks can be small.
-                await asyncio.to_thread(file.writelines, chunks)
-                held, chunks = 0, []
-                while held < _IN_MEMORY_BYTES and (chunk := await body.read()):
-                    chunks.append(chunk)
-                    held += len(chunk)
-                size += held
-            await asyncio.to_thread(file.seek, 0)
-        except OSError as error:
-            raise resource_exhausted(
-                f"a body of unknown length could not be kept in {tempfile.gettempdir()}: "
-                f"{error.strerror or error}; send a Content-Length"
-            ) from error
-        yield _FileSource(file, size)
+        while chunk := await body.read():
+            with context("a body without a Content-Length"):
+                await spool.write(chunk)
+        yield await spool.finish()
     finally:
-        with suppress(OSError):
-            # What a full disk did not take is tried again here.
-            file.close()
-
-
-class _FileSource:
-    """A temporary file, from where it stands."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self.size: int | None = size
-        self._file = file
-
-    async def read(self) -> Chunk:
-        return await asyncio.to_thread(self._file.read, _PIECE_BYTES)
+        await spool.close()

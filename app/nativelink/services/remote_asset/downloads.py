@@ -26,7 +26,7 @@ from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.integrity import ALGORITHMS, Integrity
 from nativelink.services.remote_asset.qualifiers import Headers, Qualifiers
 from nativelink.services.remote_asset.slots import DownloadSlots
-from nativelink.services.remote_asset.spool import Spool
+from nativelink.services.spool import Spool
 from nativelink.stores.store import Store, has_one
 
 __all__ = ["Download", "DownloadRecorder", "Downloads", "Fetched", "Origin", "Refused"]

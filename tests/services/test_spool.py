@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
-from nativelink.services.remote_asset.spool import BUFFER_BYTES, Spool
+from nativelink.services.spool import BUFFER_BYTES, Spool
 from nativelink.testing.fakes import wait_until
 
 
@@ -86,3 +86,14 @@ async def test_a_thread_that_works_on_it_is_waited_for(tmp_path: Path) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await writing
+
+
+async def test_bytes_that_come_one_by_one_take_no_object_each(spool: Spool) -> None:
+    for number in range(5000):
+        await spool.write(bytes([number % 256]))
+    assert len(spool._chunks) == 1
+    await spool.write(bytes(5000))
+    await spool.write(b"end")
+    assert len(spool._chunks) == 3
+    source = await spool.finish()
+    assert await source.read() == bytes(n % 256 for n in range(5000)) + bytes(5000) + b"end"

@@ -23,6 +23,8 @@ __all__ = ["Spool"]
 #: Of memory, while bytes arrive. A hop to a thread costs 20 us, hashing so much 300 us.
 BUFFER_BYTES: Final = 512 * 1024
 _READ_BYTES: Final = 256 * 1024
+#: Shorter pieces are gathered: an object for each byte would take fifty times its length.
+_GATHERED_BYTES: Final = 4 * 1024
 
 
 class Spool:
@@ -39,7 +41,7 @@ class Spool:
     def __init__(self, hashers: Sequence[Hasher], folder: Path | None = None) -> None:
         self._hashers = hashers
         self._folder = folder
-        self._chunks: list[Chunk] = []
+        self._chunks: list[Chunk | bytearray] = []
         self._buffered = 0
         self._file: IO[bytes] | None = None
         self._hop: asyncio.Future[None] | None = None
@@ -51,7 +53,13 @@ class Spool:
         Raises:
             NativeLinkError: RESOURCE_EXHAUSTED if the disk is full.
         """
-        self._chunks.append(chunk)
+        last = self._chunks[-1] if self._chunks else None
+        if len(chunk) >= _GATHERED_BYTES:
+            self._chunks.append(chunk)
+        elif isinstance(last, bytearray):
+            last += chunk
+        else:
+            self._chunks.append(bytearray(chunk))
         self._buffered += len(chunk)
         self.size += len(chunk)
         if self._buffered >= BUFFER_BYTES:
@@ -78,7 +86,7 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
-    async def _in_thread(self, chunks: Sequence[Chunk]) -> None:
+    async def _in_thread(self, chunks: Sequence[Chunk | bytearray]) -> None:
         # A thread cannot be stopped: whoever is cancelled here leaves it to `close`.
         self._hop = asyncio.get_running_loop().run_in_executor(None, self._take, chunks)
         try:
@@ -86,7 +94,7 @@ class Spool:
         except OSError as error:
             raise resource_exhausted(f"no room for {self.size} bytes: {error}") from error
 
-    def _take(self, chunks: Sequence[Chunk]) -> None:
+    def _take(self, chunks: Sequence[Chunk | bytearray]) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115 - `close` closes it
                 dir=self._folder, buffering=0

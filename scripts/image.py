@@ -116,7 +116,7 @@ def enter(root: Path, command: Sequence[str]) -> list[str]:
 
 def machine() -> Path:
     """A root with all that a machine has; an earlier one is brought up to date."""
-    content = unpack(bundle(), FOLDER / "bundle")
+    unpack(bundle(), FOLDER / "bundle")
     key = hashlib.sha256(BUNDLE.read_bytes()).hexdigest()
     ready = FOLDER / "machine.key"
     if ready.exists() and ready.read_text() == key:
@@ -124,16 +124,21 @@ def machine() -> Path:
     ready.unlink(missing_ok=True)
     if not (MACHINE / "etc/debian_version").exists():
         unpack(base(), MACHINE)
+    install()
+    ready.write_text(key)
+    return MACHINE
+
+
+def install() -> None:
+    """Run both layers of the unpacked bundle in the machine's root."""
     shutil.copyfile("/etc/resolv.conf", MACHINE / "etc/resolv.conf")
     inside = MACHINE / "bundle"
     shutil.rmtree(inside, ignore_errors=True)
-    shutil.copytree(content, inside)
+    shutil.copytree(FOLDER / "bundle", inside)
     for layer in ("base", "stack"):
         print(f"image: the machine's {layer}", flush=True)
         run(enter(MACHINE, ["/bundle/install.sh", layer]))
     shutil.rmtree(inside)
-    ready.write_text(key)
-    return MACHINE
 
 
 # --- a container ------------------------------------------------------------------------------

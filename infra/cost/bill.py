@@ -14,7 +14,15 @@ from infra import retention
 from infra.capacity import processors, slots_of
 from infra.cost.prices import Prices
 from infra.cost.usage import HOURS, Usage
-from infra.settings import MutualTls, Nat, NoTls, PoolSettings, RegionSettings, StorageProfile
+from infra.settings import (
+    MutualTls,
+    Nat,
+    NoTls,
+    PoolSettings,
+    RegionSettings,
+    ServerTls,
+    StorageProfile,
+)
 
 __all__ = ["Item", "bill"]
 
@@ -33,10 +41,12 @@ _CALL_METRICS: Final = 5
 #: S3's request metrics of one bucket, of three buckets.
 _BUCKET_METRICS: Final = 16
 _BUCKETS_MEASURED: Final = 3
-#: Alarms by what they look at: of the service, of each pool, of each node of Valkey.
-_ALARMS: Final = 7 + 5 + 2
+#: Metrics that alarms look at: machines down and unhealthy, calls, pools together, the drain queue;
+#: of each pool; of each node of Valkey; of the buckets.
+_ALARMS: Final = 2 + 5 + 5 + 2 + 2
 _POOL_ALARMS: Final = 3
 _NODE_ALARMS: Final = 3
+_BUCKET_ALARMS: Final = 2 * (1 + 2)
 #: A flow log record in Parquet is about so much for each GB that flows.
 _FLOW_GB: Final = 0.0005
 
@@ -295,7 +305,10 @@ class _Month:
             )
         nodes = settings.redis.replicas + 1
         alarms = _ALARMS + _POOL_ALARMS * pools + _NODE_ALARMS * nodes
-        alarms += 6 if settings.alarms.paid_metrics else 0
+        alarms += _BUCKET_ALARMS if settings.alarms.paid_metrics else 0
+        tls = settings.tls
+        alarms += isinstance(tls, ServerTls) and tls.certificate_arn is None
+        alarms -= 0 if settings.alarms.hit_percent else 2
         yield Item(part, "alarms, by metrics", alarms, "metric", prices.alarm_month)
         # From nothing: two metrics; target tracking makes one by itself.
         yield Item(

@@ -158,6 +158,7 @@ def _is_wide(action: str, scope: _Scope) -> bool:
     if service in {"autoscaling", "elasticloadbalancing"}:
         return name.startswith("Describe")
     return (service, name) in {
+        ("cloudwatch", "DescribeAlarms"),
         ("logs", "DescribeLogGroups"),
         ("logs", "DescribeQueryDefinitions"),
         ("logs", "ListLogDeliveries"),

@@ -539,6 +539,32 @@ async def test_large_blobs_travel_compressed_where_both_sides_can() -> None:
         assert peer.reads == [f"compressed-blobs/zstd/{digest.hash}/{digest.size_bytes}"]
 
 
+@pytest.mark.parametrize("code", [Code.UNAUTHENTICATED, Code.PERMISSION_DENIED])
+async def test_a_caller_who_is_refused_decides_nothing_for_the_others(code: Code) -> None:
+    class Guarded(Compressing):
+        refused = 1
+
+        async def capabilities(
+            self, request: pb.GetCapabilitiesRequest, context: CallContext
+        ) -> pb.ServerCapabilities:
+            if self.refused:
+                self.refused -= 1
+                raise NativeLinkError(code, "who are you?")
+            return await super().capabilities(request, context)
+
+    peer = Guarded()
+    async with (
+        serving(DictStore(), instead=peer.methods()) as upstream,
+        cas_of(upstream.address, compression=True, batching=NO_BATCHES) as store,
+    ):
+        await write_bytes(store, LARGE, LARGE_DATA)
+        for seed in range(3):
+            await write_bytes(store, *blob(100_000, seed))
+    assert upstream.calls.count("GetCapabilities") == 2
+    # Only the first blob travelled plain: the upstream had not said yet what it can do.
+    assert [name[:11] for name in peer.streams] == ["", *["blobs/zstd/"] * 3]
+
+
 async def test_what_is_left_of_a_broken_compressed_read_is_read_plain() -> None:
     peer = Compressing()
     name = f"blobs/{LARGE.hash}/{LARGE.size_bytes}"

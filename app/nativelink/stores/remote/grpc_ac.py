@@ -15,6 +15,7 @@ from nativelink.core.retry import Retry
 from nativelink.core.streams import BytesSink, Sink, Source, drain
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.stores.remote.call_metadata import CallMetadata
+from nativelink.stores.remote.messages import digest_message
 from nativelink.stores.store import absent
 
 __all__ = ["GrpcAcStore"]
@@ -91,7 +92,7 @@ class GrpcAcStore:
             raise invalid_argument(f"what is put under {key} is no ActionResult") from error
         request = pb.UpdateActionResultRequest(
             instance_name=self._instance,
-            action_digest=pb.Digest(hash=key.hash, size_bytes=key.size_bytes),
+            action_digest=digest_message(key),
             action_result=result,
             digest_function=self._function(),
         )
@@ -106,7 +107,7 @@ class GrpcAcStore:
             return b""
         request = pb.GetActionResultRequest(
             instance_name=self._instance,
-            action_digest=pb.Digest(hash=key.hash, size_bytes=key.size_bytes),
+            action_digest=digest_message(key),
             digest_function=self._function(),
         )
         try:

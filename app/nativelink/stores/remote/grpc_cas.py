@@ -7,9 +7,7 @@ from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar, cast
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final, NamedTuple, cast
 
 from nativelink.core.channel import Channel
 from nativelink.core.digest import (
@@ -36,12 +34,11 @@ from nativelink.stores.remote.batches import Batches
 from nativelink.stores.remote.byte_stream import Asked, ByteStreamClient
 from nativelink.stores.remote.call_metadata import CallMetadata
 from nativelink.stores.remote.grpc_chunks import UpstreamChunks
+from nativelink.stores.remote.messages import parsed
 from nativelink.stores.remote.upstream import Abilities, Upstream
 from nativelink.stores.store import absent
 
 __all__ = ["Batching", "GrpcCasStore"]
-
-_Message = TypeVar("_Message", bound=Message)
 
 _CAS: Final = "/build.bazel.remote.execution.v2.ContentAddressableStorage/"
 
@@ -251,7 +248,7 @@ class GrpcCasStore:
         )
         async with aclosing(stream) as pages:
             async for page in pages:
-                for directory in _parsed(pb.GetTreeResponse, page).directories:
+                for directory in parsed(pb.GetTreeResponse, page).directories:
                     directories.append(directory.SerializeToString(deterministic=True))
         return directories
 
@@ -269,9 +266,9 @@ class GrpcCasStore:
         return Asked(digest_function.get() or self._default_function, self._metadata.now())
 
     async def _learn(self) -> Abilities:
-        """Ask the upstream what it can do, once."""
+        """Ask the upstream what it can do, until it says so."""
         abilities = await self._upstream.abilities()
-        self._abilities = abilities
+        self._abilities = self._upstream.known
         if self._batching_is_default and abilities.max_batch_bytes > 0:
             # An operator who sets limits knows better: NativeLink offers 64 KiB and takes 4 MiB.
             limit = min(self._batching.max_batch_bytes, abilities.max_batch_bytes)
@@ -289,7 +286,7 @@ class GrpcCasStore:
             add(hash=hash_, size_bytes=size)
         data = request.SerializeToString()
         answer = await self._retry.run(lambda: self._call("FindMissingBlobs", data, asked))
-        missing = _parsed(pb.FindMissingBlobsResponse, answer).missing_blob_digests
+        missing = parsed(pb.FindMissingBlobsResponse, answer).missing_blob_digests
         return {Digest(*_HASH_AND_SIZE(each)) for each in missing}
 
     async def _read_batch(
@@ -305,7 +302,7 @@ class GrpcCasStore:
         answer = await self._call("BatchReadBlobs", request.SerializeToString(), asked)
         got: dict[tuple[str, int], bytes | NativeLinkError] = {
             _HASH_AND_SIZE(each.digest): _blob_of(each)
-            for each in _parsed(pb.BatchReadBlobsResponse, answer).responses
+            for each in parsed(pb.BatchReadBlobsResponse, answer).responses
         }
         return [got.get(digest) or _left_out(digest) for digest in digests]
 
@@ -322,7 +319,7 @@ class GrpcCasStore:
         answer = await self._call("BatchUpdateBlobs", request.SerializeToString(), asked)
         got: dict[tuple[str, int], NativeLinkError | None] = {
             _HASH_AND_SIZE(each.digest): _error_of(each.digest, each.status)
-            for each in _parsed(pb.BatchUpdateBlobsResponse, answer).responses
+            for each in parsed(pb.BatchUpdateBlobsResponse, answer).responses
         }
         return [got[digest] if digest in got else _left_out(digest) for digest, _ in blobs]
 
@@ -330,13 +327,6 @@ class GrpcCasStore:
         return self._channel.unary(
             _CAS + method, request, metadata=asked.headers, timeout_s=self._timeout_s
         )
-
-
-def _parsed(kind: type[_Message], answer: bytes) -> _Message:
-    try:
-        return kind.FromString(answer)
-    except DecodeError as error:
-        raise internal(f"the upstream sent what is no {kind.__name__}: {error}") from error
 
 
 def _blob_of(entry: pb.BatchReadBlobsResponse.Response) -> bytes | NativeLinkError:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from nativelink.core.digest import Digest, digests_of
-from nativelink.core.errors import Code, NativeLinkError, internal
+from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.retry import Retry
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.stores.remote.byte_stream import Asked
+from nativelink.stores.remote.messages import digest_message, parsed
 from nativelink.stores.remote.upstream import Upstream
 
 __all__ = ["UpstreamChunks"]
@@ -66,17 +65,14 @@ class UpstreamChunks:
         asked = self._asked()
         request = pb.SplitBlobRequest(
             instance_name=self._instance,
-            blob_digest=_message(blob),
+            blob_digest=digest_message(blob),
             digest_function=asked.function.name,
             chunking_function=pb.ChunkingFunction.FAST_CDC_2020,
         )
         data = await self._answer("SplitBlob", request.SerializeToString(), asked)
         if data is None:
             return None
-        try:
-            answer = pb.SplitBlobResponse.FromString(data)
-        except DecodeError as error:
-            raise internal(f"the upstream sent what is no SplitBlobResponse: {error}") from error
+        answer = parsed(pb.SplitBlobResponse, data)
         if answer.chunking_function != pb.ChunkingFunction.FAST_CDC_2020:
             return None
         return digests_of(answer.chunk_digests)
@@ -88,8 +84,8 @@ class UpstreamChunks:
         asked = self._asked()
         request = pb.SpliceBlobRequest(
             instance_name=self._instance,
-            blob_digest=_message(blob),
-            chunk_digests=map(_message, chunks),
+            blob_digest=digest_message(blob),
+            chunk_digests=map(digest_message, chunks),
             digest_function=asked.function.name,
             chunking_function=function,  # type: ignore[arg-type]
         ).SerializeToString()
@@ -105,7 +101,3 @@ class UpstreamChunks:
             if error.code in _REFUSALS:
                 return None
             raise
-
-
-def _message(digest: Digest) -> pb.Digest:
-    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)

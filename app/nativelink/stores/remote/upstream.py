@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from nativelink.core.channel import Channel
-from nativelink.core.errors import NativeLinkError
+from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.latch import Latch
 from nativelink.core.retry import RETRIED_BY_DEFAULT, Retry
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.stores.remote.call_metadata import Headers
 
 __all__ = ["Abilities", "Upstream"]
+
+#: Refusals of who asks, where headers of clients are forwarded.
+_OF_THE_CALLER: Final = frozenset({Code.PERMISSION_DENIED, Code.UNAUTHENTICATED})
 
 _GET_CAPABILITIES: Final = "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities"
 
@@ -83,7 +86,10 @@ class Upstream:
                 continue
             asking = self._asking = _Asking()
             try:
-                self.known = await self._retry.run(self._ask)
+                abilities, is_final = await self._retry.run(self._ask)
+                if not is_final:
+                    return abilities
+                self.known = abilities
             except NativeLinkError as error:
                 asking.error = error
                 raise
@@ -92,7 +98,8 @@ class Upstream:
                 asking.set()
         return self.known
 
-    async def _ask(self) -> Abilities:
+    async def _ask(self) -> tuple[Abilities, bool]:
+        """The answer, and whether others would get it too."""
         ask: Awaitable[bytes] = self._channel.unary(
             _GET_CAPABILITIES, self._request, metadata=self._headers(), timeout_s=self._timeout_s
         )
@@ -101,10 +108,11 @@ class Upstream:
         except NativeLinkError as error:
             if error.code in RETRIED_BY_DEFAULT:
                 raise
-            return Abilities()
+            # With the credentials of another caller it may answer.
+            return Abilities(), error.code not in _OF_THE_CALLER
         cache = answer.cache_capabilities
         chunks = cache.fast_cdc_2020_params
-        return Abilities(
+        abilities = Abilities(
             max_batch_bytes=cache.max_batch_total_size_bytes,
             zstd=pb.Compressor.ZSTD in cache.supported_compressors,
             # Another seed makes other chunks of the same size.
@@ -113,3 +121,4 @@ class Upstream:
             else 0,
             splices=cache.splice_blob_support,
         )
+        return abilities, True

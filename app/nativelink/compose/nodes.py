@@ -63,6 +63,16 @@ class Node:
     verified: bool = False
     splitter: BlobSplitter | None = None
 
+    def around(self, store: Store) -> Node:
+        """A wrapper of this store that keeps the same bytes under the same keys."""
+        return Node(
+            store,
+            self.removals,
+            finder=self.finder,
+            verified=self.verified,
+            splitter=self.splitter,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -95,7 +105,7 @@ class _AllFeeds:
     def __init__(self, feeds: Sequence[RemovalFeed]) -> None:
         self._feeds = feeds
 
-    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
+    def on_removed(self, callback: Callable[[StoreKey | None], None], /) -> None:
         for feed in self._feeds:
             feed.on_removed(callback)
 

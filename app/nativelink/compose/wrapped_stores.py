@@ -92,13 +92,7 @@ class WrappedStores:
         )
         verified = spec.verify_size and spec.verify_hash
         # What a server makes of chunks it checks itself (REAPI v2, SpliceBlob).
-        return Node(
-            store,
-            backend.removals,
-            finder=backend.finder,
-            verified=verified,
-            splitter=backend.splitter,
-        )
+        return replace(backend.around(store), verified=verified)
 
     async def existence_cache(self, spec: ExistenceCacheSpec, path: str) -> Node:
         """A store of which is remembered what is in it."""
@@ -111,13 +105,7 @@ class WrappedStores:
             clock=self._env.clock,
             removals=backend.removals,
         )
-        return Node(
-            store,
-            backend.removals,
-            finder=backend.finder,
-            verified=backend.verified,
-            splitter=backend.splitter,
-        )
+        return backend.around(store)
 
     async def completeness_checking(self, spec: CompletenessCheckingSpec, path: str) -> Node:
         """An action cache that has a result if all its blobs are there."""
@@ -131,7 +119,7 @@ class WrappedStores:
             max_seconds=remembered_s(spec.cas_store, self._specs), now=env.clock.monotonic
         )
         if cas.removals is not None:
-            cas.removals.on_removed(lambda part: verdicts.lose((part,)))
+            cas.removals.on_removed(verdicts.removed)
         if isinstance(spec.cas_store, RefSpec):
             self._absences[spec.cas_store.name].on_absent(verdicts.lose)
         observe_verdicts(env.registry, path, verdicts)
@@ -149,10 +137,4 @@ class WrappedStores:
             cache_type=spec.cache_type,
             recorder=CacheRecorder(self._env.registry),
         )
-        return Node(
-            store,
-            backend.removals,
-            finder=backend.finder,
-            verified=backend.verified,
-            splitter=backend.splitter,
-        )
+        return backend.around(store)

@@ -91,13 +91,14 @@ class Status:
 
     Attributes:
         pools: the newest metrics of each pool, by its group and their names.
+        doors: healthy machines and open connections, by load balancer and port.
     """
 
     groups: Sequence[Group]
     machines: Sequence[Machine]
     alarms: Sequence[Alarm]
     pools: Mapping[str, Mapping[str, float]]
-    connections: dict[str, int]
+    doors: Mapping[str, tuple[int, int]]
 
 
 def differences(known: dict[str, Stage], wanted: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -184,7 +185,7 @@ class Agent:
             self._watch.alarms,
             self._watch.pools,
             {
-                f"{balancer.name}:{listener.port}": forwarder.connections
+                f"{balancer.name}:{listener.port}": (len(forwarder.targets), forwarder.connections)
                 for balancer, listener, forwarder in self._listeners
             },
         )
@@ -407,7 +408,8 @@ class Agent:
         found: list[Datum] = []
         for _, listener, forwarder in self._listeners:
             balancer, target = listener.suffixes
-            dimensions = (("TargetGroup", target), ("LoadBalancer", balancer))
+            # In the order of the alarms' own: moto compares them one by one.
+            dimensions = (("LoadBalancer", balancer), ("TargetGroup", target))
             healthy = len(forwarder.targets)
             members = sum(
                 len(group.instances) for group in self._groups if listener.group in group.targets

@@ -70,6 +70,7 @@ def picture(agent: Agent, title: str, now: float) -> RenderableType:
         Text(title, style="bold"),
         _groups(status),
         _machines(status.machines, now),
+        _doors(status),
         _alarms(status),
         _happenings(list(agent.happenings)[-_EVENTS:]),
     )
@@ -117,6 +118,14 @@ def _machines(machines: Sequence[Machine], now: float) -> Table:
     if len(machines) > _MACHINES:
         table.add_row(f"and {len(machines) - _MACHINES} more", "", "", "", "", "")
     return table
+
+
+def _doors(status: Status) -> Panel:
+    text = "   ".join(
+        f"{name} {healthy} healthy, {connections} connections"
+        for name, (healthy, connections) in status.doors.items()
+    )
+    return Panel(Text(text), title="load balancers", title_align="left")
 
 
 def _alarms(status: Status) -> Panel:

@@ -31,7 +31,7 @@ pytestmark = [
 _log = logging.getLogger(__name__)
 
 #: Actions that take their time, as real ones do, and no processor; the programs come on top.
-_SLEEPERS = 160
+_SLEEPERS = 200
 _SLEEP_S = 10
 _ACTIONS = 300
 _NOTICE_EVERY_S = 15.0

@@ -32,7 +32,7 @@ STATUS = Status(
     [machine(1, Stage.IN_SERVICE, 112.0), machine(2, Stage.BOOTING)],
     [FROM_ZERO],
     {"nl-workers": {"QueuedActions": 160, "RunningActions": 24, "LoadRatio": 412}},
-    {},
+    {"nl-edge:50051": (1, 7)},
 )
 
 
@@ -48,7 +48,8 @@ def test_the_picture_has_groups_instances_alarms_and_the_latest_events(agent: An
         console.print(view.picture(agent, "grpc://127.65.1.1:50051", 100.0))
     text = capture.get()
     for part in ("nl-workers", "0 to 20", "160", "412 %", "in service", "gone in 12 s", "booting",
-                 "from-zero OK", "event 39", "grpc://127.65.1.1:50051"):  # fmt: skip
+                 "from-zero OK", "event 39", "nl-edge:50051 1 healthy, 7 connections",
+                 "grpc://127.65.1.1:50051"):  # fmt: skip
         assert part in text, part
     assert "event 0\n" not in text
 

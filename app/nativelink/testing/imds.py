@@ -5,6 +5,7 @@ Tests use it, and the region on a laptop, which has one for each of its machines
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,10 +70,12 @@ class FakeImds:
 
             def _answer(self, status: int, text: str) -> None:
                 data = text.encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                # Who asked may be gone: machines end at any time.
+                with contextlib.suppress(ConnectionError):
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that it has
                 del format, args

@@ -29,7 +29,7 @@ from nativelink.core.rpc import (
 from nativelink.core.streams import Source
 from nativelink.services.http.answers import header
 from nativelink.services.http.instance import HttpCacheInstance
-from nativelink.services.http.names import parse_hash_name
+from nativelink.services.http.names import HashName, parse_hash_name
 from nativelink.services.http.refusal import RefusedError, not_allowed
 from nativelink.services.http.turborepo import answer_turborepo
 from nativelink.services.http.webdav import METHODS as WEBDAV_METHODS
@@ -40,6 +40,9 @@ __all__ = ["RequestRecorder", "http_cache_routes"]
 
 #: Takes a request, its body, the sink, and the path below the route's.
 _Serve: TypeAlias = Callable[[HttpRequest, Source, HttpSink, str], Awaitable[HttpResponse | None]]
+#: Answers GET or HEAD, and takes PUT, of what a hash names.
+_Get: TypeAlias = Callable[[HttpRequest, HttpSink, HashName], Awaitable[HttpResponse | None]]
+_Put: TypeAlias = Callable[[HttpRequest, Source, HashName], Awaitable[HttpResponse]]
 
 _ALLOWED: Final = "GET, HEAD, PUT"
 #: Methods that change nothing. All others carry `Origin` when a browser sends them, whatever page
@@ -75,8 +78,8 @@ def http_cache_routes(
     for name, instance in instances.items():
         prefix = f"/{quote(name)}" if name else ""
         for path, serve in (
-            ("/ac", _entries(instance)),
-            ("/cas", _blobs(instance)),
+            ("/ac", _by_hash(instance.get_entry, instance.put_entry)),
+            ("/cas", _by_hash(instance.get_blob, instance.put_blob)),
             ("/cache", _tree(instance)),
             ("/v8/artifacts", _turborepo(instance)),
         ):
@@ -154,27 +157,16 @@ class _WatchedSink:
         self._sink.begin(response, length)
 
 
-def _entries(instance: HttpCacheInstance) -> _Serve:
+def _by_hash(get: _Get, put: _Put) -> _Serve:
+    """What is named by a hash: entries and blobs."""
+
     async def serve(
         request: HttpRequest, body: Source, sink: HttpSink, rest: str
     ) -> HttpResponse | None:
         if request.method in {"GET", "HEAD"}:
-            return await instance.get_entry(request, sink, parse_hash_name(rest))
+            return await get(request, sink, parse_hash_name(rest))
         if request.method == "PUT":
-            return await instance.put_entry(request, body, parse_hash_name(rest))
-        raise not_allowed(request.method, _ALLOWED)
-
-    return serve
-
-
-def _blobs(instance: HttpCacheInstance) -> _Serve:
-    async def serve(
-        request: HttpRequest, body: Source, sink: HttpSink, rest: str
-    ) -> HttpResponse | None:
-        if request.method in {"GET", "HEAD"}:
-            return await instance.get_blob(request, sink, parse_hash_name(rest))
-        if request.method == "PUT":
-            return await instance.put_blob(request, body, parse_hash_name(rest))
+            return await put(request, body, parse_hash_name(rest))
         raise not_allowed(request.method, _ALLOWED)
 
     return serve

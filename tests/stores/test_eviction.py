@@ -375,3 +375,23 @@ def test_notes_are_settled_before_they_take_much_room(monkeypatch: pytest.Monkey
         assert len(entries._notes) < 12
     entries.insert("d", 1, 0)
     assert removed == ["c"]
+
+
+def test_a_map_that_is_cleared_holds_what_is_pinned_and_starts_anew() -> None:
+    entries, removed = make(EvictionPolicy(max_bytes=10, max_seconds=10, max_count=3))
+    entries.pin("pinned", 0)
+    for key in "ab":
+        entries.insert(key, 2, 0)
+    entries.lease("a")
+    entries.get("b", 1)
+    entries.clear()
+    assert sorted(removed) == ["a", "b"]
+    assert (len(entries), entries.total_bytes) == (0, 0)
+    assert entries.statistics().leased == 0
+    assert entries.get_many(["a", "b", "pinned"], 100) == [None, None, 0]
+    entries.insert("a", 3, 105)
+    entries.release("a", 105)
+    entries.evict(106)
+    assert (len(entries), entries.total_bytes, entries.get("a", 106)) == (1, 3, 3)
+    entries.clear()
+    assert removed.count("a") == 2

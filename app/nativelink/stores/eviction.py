@@ -238,6 +238,21 @@ class EvictingMap(Generic[K, V]):
         self._leases.pop(key, None)
         return self._drop(key)
 
+    def clear(self) -> None:
+        """Take all keys out, as `remove` does."""
+        self._notes.clear()
+        self._leases.clear()
+        pinned = {key: self._values[key] for key in self._pinned}
+        gone = {} if not self._callbacks else self._values.copy()
+        self._values.clear()
+        self._values.update(pinned)
+        self._used = {key: used for key, used in self._used.items() if key in pinned}
+        self._bytes = 0
+        for key, value in gone.items():
+            if key not in pinned:
+                for callback in self._callbacks:
+                    callback(key, value)
+
     def lease(self, key: K) -> bool:
         """Keep a key from being evicted until `release`; False if it is not held.
 

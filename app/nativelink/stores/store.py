@@ -75,8 +75,11 @@ class RemovalFeed(Protocol):
     another one what it can do.
     """
 
-    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
-        """Call `callback`, on the event loop's thread, for every key that is evicted or lost."""
+    def on_removed(self, callback: Callable[[StoreKey | None], None], /) -> None:
+        """Call `callback`, on the event loop's thread, for every key that is evicted or lost.
+
+        None stands for any number of keys that nobody can tell any more.
+        """
         ...
 
 

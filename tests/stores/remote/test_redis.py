@@ -278,8 +278,10 @@ async def test_an_existence_cache_forgets_what_redis_removes():
         cache = ExistenceCacheStore(
             store, eviction=EvictionPolicy(), clock=FakeClock(), removals=store.removals
         )
-        removed: list[StoreKey] = []
+        removed: list[StoreKey | None] = []
         store.removals.on_removed(removed.append)
+        await wait_until(lambda: None in removed)
+        removed.clear()
         await write_bytes(cache, first, data)
         await write_bytes(cache, second, other)
         with shared_redis().raw() as raw:

@@ -3,80 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import hiredis
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.retry import Retry
-from nativelink.stores.remote.redis_address import Endpoint, Login
+from nativelink.stores.remote.redis_address import Login
 from nativelink.stores.remote.redis_node import Dialing
 from nativelink.stores.remote.redis_sentinel import SentinelClient
-from nativelink.testing.fakes import wait_until
+from tests.stores.remote.redis_played import PlayedRedis, started
 
-HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 REPLICA = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:0\r\n"
 
 
-class Server:
-    """Answers commands by their first word, and counts them."""
-
-    def __init__(self, **answers: bytes | Callable[[], bytes]) -> None:
-        self._answers = {"HELLO": HELLO, **answers}
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.heard: Counter[str] = Counter()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        assert self._server is not None
-        return Endpoint(*self._server.sockets[0].getsockname())
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        await self._server.wait_closed()
-        await wait_until(lambda: not self._writers)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        commands = hiredis.Reader()
-        try:
-            while data := await reader.read(65_536):
-                commands.feed(data)
-                while (command := commands.gets()) is not False:
-                    word = command[0].decode()
-                    self.heard[word] += 1
-                    answer = self._answers[word]
-                    writer.write(answer if isinstance(answer, bytes) else answer())
-        except OSError:
-            pass
-        finally:
-            writer.close()
-            self._writers.discard(writer)
-
-
-@asynccontextmanager
-async def started(*servers: Server) -> AsyncIterator[None]:
-    for server in servers:
-        await server.start()
-    try:
-        yield
-    finally:
-        for server in servers:
-            await server.stop()
-
-
-def names(server: Server) -> Callable[[], bytes]:
+def names(server: PlayedRedis) -> Callable[[], bytes]:
     """What a sentinel says that takes a server for the master."""
 
     def answer() -> bytes:
@@ -87,7 +30,7 @@ def names(server: Server) -> Callable[[], bytes]:
 
 
 @asynccontextmanager
-async def asking(*sentinels: Server) -> AsyncIterator[SentinelClient]:
+async def asking(*sentinels: PlayedRedis) -> AsyncIterator[SentinelClient]:
     dialing = Dialing(
         Login(), connect_timeout_s=5, command_timeout_s=5, connections=1, recorder=None
     )
@@ -109,9 +52,9 @@ async def asking(*sentinels: Server) -> AsyncIterator[SentinelClient]:
 async def test_a_sentinel_that_goes_on_naming_the_old_master_does_not_have_the_last_word(
     role: bytes,
 ) -> None:
-    old, new = Server(ROLE=role), Server(ROLE=MASTER, PING=b"+PONG\r\n")
-    stale, other = Server(SENTINEL=names(old)), Server(SENTINEL=names(old))
-    right = Server(SENTINEL=names(new))
+    old, new = PlayedRedis(ROLE=role), PlayedRedis(ROLE=MASTER, PING=b"+PONG\r\n")
+    stale, other = PlayedRedis(SENTINEL=names(old)), PlayedRedis(SENTINEL=names(old))
+    right = PlayedRedis(SENTINEL=names(new))
     async with started(old, new, stale, other, right), asking(stale, other, right) as client:
         assert await client.masters() == (new.endpoint,)
         assert await client.run([("PING",)]) == [b"PONG"]
@@ -124,16 +67,16 @@ async def test_a_sentinel_that_goes_on_naming_the_old_master_does_not_have_the_l
 
 
 async def test_a_sentinel_that_names_a_server_that_is_gone_is_passed_over() -> None:
-    old, new = Server(), Server(ROLE=MASTER)
-    stale, right = Server(SENTINEL=names(old)), Server(SENTINEL=names(new))
+    old, new = PlayedRedis(), PlayedRedis(ROLE=MASTER)
+    stale, right = PlayedRedis(SENTINEL=names(old)), PlayedRedis(SENTINEL=names(new))
     async with started(old, new, stale, right), asking(stale, right) as client:
         await old.stop()
         assert await client.masters() == (new.endpoint,)
 
 
 async def test_those_who_need_the_master_at_once_ask_for_it_once() -> None:
-    master = Server(ROLE=MASTER, PING=b"+PONG\r\n")
-    sentinel = Server(SENTINEL=names(master))
+    master = PlayedRedis(ROLE=MASTER, PING=b"+PONG\r\n")
+    sentinel = PlayedRedis(SENTINEL=names(master))
     async with started(master, sentinel), asking(sentinel) as client:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(50):
@@ -143,8 +86,8 @@ async def test_those_who_need_the_master_at_once_ask_for_it_once() -> None:
 
 
 async def test_who_asks_may_go_away_and_the_next_one_asks() -> None:
-    master = Server(ROLE=MASTER)
-    sentinel = Server(SENTINEL=names(master))
+    master = PlayedRedis(ROLE=MASTER)
+    sentinel = PlayedRedis(SENTINEL=names(master))
     async with started(master, sentinel), asking(sentinel) as client:
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(client.masters())
@@ -156,8 +99,8 @@ async def test_who_asks_may_go_away_and_the_next_one_asks() -> None:
 
 
 async def test_sentinels_that_all_name_no_master_are_unavailable() -> None:
-    old = Server(ROLE=REPLICA)
-    stale = Server(SENTINEL=names(old))
+    old = PlayedRedis(ROLE=REPLICA)
+    stale = PlayedRedis(SENTINEL=names(old))
     async with started(old, stale), asking(stale) as client:
         with pytest.raises(NativeLinkError, match="no master yet") as raised:
             await client.masters()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nativelink.core.digest import Digest, DigestFunction
+from nativelink.core.digest import EMPTY_DIGESTS, Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import BytesSink, BytesSource, NullSink
 from nativelink.stores.eviction import EvictionPolicy
@@ -110,6 +110,19 @@ async def test_what_the_backend_removes_is_forgotten():
     assert await fixture.has(KEYS[0]) == [None]
 
 
+async def test_a_backend_that_may_have_lost_anything_is_asked_anew():
+    fixture = Fixture()
+    put_behind(fixture, *KEYS[:3])
+    assert await fixture.has(*KEYS[:3]) == [1, 1, 1]
+    fixture.blobs.blobs.clear()
+    fixture.store._removed(None)
+    assert await fixture.has(*KEYS[:3], next(iter(EMPTY_DIGESTS))) == [None, None, None, 0]
+    assert fixture.store.statistics().count == 0
+    put_behind(fixture, KEYS[0])
+    assert await fixture.has(KEYS[0]) == [1]
+    assert fixture.store.statistics().count == 1
+
+
 async def test_what_a_read_does_not_find_is_forgotten():
     fixture = Fixture(feed=False)
     put_behind(fixture, KEYS[0])
@@ -193,8 +206,9 @@ async def test_what_is_too_large_to_be_kept_is_not_remembered():
     assert await store.has([KEYS[0]]) == [None]
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("call", ["has", "get", "put"])
-async def test_what_is_removed_while_a_call_is_under_way_is_not_remembered(call: str):
+async def test_what_is_removed_while_a_call_is_under_way_is_not_remembered(call: str, known: bool):
     fixture = Fixture()
     put_behind(fixture, KEYS[0])
     gate = Gate()
@@ -227,7 +241,11 @@ async def test_what_is_removed_while_a_call_is_under_way_is_not_remembered(call:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(work())
         await wait_until(lambda: gate.waiting == 1)
-        fixture.blobs.remove(KEYS[0])
+        if known:
+            fixture.blobs.remove(KEYS[0])
+        else:
+            del fixture.blobs.blobs[KEYS[0]]
+            store._removed(None)
         gate.open()
     assert await store.has([KEYS[0]]) == [None]
 

@@ -210,6 +210,22 @@ async def test_what_is_lost_during_the_look_makes_its_verdict_worthless(fixture:
     assert fixture.looks == looks
 
 
+async def test_a_cas_that_may_have_lost_anything_makes_every_verdict_worthless(fixture: Fixture):
+    part = fixture.blob(b"a")
+    value = fixture.put(part)
+    assert await fixture.is_there()
+    fixture.verdicts.removed(None)
+    assert fixture.verdicts.statistics().count == fixture.verdicts.statistics().parts == 0
+    assert fixture.verdicts.statistics().revoked == 1
+    with fixture.verdicts.checking(ACTION, value) as check:
+        check.add([part])
+        fixture.verdicts.removed(None)
+    assert fixture.verdicts.statistics().count == 0
+    looks = fixture.looks
+    assert await fixture.is_there()
+    assert fixture.looks > looks
+
+
 async def test_a_look_that_failed_leaves_nothing_behind(fixture: Fixture):
     part = fixture.blob(b"a")
     value = fixture.put(part)

@@ -30,7 +30,7 @@ class Removals:
 
     Each server that keeps data is followed over a connection of its own, once somebody wants to
     know. Redis sends these messages once and to nobody who is not connected, so a removal may be
-    missed while a connection is down; who remembers keys bounds for how long.
+    missed while a connection is down: whenever one stands, any key may have left before.
 
     Redis tells only if `notify-keyspace-events` says so: `Exeg` is enough; a warning is logged
     if nothing would come.
@@ -43,7 +43,7 @@ class Removals:
     def __init__(self, client: RedisClient, *, key_prefix: str) -> None:
         self._client = client
         self._prefix = key_prefix
-        self._callbacks: list[Callable[[StoreKey], None]] = []
+        self._callbacks: list[Callable[[StoreKey | None], None]] = []
         self._tasks = asyncio.TaskGroup()
         self._watching: asyncio.Task[None] | None = None
         self._warned = False
@@ -63,7 +63,7 @@ class Removals:
         # What ended the store's life is not the followers' failure: it is not grouped with theirs.
         await self._tasks.__aexit__(None, None, None)
 
-    def on_removed(self, callback: Callable[[StoreKey], None], /) -> None:
+    def on_removed(self, callback: Callable[[StoreKey | None], None], /) -> None:
         """Call `callback` for every key that is evicted, expires or is deleted."""
         self._callbacks.append(callback)
         if self._watching is None:
@@ -103,6 +103,9 @@ class Removals:
             else:
                 try:
                     await self._subscribe(connection, endpoint)
+                    # Answered behind the subscription: from now on, nothing is missed.
+                    await connection.call("PING")
+                    self._tell(None)
                     await _until_lost(connection)
                 except NativeLinkError as error:
                     _logger.warning("Redis' removals at %s are missed: %s", endpoint, error)
@@ -153,8 +156,11 @@ class Removals:
             case _:
                 return
         if event in _GONE and (key := self._key(name)) is not None:
-            for callback in self._callbacks:
-                callback(key)
+            self._tell(key)
+
+    def _tell(self, key: StoreKey | None) -> None:
+        for callback in self._callbacks:
+            callback(key)
 
     def _key(self, name: bytes) -> StoreKey | None:
         """Whose name that is; None if it is not one of this store, or a temporary one."""

@@ -23,7 +23,7 @@ class ExistenceCacheStore(DelegatingStore):
 
     - when it is as old as the policy says (`max_seconds`, which should be shorter than anything
       lives in the backend): being asked for does not make it younger, being put does;
-    - when the backend says that it removed the blob (`removals`);
+    - when the backend says that it removed the blob (`removals`), or that it may have removed any;
     - when a read finds that the blob is not there.
 
     A `put` of a digest that is remembered goes to the backend all the same. NativeLink reads such
@@ -60,7 +60,7 @@ class ExistenceCacheStore(DelegatingStore):
         #: the claim away, so an answer that was true a moment ago is not kept for an hour.
         self._claims: dict[Digest, _Claim] = {}
         if removals is not None:
-            removals.on_removed(self._forget)
+            removals.on_removed(self._removed)
 
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         sizes = self._map.peek_many(keys, self._now())
@@ -165,6 +165,14 @@ class ExistenceCacheStore(DelegatingStore):
     def _drop(self, key: Digest, claim: _Claim) -> None:
         if self._claims.get(key) is claim:
             del self._claims[key]
+
+    def _removed(self, key: StoreKey | None) -> None:
+        if key is None:
+            self._map.clear()
+            # Who asks right now may have been answered before whatever was missed.
+            self._claims.clear()
+        else:
+            self._forget(key)
 
     def _forget(self, key: StoreKey) -> None:
         if isinstance(key, Digest):

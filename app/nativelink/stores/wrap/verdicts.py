@@ -66,7 +66,8 @@ class Verdicts:
     A verdict belongs to the exact bytes of a result under its key. It is forgotten
 
     - when `max_seconds` have passed since the CAS was asked: being of use does not make it younger;
-    - when one of its parts is known to have left the CAS, or was looked for there in vain;
+    - when one of its parts is known to have left the CAS, or was looked for there in vain, or when
+      the CAS says that it may have lost any;
     - when there are more than `MAX_PARTS` parts in memory: the oldest verdict goes first.
 
     So a result is wrongly called complete only if a part vanished that nobody has asked for since
@@ -155,6 +156,18 @@ class Verdicts:
             else:
                 del self._needed_by[part]
 
+    def removed(self, part: StoreKey | None) -> None:
+        """Forget the results that need what left the CAS (`RemovalFeed`)."""
+        if part is not None:
+            self.lose((part,))
+            return
+        self._revoked += len(self._verdicts)
+        self._verdicts.clear()
+        self._needed_by.clear()
+        self._weight = 0
+        for check in self._checks:
+            check.give_up()
+
     def lose(self, parts: Iterable[StoreKey]) -> None:
         """Forget the results that need one of these: they are not in the CAS."""
         if not self._needed_by and not self._checks:
@@ -211,7 +224,7 @@ class Check:
         if self._lost is None:
             return
         if len(self._parts) + len(parts) > MAX_PARTS_OF_RESULT:
-            self._give_up()
+            self.give_up()
             return
         self._parts.update(map(hash, parts))
 
@@ -221,9 +234,10 @@ class Check:
             return
         self._lost |= parts
         if len(self._lost) > _MAX_LOST:
-            self._give_up()
+            self.give_up()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Have nothing remembered of what is found."""
         self._lost = None
         self._parts.clear()
 

@@ -1,0 +1,82 @@
+"""What is missed while nobody listens to Redis is made good for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nativelink.core.digest import DigestFunction, StoreKey
+from nativelink.core.retry import Retry
+from nativelink.stores.eviction import EvictionPolicy
+from nativelink.stores.remote import redis_removals
+from nativelink.stores.remote.redis_address import Login
+from nativelink.stores.remote.redis_client import StandardClient
+from nativelink.stores.remote.redis_node import Dialing
+from nativelink.stores.remote.redis_removals import Removals
+from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
+from nativelink.testing.fakes import DictStore, FakeClock, wait_until
+from tests.stores.remote.redis_played import PlayedRedis, started
+
+FLAGS = b"%1\r\n$22\r\nnotify-keyspace-events\r\n$4\r\nExeg\r\n"
+KEY = DigestFunction.SHA256.digest_of(b"x")
+
+
+async def test_what_may_have_left_while_nobody_listened_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_removals, "_PAUSE_S", 0)
+    server = PlayedRedis(CONFIG=FLAGS, SUBSCRIBE=b"", PING=b"+PONG\r\n")
+    dialing = Dialing(
+        Login(), connect_timeout_s=5, command_timeout_s=5, connections=1, recorder=None
+    )
+    async with started(server):
+        client = StandardClient(server.endpoint, dialing, retry=Retry(), max_in_flight=0)
+        async with Removals(client, key_prefix="") as removals:
+            blobs = DictStore()
+            cache = ExistenceCacheStore(
+                blobs, eviction=EvictionPolicy(), clock=FakeClock(), removals=removals
+            )
+            told: list[StoreKey | None] = []
+            removals.on_removed(told.append)
+            async with asyncio.timeout(10):
+                await wait_until(lambda: told == [None])
+            blobs.blobs[KEY] = b"x"
+            assert await cache.has([KEY]) == [1]
+            # Redis evicts it while the connection is down, and tells nobody.
+            server.drop()
+            del blobs.blobs[KEY]
+            assert await cache.has([KEY]) == [1]
+            async with asyncio.timeout(10):
+                await wait_until(lambda: told == [None, None])
+            assert server.heard["SUBSCRIBE"] == 2
+            assert await cache.has([KEY]) == [None]
+        client.close()
+
+
+async def test_nothing_is_promised_before_the_subscription_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_removals, "_PAUSE_S", 0)
+    order: list[str] = []
+
+    def heard(word: str, answer: bytes) -> bytes:
+        order.append(word)
+        return answer
+
+    server = PlayedRedis(
+        CONFIG=FLAGS,
+        SUBSCRIBE=lambda: heard("SUBSCRIBE", b""),
+        PING=lambda: heard("PING", b"+PONG\r\n"),
+    )
+    dialing = Dialing(
+        Login(), connect_timeout_s=5, command_timeout_s=5, connections=1, recorder=None
+    )
+    async with started(server):
+        client = StandardClient(server.endpoint, dialing, retry=Retry(), max_in_flight=0)
+        async with Removals(client, key_prefix="") as removals:
+            removals.on_removed(lambda _: order.append("told"))
+            async with asyncio.timeout(10):
+                await wait_until(lambda: "told" in order)
+        client.close()
+    assert order == ["SUBSCRIBE", "PING", "told"]

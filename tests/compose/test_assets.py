@@ -255,7 +255,8 @@ async def test_so_many_are_downloaded_at_a_time(environment: Environment, site: 
         await answer(BLOB)(writer)
 
     site.pages["/x"] = slow
-    web = Web(environment, site, "max_concurrent: 2")
+    # Half of them from one host.
+    web = Web(environment, site, "max_concurrent: 4")
     assert isinstance(environment.clock, FakeClock)
     async with asyncio.TaskGroup() as group:
         first = group.create_task(web.code())

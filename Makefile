@@ -22,6 +22,7 @@ $(RUNTIME) $(DEV): FORCE
 endif
 
 .PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
+.PHONY: image-bundle image ami-validate test-image
 .PHONY: synth plan preflight cost deploy destroy outputs hcl region-local interrupt test-region
 
 # Actions at the same time on this machine's own worker.
@@ -86,6 +87,22 @@ outputs: $(CDKTF) ## A region's endpoint and .bazelrc lines (REGION=NAME)
 
 hcl: $(CDKTF) ## A region's Terraform as HCL, to leave CDKTF (REGION=NAME)
 	@$(BIN)/python scripts/infra.py hcl
+
+image-bundle: $(DEV) ## Write dist/image-bundle.tar.gz, which images are made from
+	@$(BIN)/python scripts/image_bundle.py
+
+image: $(DEV) ## Build the container: dist/nativelink-image.oci.tar
+	@$(BIN)/python scripts/tools.py image
+	@$(BIN)/python scripts/image.py container
+
+ami-validate: $(DEV) ## Check what images are made from: scripts, components, Packer's template
+	@$(BIN)/python scripts/tools.py packer shellcheck
+	@$(BIN)/pytest -q tests/ami
+
+test-image: $(DEV) $(TOOLS) ## The longer run of images: make them, start every role in them
+	@$(BIN)/python scripts/tools.py image packer shellcheck
+	@$(BIN)/python scripts/image.py container machine
+	@IMAGE=1 $(BIN)/pytest -q tests/ami
 
 bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)

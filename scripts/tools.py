@@ -399,6 +399,13 @@ CATALOGUE: dict[str, Tool] = {
         install_tcnative,
         lambda: ["libnetty-tcnative-java", "libnetty-tcnative-jni"],
     ),
+    # Images: what makes them without a daemon, and what looks at their templates and scripts.
+    "image": Tool(
+        lambda: all(shutil.which(name) for name in ("mmdebstrap", "buildah", "skopeo")),
+        packages=lambda: ["mmdebstrap", "buildah", "skopeo"],
+    ),
+    "packer": debian("packer", "packer"),
+    "shellcheck": debian("shellcheck", "shellcheck"),
     "debootstrap": debian("debootstrap", "debootstrap"),
     "chromium": debian("chromium", "chromium"),
     "ccache": debian("ccache", "ccache"),
@@ -422,7 +429,7 @@ CATALOGUE: dict[str, Tool] = {
 }
 
 #: Not part of `make test`: asked for by name.
-ON_REQUEST = {"debootstrap", "chromium", "infra", "cdktf", "scan"}
+ON_REQUEST = {"image", "debootstrap", "chromium", "infra", "cdktf", "scan"}
 
 
 def main() -> int:

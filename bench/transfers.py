@@ -26,7 +26,7 @@ import backports.zstd as zstd
 
 from bench.reduction import MIB, Pieces, least, run, text
 from bench.report import machine as machine_described
-from nativelink.core.digest import Digest, DigestFunction
+from nativelink.core.digest import DigestFunction
 from nativelink.core.rpc import CallContext, Method, Peer
 from nativelink.core.streams import Chunk, drain
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
@@ -91,20 +91,20 @@ class Answers:
 def streaming(data: bytes, rounds: int) -> dict[str, float]:
     """Rates of ByteStream, and of the library."""
     digest = DigestFunction.SHA256.digest_of(data)
-    other = Digest("0" * 64, len(data))
     store = Forgetful()
     store.blobs[digest] = data
+    empty = Forgetful()
     frame = zstd.compress(data, LEVEL)
     prefix = {"plain": "blobs", "zstd": "compressed-blobs/zstd"}
     sent = {
-        kind: Requests(f"uploads/u/{prefix[kind]}/{other.hash}/{other.size_bytes}", stream)
+        kind: Requests(f"uploads/u/{prefix[kind]}/{digest.hash}/{digest.size_bytes}", stream)
         for kind, stream in (("plain", data), ("zstd", frame))
     }
     wire: dict[str, int] = {}
 
-    def call(work: Callable[[dict[str, Method]], Any]) -> None:
+    def call(work: Callable[[dict[str, Method]], Any], blobs: Forgetful = store) -> None:
         async def within() -> None:
-            async with ByteStreamService({"": ByteStreamInstance(store, zstd=True)}) as service:
+            async with ByteStreamService({"": ByteStreamInstance(blobs, zstd=True)}) as service:
                 await work({each.path.rpartition("/")[2]: each for each in service.methods()})
 
         run(within())
@@ -117,7 +117,7 @@ def streaming(data: bytes, rounds: int) -> dict[str, float]:
         wire[kind] = answers.size
 
     def write(kind: str) -> None:
-        call(lambda methods: methods["Write"].handler(sent[kind].again(), _context()))
+        call(lambda methods: methods["Write"].handler(sent[kind].again(), _context()), empty)
 
     took = least(
         rounds,

@@ -52,6 +52,15 @@ async def test_teams_do_not_see_each_other(ask: Web) -> None:
         assert (await ask.get(f"/v8/artifacts/a{query}")).status == 404
 
 
+async def test_teams_whose_names_begin_alike_do_not_see_each_other(ask: Web) -> None:
+    long = "t" * 128
+    assert (await ask.put(f"/v8/artifacts/a?slug={long}", ARTIFACT)).status == 202
+    for name in (f"{long}x", f"{long}y"):
+        assert (await ask.put(f"/v8/artifacts/a?slug={name}", b"theirs")).status == 400
+        assert (await ask.get(f"/v8/artifacts/a?slug={name}")).status == 400
+    assert (await ask.get(f"/v8/artifacts/a?slug={long}")).body == ARTIFACT
+
+
 async def test_several_artifacts_are_asked_for_at_once(ask: Web) -> None:
     await ask.put("/v8/artifacts/a?slug=t", ARTIFACT, x_artifact_duration="9", x_artifact_tag="s")
     query = json.dumps({"hashes": ["a", "b"]}).encode()

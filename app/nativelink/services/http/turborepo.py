@@ -43,6 +43,7 @@ _MILLIS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_NOTE_BYTES: Final = 8192
 _MAX_QUERY_BYTES: Final = 1024 * 1024
 _MAX_HASHES: Final = 1000
+_MAX_TEAM: Final = 128
 
 
 async def answer_turborepo(
@@ -86,9 +87,17 @@ def _require(method: str, allowed: str) -> None:
 
 
 def _team(request: HttpRequest) -> str:
-    """Whose artifacts a request is about."""
+    """Whose artifacts a request is about.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for a name that is too long; cut off, it could be another
+            team's.
+    """
     query = parse_qs(request.query)
-    return next((query[name][0] for name in ("teamId", "slug", "team") if name in query), "")
+    team = next((query[name][0] for name in ("teamId", "slug", "team") if name in query), "")
+    if len(team) > _MAX_TEAM:
+        raise invalid_argument(f"team {team[:40]!r}…: {_MAX_TEAM} characters are allowed")
+    return team
 
 
 def _path(team: str, hash_: str) -> str:
@@ -97,7 +106,7 @@ def _path(team: str, hash_: str) -> str:
         raise invalid_argument(
             f"artifact {hash_[:100]!r}: 1 to 128 letters, digits, '-' and '_' are expected"
         )
-    return f"turborepo/team-{quote(team[:128], safe='')}/{hash_}"
+    return f"turborepo/team-{quote(team, safe='')}/{hash_}"
 
 
 async def _note(instance: HttpCacheInstance, path: str) -> dict[str, str]:

@@ -17,7 +17,12 @@ from nativelink.core.streams import Chunk, Sink, Source, drain
 from nativelink.stores.cloud.bucket import Bucket, Found
 from nativelink.stores.cloud.keys import Keys
 from nativelink.stores.cloud.refresh import Refresher
-from nativelink.stores.cloud.uploads import MIN_PART_BYTES, part_size, upload_in_parts
+from nativelink.stores.cloud.uploads import (
+    MIN_PART_BYTES,
+    part_size,
+    parts_at_once,
+    upload_in_parts,
+)
 from nativelink.stores.store import absent
 
 __all__ = ["CloudObjectStore", "CloudStatistics"]
@@ -73,7 +78,7 @@ class CloudObjectStore:
             A read still gets them: who knows of them may have been told while they were younger.
         refresh_after_s: older objects that are read or found are made young again, in the
             background; 0: never.
-        max_concurrent_parts: parts of one upload that travel at once.
+        max_concurrent_parts: parts of one upload that travel at once, fewer of large ones.
         min_part_bytes: size of a part, or 5 MiB if that is more, or what so many parts need.
     """
 
@@ -277,13 +282,14 @@ class CloudObjectStore:
         self, key: StoreKey, path: str, begun: list[Chunk], source: Source
     ) -> int:
         expected = source.size or (key.size_bytes if isinstance(key, Digest) else 0)
+        part_bytes = max(part_size(expected), self._min_part_bytes)
         return await upload_in_parts(
             self._bucket,
             path,
             begun,
             source,
-            part_bytes=max(part_size(expected), self._min_part_bytes),
-            max_concurrent=self._max_concurrent_parts,
+            part_bytes=part_bytes,
+            max_concurrent=parts_at_once(self._max_concurrent_parts, part_bytes),
         )
 
     def _is_expired(self, found: Found) -> bool:

@@ -11,12 +11,14 @@ from nativelink.core.errors import NativeLinkError, unavailable
 from nativelink.core.streams import Chunk, Pipe, Source
 from nativelink.stores.cloud.bucket import Bucket
 
-__all__ = ["MIN_PART_BYTES", "part_size", "upload_in_parts"]
+__all__ = ["MIN_PART_BYTES", "part_size", "parts_at_once", "upload_in_parts"]
 
 #: The least that S3 takes for a part which is not the last (Amazon S3, multipart upload limits),
 #: and from where on NativeLink v1.6.6 uploads in parts.
 MIN_PART_BYTES: Final = 5 * 1024 * 1024
 _MAX_PART_BYTES: Final = 5 * 1024**3
+#: Of one upload's parts, however large each is.
+_TRAVELLING_BYTES: Final = 256 * 1024 * 1024
 #: S3 takes 10,000 parts.
 _MAX_PARTS: Final = 10_000
 
@@ -28,6 +30,16 @@ def part_size(size_bytes: int) -> int:
     """
     count = min(size_bytes // MIN_PART_BYTES, _MAX_PARTS - 1) + 1
     return min(max(-(-size_bytes // count), MIN_PART_BYTES), _MAX_PART_BYTES)
+
+
+def parts_at_once(wanted: int, part_bytes: int) -> int:
+    """How many parts of one upload travel at once: as many as wanted, while they are small.
+
+    Only what somebody says that a blob will have makes parts large, and 10 of the largest are
+    5 GiB for 5 TiB. So large ones share what small ones would take, or 256 MiB.
+    """
+    room = max(wanted * MIN_PART_BYTES, _TRAVELLING_BYTES)
+    return max(1, min(wanted, room // part_bytes))
 
 
 class _Parts:

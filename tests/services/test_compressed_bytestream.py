@@ -281,6 +281,21 @@ class TestOffsets:
         assert await server.write(write(plain, committed, data[committed:], True)) == len(data)
         assert await stored(server, data) == data
 
+    async def test_what_began_plain_is_begun_again(self, server: Server) -> None:
+        # It could not be checked as a whole.
+        name = name_of(SMALL, "u")
+        plain = name.replace("compressed-blobs/zstd", "blobs")
+        with pytest.raises(NativeLinkError, match="without finish_write"):
+            await server.write(write(plain, 0, SMALL[::-1][:600]))
+        rest = requests(name, frame(SMALL[::-1][600:]), 600)
+        with pytest.raises(NativeLinkError, match="began uncompressed") as caught:
+            await server.write(*rest)
+        assert caught.value.code is Code.ABORTED
+        assert await server.status(name) == (0, False)
+        assert not server.store.blobs
+        await server.write(*requests(name, frame(SMALL)))
+        assert await stored(server, SMALL) == SMALL
+
     async def test_a_call_that_was_taken_over_does_not_end_the_other(self, server: Server) -> None:
         data = random.Random(5).randbytes(600_000)
         name, stream = name_of(data, "u"), frame(data, checksum=False)

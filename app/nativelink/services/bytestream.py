@@ -156,6 +156,14 @@ class ByteStreamService:
             instance.persist_stream_on_disconnect_timeout_s,
             context,
         ) as upload:
+            if name.compressed and not instance.verified and upload.store is instance.store:
+                # Some of it is in the store already, unchecked.
+                upload.abandon()
+                raise NativeLinkError(
+                    Code.ABORTED,
+                    f"the upload of blob {name.digest} began uncompressed, and so cannot be "
+                    "checked: begin it again",
+                )
             fed = CompressedUpload(upload, request.write_offset) if name.compressed else upload
             await self._receive(upload, fed, request, source, context)
             return pb.WriteResponse(committed_size=await fed.finish(context))

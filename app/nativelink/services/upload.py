@@ -42,6 +42,7 @@ class Upload:
 
     Attributes:
         name: of the upload.
+        store: where the blob goes.
         size: of the blob, in bytes; `read` gives as many.
         received: bytes taken so far, of which none is lost while the upload lives.
         owner: whatever stands for the call that feeds it, or None while it is parked.
@@ -57,13 +58,13 @@ class Upload:
         "_put",
         "_reader",
         "_start_put",
-        "_store",
         "_writer",
         "ended",
         "name",
         "owner",
         "received",
         "size",
+        "store",
         "timer",
     )
 
@@ -74,12 +75,12 @@ class Upload:
         start_put: Callable[[Upload], asyncio.Task[None]],
     ) -> None:
         self.name = name
+        self.store = store
         self.size = name.digest.size_bytes
         self.received = 0
         self.owner: object | None = None
         self.ended = False
         self.timer: asyncio.TimerHandle | None = None
-        self._store = store
         self._start_put = start_put
         self._buffer: list[Chunk | bytearray] = []
         self._buffered = 0
@@ -179,7 +180,7 @@ class Upload:
             self._buffer.append(data)
             self._buffered = len(data)
             try:
-                await self._store.put(self.name.digest, BytesSource(data))
+                await self.store.put(self.name.digest, BytesSource(data))
             except Exception:
                 self.abandon()
                 raise
@@ -224,7 +225,7 @@ class Upload:
     async def put(self) -> None:
         """Run the store's `put`, with this upload as its source."""
         try:
-            await self._store.put(self.name.digest, self)
+            await self.store.put(self.name.digest, self)
         except Exception as error:  # noqa: BLE001 - raised again in the call that feeds
             self._error = error
             if self.owner is None:

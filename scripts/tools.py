@@ -5,6 +5,7 @@ Without a name: everything that `make test` needs. A second run finds everything
 a fraction of a second. Debian packages come by apt-get (with sudo where we are not root), all
 else goes into the ignored folder `.tools/` of the project, each file checked against the hash
 that stands here (Go modules: against `scripts/go/go.sum`, npm's: against package-lock.json).
+What does not depend on each other is installed at the same time.
 Needs nothing but Python, apt and, for npm and Go programs, nothing that is not installed on the
 way.
 """
@@ -15,6 +16,7 @@ import argparse
 import base64
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -23,8 +25,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,25 +117,13 @@ def as_root(command: Sequence[str]) -> list[str]:
     return ["sudo", *command]
 
 
-class Apt:
-    """apt-get, with one `update` per run, and only if something is to be installed."""
-
-    updated = False
-
-    @classmethod
-    def install(cls, packages: Sequence[str]) -> None:
-        """Install packages, without what they merely recommend."""
-        if shutil.which("apt-get") is None:
-            raise ToolError(f"no apt-get here: install {' '.join(packages)} by hand")
-        if not cls.updated:
-            run(as_root(["apt-get", "update", "-q"]))
-            cls.updated = True
-        environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-        run(
-            as_root(
-                [*environment, "apt-get", "install", "-yq", "--no-install-recommends", *packages]
-            )
-        )
+def install_packages(packages: Sequence[str]) -> None:
+    """Install Debian packages, without what they merely recommend."""
+    if shutil.which("apt-get") is None:
+        raise ToolError(f"no apt-get here: install {' '.join(packages)} by hand")
+    run(as_root(["apt-get", "update", "-q"]))
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    run(as_root([*environment, "apt-get", "install", "-yq", "--no-install-recommends", *packages]))
 
 
 @dataclass(frozen=True)
@@ -142,11 +134,14 @@ class Tool:
         present: whether it is there already; cheap.
         install: puts it there.
         packages: Debian packages that it is made of, or that installing it needs.
+        lane: tools of one lane share something, so they are installed one after the other; a tool
+            without one has a lane of its own.
     """
 
     present: Callable[[], bool]
     install: Callable[[], None] = lambda: None
     packages: Callable[[], Sequence[str]] = tuple
+    lane: str = ""
 
 
 def debian(program: str, *packages: str) -> Tool:
@@ -304,30 +299,40 @@ def install_go_program(name: str, package: str) -> None:
 
 def go_program(name: str, package: str) -> Tool:
     """A program out of the Go module proxy."""
-    return Tool((BIN / name).exists, lambda: install_go_program(name, package))
+    # They share a compiler that may have to be fetched, and each build uses every processor.
+    return Tool((BIN / name).exists, lambda: install_go_program(name, package), lane="go")
 
 
-def install_source(package: str) -> None:
-    """Unpack a Debian source package's upstream part.
+APT = TOOLS / "apt"
+
+
+@functools.cache
+def source_index() -> Sequence[str]:
+    """What apt-get is told in order to find sources, whose index is fetched once per run.
 
     A machine's own list of archives names binary packages only, as a rule. Ours is that list,
     asking for sources; apt keeps its index below .tools/ and checks signatures as always.
     """
-    apt = TOOLS / "apt"
-    shutil.rmtree(apt, ignore_errors=True)
-    (apt / "lists/partial").mkdir(parents=True)
-    (apt / "parts").mkdir()
+    shutil.rmtree(APT, ignore_errors=True)
+    (APT / "lists/partial").mkdir(parents=True)
+    (APT / "parts").mkdir()
     for listing in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
         if not listing.exists() or "debian" not in listing.read_text():
             continue
         text = re.sub(r"(?m)^Types:.*$", "Types: deb-src", listing.read_text())
         text = re.sub(r"(?m)^deb\s", "deb-src ", text)
-        (apt / "parts" / listing.name).write_text(text)
-    options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={apt}/parts"]
-    options += ["-o", f"Dir::State::lists={apt}/lists", "-o", "APT::Sandbox::User="]
-    options += ["-o", f"Dir::Cache::srcpkgcache={apt}/src.bin"]
-    options += ["-o", f"Dir::Cache::pkgcache={apt}/pkg.bin"]
+        (APT / "parts" / listing.name).write_text(text)
+    options = ["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={APT}/parts"]
+    options += ["-o", f"Dir::State::lists={APT}/lists", "-o", "APT::Sandbox::User="]
+    options += ["-o", f"Dir::Cache::srcpkgcache={APT}/src.bin"]
+    options += ["-o", f"Dir::Cache::pkgcache={APT}/pkg.bin"]
     run(["apt-get", *options, "update", "-q"])
+    return options
+
+
+def install_source(package: str) -> None:
+    """Unpack a Debian source package's upstream part."""
+    options = source_index()
     with fresh_folder(TOOLS / "src" / package) as folder:
         run(["apt-get", *options, "source", "-q", "--download-only", package], cwd=folder)
         archive = next(folder.glob("*.orig.tar.*"))
@@ -342,7 +347,6 @@ def install_source(package: str) -> None:
                     tar.extract(member, folder, **filters)
         for left in [*folder.glob("*.tar.*"), *folder.glob("*.dsc")]:
             left.unlink()
-    shutil.rmtree(apt)
 
 
 TCNATIVE = TOOLS / "jni/libnetty_tcnative_linux_x86_64.so"
@@ -379,7 +383,7 @@ def install_mongo() -> None:
 
 def source(package: str) -> Tool:
     """A C program to build, out of Debian's sources."""
-    return Tool((TOOLS / "src" / package).exists, lambda: install_source(package))
+    return Tool((TOOLS / "src" / package).exists, lambda: install_source(package), lane="sources")
 
 
 CATALOGUE: dict[str, Tool] = {
@@ -432,6 +436,38 @@ CATALOGUE: dict[str, Tool] = {
 ON_REQUEST = {"image", "debootstrap", "chromium", "infra", "cdktf", "scan"}
 
 
+def install_lane(tools: Mapping[str, Tool]) -> bool:
+    """Install tools one after the other, and say how each went; whether all went well."""
+    for name, tool in tools.items():
+        if tool.present():
+            continue
+        start = time.monotonic()
+        try:
+            tool.install()
+        except ToolError as error:
+            print(f"tools: {name}: {error}", file=sys.stderr, flush=True)
+            return False
+        print(f"tools: {name} is there ({time.monotonic() - start:.0f} s)", flush=True)
+    return True
+
+
+def install_all(wanted: Mapping[str, Tool]) -> bool:
+    """Install tools, lanes side by side; whether all went well."""
+    lanes: dict[str, dict[str, Tool]] = {}
+    for name, tool in wanted.items():
+        lanes.setdefault(tool.lane or name, {})[name] = tool
+    print(f"tools: installing {' '.join(wanted)}", flush=True)
+    packages = sorted({package for tool in wanted.values() for package in tool.packages()})
+    waiting = [lane for lane in lanes.values() if any(tool.packages() for tool in lane.values())]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        done = [pool.submit(install_lane, lane) for lane in lanes.values() if lane not in waiting]
+        if packages:
+            print(f"tools: apt-get install {' '.join(packages)}", flush=True)
+            install_packages(packages)
+        done += [pool.submit(install_lane, lane) for lane in waiting]
+    return all(each.result() for each in done)
+
+
 def main() -> int:
     """Install what is asked for and is not there."""
     parser = argparse.ArgumentParser(
@@ -451,19 +487,13 @@ def main() -> int:
     with (TOOLS / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = {name: CATALOGUE[name] for name in names if not CATALOGUE[name].present()}
-        packages = sorted({package for tool in wanted.values() for package in tool.packages()})
         try:
-            if packages:
-                print(f"tools: apt-get install {' '.join(packages)}", flush=True)
-                Apt.install(packages)
-            for name, tool in wanted.items():
-                if not tool.present():
-                    print(f"tools: {name}", flush=True)
-                    tool.install()
+            return 0 if not wanted or install_all(wanted) else 1
         except ToolError as error:
             print(f"tools: {error}", file=sys.stderr)
             return 1
-    return 0
+        finally:
+            shutil.rmtree(APT, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def _title(region: Region) -> str:
 def _welcome(region: Region) -> str:
     took = time.monotonic() - region.started_at
     return (
-        f"\ndeployed after {took:.0f} s: {region.outputs['endpoint']}, AWS at {region.endpoint}\n"
+        f"\nserving after {took:.0f} s: {region.outputs['endpoint']}, AWS at {region.endpoint}\n"
         f"\n# .bazelrc\n{region.outputs['bazelrc']}\n"
     )
 

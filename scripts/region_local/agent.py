@@ -144,6 +144,7 @@ class Agent:
     _published_at: float = 0.0
 
     def __post_init__(self) -> None:
+        self._serves = asyncio.Event()
         self._watch = Watch(self.cloud, self.deployed.policies, self._happened)
 
     async def run(self) -> None:
@@ -174,6 +175,10 @@ class Agent:
             self._published_at = now
             await asyncio.to_thread(self.cloud.publish, self._own_metrics())
             await self._watch.read_pools(time.time())
+
+    async def wait_until_it_serves(self) -> None:
+        """Return when there is a healthy machine behind every port of every load balancer."""
+        await self._serves.wait()
 
     def status(self) -> Status:
         """How everything is."""
@@ -400,6 +405,8 @@ class Agent:
                 and machine.stage is Stage.IN_SERVICE
                 and listener.group in groups[machine.instance.group].targets
             ]
+        if all(forwarder.targets for _, _, forwarder in self._listeners):
+            self._serves.set()
 
     # -- metrics -------------------------------------------------------------------------------
 

@@ -112,6 +112,7 @@ async def open_region(
         async with asyncio.TaskGroup() as group:
             playing = group.create_task(agent.run())
             try:
+                await agent.wait_until_it_serves()
                 yield Region(agent, cloud, endpoint, said, started_at)
             finally:
                 playing.cancel()

@@ -58,13 +58,13 @@ class Laptop:
         return "".join(self._lines)
 
     def wait_until_up(self) -> None:
-        """Return when it is deployed."""
+        """Return when it serves."""
 
         def up() -> bool:
             assert self.process.poll() is None, self.said
-            return "deployed after" in self.said and "# .bazelrc" in self.said
+            return "serving after" in self.said and "# .bazelrc" in self.said
 
-        wait_for(up, "the region is deployed", timeout_s=_UP_S)
+        wait_for(up, "the region serves", timeout_s=_UP_S)
 
     @property
     def bazelrc(self) -> str:
@@ -156,7 +156,9 @@ def pools(laptop: Laptop) -> dict[str, list[str]]:
     client = laptop.client("cloudwatch")
     found: dict[str, list[str]] = {}
     for each in client.list_metrics(Namespace="NativeLink/minimal")["Metrics"]:
-        found.setdefault(each["MetricName"], []).append(each["Dimensions"][0]["Value"])
+        # Those of the cas role have no dimension.
+        pool = [pair["Value"] for pair in each["Dimensions"]]
+        found.setdefault(each["MetricName"], []).extend(pool)
     client.close()
     return found
 

@@ -69,6 +69,7 @@ def bazel(
     made.stop()
 
 
+EVERYTHING = ["//..."]
 #: What the tests' Bazel has set otherwise than a person's.
 FLAGS = ["--spawn_strategy=remote", "--jobs=160"]
 
@@ -84,7 +85,7 @@ def test_a_build_makes_workers_appear_and_quiet_makes_them_leave(
 ) -> None:
     wait_for(lambda: laptop.workers() == 0, "the first worker leaves", timeout_s=180)
     began = time.monotonic()
-    built = bazel.build()
+    built = bazel.build(targets=EVERYTHING)
     _log.info("%s in %.0f s", built.runners, time.monotonic() - began)
     assert built.runners.get("remote", 0) + built.hits >= _ACTIONS
     assert max(laptop.seen) > 1
@@ -111,7 +112,7 @@ def test_a_build_whose_workers_are_taken_back_fails_nowhere(
     thread.start()
     began = time.monotonic()
     try:
-        built = second.build()
+        built = second.build(targets=EVERYTHING)
     finally:
         over.set()
         thread.join()

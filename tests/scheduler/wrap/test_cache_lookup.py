@@ -124,6 +124,22 @@ class TestAnswers:
         assert logged in caplog.text
         assert bool(caplog.text) is bool(logged)
 
+    async def test_a_cache_that_never_answers_does_not_stop_builds(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("nativelink.scheduler.wrap.cache_lookup._LOOKUP_TIMEOUT_S", 0.0)
+        setup.cache.slow = True
+        watches = [await setup.scheduler.execute(action_of()) for _ in range(2)]
+        assert [(await view_of(watch)).stage for watch in watches] == [CACHE_CHECK] * 2
+        assert [(await view_of(watch)).stage for watch in watches] == [QUEUED] * 2
+        for watch in watches:
+            watch.close()
+        assert "has not answered" in caplog.text
+        setup.cache.open()
+        watch = await setup.scheduler.execute(action_of())
+        assert len(setup.cache.asked) == 2, "it is asked again for the next request"
+        watch.close()
+
     async def test_what_the_backend_refuses_is_refused(self, setup: Setup) -> None:
         setup.backend.refusal = unavailable("full")
         with pytest.raises(NativeLinkError, match="full"):

@@ -38,14 +38,18 @@ Lookup: TypeAlias = Callable[[ActionKey], Coroutine[Any, Any, bytes | None]]
 #: not begin again; one that comes too late begins again, and is answered from the cache again.
 _MAX_ANSWERED: Final = 1000
 _ANSWERED_FOR_S: Final = 60.0
+#: A cache that has not answered for so long is taken to have no result. Completeness of a result
+#: with thousands of outputs may take seconds to check; nobody waits for a minute gladly.
+_LOOKUP_TIMEOUT_S: Final = 60.0
 
 
 class CacheLookupScheduler(DelegatingScheduler):
     """Asks an action cache first; what it does not have goes to the scheduler behind.
 
     Actions that are not to be cached, or that the client wants executed, go there at once. Several
-    look-ups of one action at the same time are one. A cache that fails has no result: a build
-    takes longer without its cache, but must not stop (NativeLink answers with the cache's error).
+    look-ups of one action at the same time are one. A cache that fails, or does not answer within
+    a minute, has no result: a build takes longer without its cache, but must not stop (NativeLink
+    answers with the cache's error).
 
     The check belongs to the operation and not to the client's stream: it goes on when the client
     leaves. While it waits, clients see the stage CACHE_CHECK. An async context manager; leaving it
@@ -62,6 +66,8 @@ class CacheLookupScheduler(DelegatingScheduler):
         self._lookup = lookup
         self._clock = clock
         self._lookups: dict[ActionKey, asyncio.Task[bytes | None]] = {}
+        #: Those that took too long.
+        self._late: set[ActionKey] = set()
         self._checks: dict[str, _Check] = {}
         self._answered: OrderedDict[str, OperationView] = OrderedDict()
 
@@ -167,13 +173,25 @@ class CacheLookupScheduler(DelegatingScheduler):
     async def _cached(self, key: ActionKey) -> bytes | None:
         task = self._lookups.get(key)
         if task is None:
-            begun = begin(self._looked_up(key), asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            begun = begin(self._looked_up(key), loop)
             if isinstance(begun, tuple):
                 return begun[0]
             task = self._lookups[key] = begun
-            task.add_done_callback(lambda _: self._lookups.pop(key))
-        # Shielded: others may wait for it too, and it does not take long.
+            timer = loop.call_later(_LOOKUP_TIMEOUT_S, self._give_up, key)
+
+            def ended(_: object) -> None:
+                timer.cancel()
+                del self._lookups[key]
+
+            task.add_done_callback(ended)
+        # Shielded: others may wait for it too.
         return await asyncio.shield(task)
+
+    def _give_up(self, key: ActionKey) -> None:
+        """A look-up takes too long: whoever waits for it goes on without."""
+        self._late.add(key)
+        self._lookups[key].cancel()
 
     async def _looked_up(self, key: ActionKey) -> bytes | None:
         try:
@@ -185,6 +203,16 @@ class CacheLookupScheduler(DelegatingScheduler):
                     key.digest,
                     error,
                 )
+            return None
+        except asyncio.CancelledError:
+            if key not in self._late:
+                raise
+            self._late.discard(key)
+            _log.warning(
+                "the action cache has not answered for %s within %g s, so it is executed",
+                key.digest,
+                _LOOKUP_TIMEOUT_S,
+            )
             return None
         except Exception:  # noqa: BLE001 - a defect of the cache must not stop builds either
             _log.exception("the look-up of %s failed, so it is executed", key.digest)

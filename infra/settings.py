@@ -262,7 +262,7 @@ class PoolSettings(Spec):
     on_demand_percent: Annotated[Number, Field(le=100)] = Field(
         default=0, description="Share of the workers above them that are on-demand."
     )
-    idle_after_s: Annotated[Seconds, Field(ge=60)] = Field(
+    idle_after_s: Annotated[Seconds, Field(ge=20)] = Field(
         default=120,
         description="Seconds without work until a worker above `min` leaves. About a boot time is "
         "best (docs/fleet-simulation.md).",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.fleet.prices import C5_2XLARGE  # noqa: E402 - the script may start anywhere
-from bench.fleet.report import page, row, verdicts  # noqa: E402
+from bench.fleet.report import THRIFTY, page, row, verdicts  # noqa: E402
 from bench.fleet.simulation import Outcome, Policy, simulate  # noqa: E402
 from bench.fleet.traces import TRACES, Trace  # noqa: E402
 from nativelink.aws.scaling import ScalingRule  # noqa: E402
@@ -80,25 +80,42 @@ def main(arguments: Sequence[str]) -> int:
 def _trade_offs(policy: Policy) -> list[tuple[str, Outcome]]:
     """The working day with other choices."""
     trace = TRACES["working-day"]()
+    rule = policy.rule
     choices: list[tuple[str, Policy]] = [
         *(
             (f"idle workers end after {seconds} s", replace(policy, idle_after_s=seconds))
-            for seconds in (60, 300)
+            for seconds in (20, 60, 300)
         ),
-        *(
-            (
-                f"target {target:.0%}, at most {policy.rule.largest}",
-                replace(policy, rule=replace(policy.rule, target=target)),
-            )
-            for target in (1.0,)
+        (
+            f"target 100%, at most {rule.largest}",
+            replace(policy, rule=replace(rule, target=1.0)),
         ),
-        ("at most 8 workers", replace(policy, rule=replace(policy.rule, largest=8))),
+        ("at most 8 workers", replace(policy, rule=replace(rule, largest=8))),
+        (
+            "at most 10 workers, which end after 20 s",
+            replace(policy, rule=replace(rule, largest=10), idle_after_s=20),
+        ),
+        (THRIFTY, replace(policy, rule=replace(rule, largest=7), idle_after_s=20)),
+        *((f"machines of {slots} processors", _sized(policy, slots)) for slots in (4, 16)),
         (
             "2 workers always, on demand",
-            replace(policy, rule=replace(policy.rule, smallest=2), on_demand_base=2),
+            replace(policy, rule=replace(rule, smallest=2), on_demand_base=2),
         ),
     ]
     return [(name, simulate(trace, choice)) for name, choice in choices]
+
+
+def _sized(policy: Policy, slots: int) -> Policy:
+    """As many processors at the same price, in machines of another size."""
+    times = slots / policy.rule.slots
+    price = policy.price
+    return replace(
+        policy,
+        rule=replace(policy.rule, slots=slots, largest=round(policy.rule.largest / times)),
+        price=replace(
+            price, slots=slots, spot=price.spot * times, on_demand=price.on_demand * times
+        ),
+    )
 
 
 if __name__ == "__main__":

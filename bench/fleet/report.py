@@ -9,7 +9,7 @@ from typing import Final
 from bench.fleet.simulation import Outcome, Policy
 from bench.fleet.traces import HOUR, Trace
 
-__all__ = ["page", "row", "verdicts"]
+__all__ = ["THRIFTY", "page", "row", "verdicts"]
 
 _HEAD: Final = """\
 # A fleet in virtual time
@@ -39,14 +39,25 @@ hours of work that were done twice.
 ## The goals
 """
 _WHY: Final = """
-The goal of idle cost is missed on such a day, by far, and no choice below reaches it. Half of the
-builds are over in less time than a machine takes to boot: what was started for one is idle until
-the next one comes. Fewer workers help most, and cost waiting. An idle worker ends after about as
-long as one takes to boot: keeping it never costs much more than starting another one would have.
-That a moving queue counts less than one that stands saves a fifth of the money here.
+The defaults miss the goal of idle cost, and settings reach it: with "{choice}",
+in the table below, all three goals are reached for {part:.0%} of the money. They are not the
+defaults because the median build then takes {thrifty_s:.0f} s instead of {shipped_s:.0f} s,
+to save ${saved:.2f} a day for each of sixty developers. Who would rather have that sets `max` to
+about one worker for eight developers, and `idle_after_s: 20`.
+
+Half of the builds are over in less time than a machine takes to boot: what was started for one is
+idle until the next one comes. An idle worker ends after about as long as one takes to boot, as
+keeping it never costs much more than starting another one would have. Leaving sooner moves money
+from *idle* to *booting*, and makes builds wait. Actions fill machines one after the other
+(`most_recently_used`), so idle slots are on idle machines already. Smaller machines are idle more
+often, larger ones are there longer; machines that are started ahead, by the time of day, wait for
+builds instead of the other way round. That a moving queue counts less than one that stands saves a
+fifth of the money here.
 
 ## Other choices on the working day
 """
+#: The choice that reaches all goals.
+THRIFTY: Final = "at most 7 workers, which end after 20 s"
 
 #: The goals: waiting on the working day in boot times, and the part of the money that machines
 #: cost which are in service and run nothing.
@@ -134,7 +145,7 @@ def page(
         *(_cells(trace.name, outcome) for trace, outcome in found),
         _GOALS,
         *(_bold(line) for line in verdicts(found, policy)),
-        _WHY,
+        _why(found, trade_offs),
         _COLUMNS.format("choice"),
         *(_cells(name, outcome) for name, outcome in trade_offs),
         "",
@@ -156,6 +167,18 @@ def page(
             "",
         ]
     path.write_text("\n".join(parts))
+
+
+def _why(found: Sequence[tuple[Trace, Outcome]], trade_offs: Sequence[tuple[str, Outcome]]) -> str:
+    shipped = next(outcome for trace, outcome in found if trace.name == "working-day")
+    thrifty = dict(trade_offs)[THRIFTY]
+    return _WHY.format(
+        choice=THRIFTY,
+        part=thrifty.dollars / shipped.dollars,
+        thrifty_s=quantile(thrifty.build_s, 0.5),
+        shipped_s=quantile(shipped.build_s, 0.5),
+        saved=(shipped.dollars - thrifty.dollars) / 60,
+    )
 
 
 def _bold(verdict: str) -> str:

@@ -99,3 +99,12 @@ def test_a_lost_action_would_be_told() -> None:
     assert [line.split(":")[0] for line in verdicts([(day, outcome)], POLICY)][2] == "reached"
     outcome.done -= 1
     assert verdicts([(day, outcome)], POLICY)[2].startswith("missed: 1 of")
+
+
+@pytest.mark.slow
+def test_settings_reach_every_goal_on_the_working_day() -> None:
+    """The choice that the page names; the defaults miss the goal of idle cost."""
+    thrifty = replace(POLICY, rule=replace(RULE, largest=7), idle_after_s=20)
+    day = TRACES["working-day"]()
+    found = verdicts([(day, simulate(day, thrifty))], thrifty)
+    assert [line.partition(":")[0] for line in found] == ["reached"] * 3

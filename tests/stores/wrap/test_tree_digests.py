@@ -1,5 +1,6 @@
 """The stream reader finds the digests that the protobuf library finds."""
 
+import asyncio
 import random
 import tracemalloc
 
@@ -8,16 +9,21 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nativelink.core.digest import DigestFunction, StoreKey
+from nativelink.core.streams import Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.stores.wrap import tree_digests
-from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests
+from nativelink.stores.wrap.tree_digests import (
+    DigestPairs,
+    EnoughError,
+    TreeDigests,
+    read_digests,
+)
+from nativelink.testing.fakes import DictStore
 
 
 async def read(data: bytes, chunk_size: int, *, is_tree: bool = True) -> TreeDigests:
-    async def flush(pairs: DigestPairs) -> None:
-        raise AssertionError("nothing so large is read here")
-
-    found = TreeDigests(flush, is_tree=is_tree)
+    found = TreeDigests(is_tree=is_tree)
     for start in range(0, len(data), chunk_size):
         await found.write(memoryview(data)[start : start + chunk_size])
     found.end()
@@ -125,11 +131,14 @@ async def test_memory_does_not_grow_with_the_tree():
     count = 26_000
     flushed = 0
 
-    async def flush(pairs: DigestPairs) -> None:
+    async def write(piece: bytes) -> None:
         nonlocal flushed
-        flushed += len(pairs)
+        try:
+            await found.write(piece)
+        except EnoughError:
+            flushed += len(found.take())
 
-    found = TreeDigests(flush)
+    found = TreeDigests()
     size = len(field) * count
     head = b"\x0a"
     while size:
@@ -140,14 +149,50 @@ async def test_memory_does_not_grow_with_the_tree():
     small_chunk = small * 100
     tracemalloc.start()
     try:
-        await found.write(head)
+        await write(head)
         for _ in range(count // 100):
-            await found.write(chunk)
+            await write(chunk)
         for _ in range(130):
-            await found.write(small_chunk)
+            await write(small_chunk)
         found.end()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert flushed + len(found.files) == count + 13_000
     assert peak < 6 * 1024 * 1024
+
+
+async def test_no_read_is_open_while_files_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a store of one request at a time would wait for itself."""
+    monkeypatch.setattr(TreeDigests, "FLUSH_COUNT", 10)
+    request = asyncio.Lock()
+
+    class Busy(DictStore):
+        async def get(
+            self, key: StoreKey, sink: Sink, *, offset: int = 0, limit: int | None = None
+        ) -> None:
+            async with request:
+                data = memoryview(self.blobs[key])[offset:]
+                for start in range(0, len(data), 300):
+                    await sink.write(data[start : start + 300])
+
+    seed = random.Random(2)
+    hashes = [seed.randbytes(32).hex() for _ in range(100)]
+    tree = reapi.Tree(
+        children=[
+            reapi.Directory(files=[reapi.FileNode(name="f", digest=reapi.Digest(hash=each))])
+            for each in hashes
+        ]
+    ).SerializeToString()
+    store = Busy()
+    store.blobs[key := DigestFunction.SHA256.digest_of(tree)] = tree
+    seen: list[DigestPairs] = []
+
+    async def require(pairs: DigestPairs) -> None:
+        async with asyncio.timeout(5), request:
+            seen.append(pairs)
+
+    left = await read_digests(store, key, require, is_tree=True)
+
+    assert len(seen) > 5
+    assert [each for pairs in (*seen, left.files) for each, _ in pairs] == hashes

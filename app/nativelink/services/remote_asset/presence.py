@@ -17,7 +17,7 @@ from nativelink.core.digest import Digest, parse_many
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.store import Store
-from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests
+from nativelink.stores.wrap.tree_digests import DigestPairs, read_digests
 
 __all__ = ["is_complete"]
 
@@ -70,10 +70,8 @@ async def _read(cas: Store, directory: Digest) -> set[Digest]:
     async def require(pairs: DigestPairs) -> None:
         await _require(cas, _parse(pairs))
 
-    found = TreeDigests(require, is_tree=False)
     try:
-        await cas.get(directory, found)
-        found.end()
+        found = await read_digests(cas, directory, require, is_tree=False)
     except DecodeError as error:
         raise _IncompleteError from error
     except NativeLinkError as error:

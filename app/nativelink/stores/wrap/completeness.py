@@ -13,7 +13,7 @@ from nativelink.core.errors import Code, NativeLinkError, out_of_range
 from nativelink.core.streams import BytesSink, Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.stores.store import DelegatingStore, Store, absent
-from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests
+from nativelink.stores.wrap.tree_digests import DigestPairs, TreeDigests, read_digests
 from nativelink.stores.wrap.verdicts import Check, Verdicts
 
 __all__ = ["CompletenessCheckingStore"]
@@ -181,15 +181,15 @@ class CompletenessCheckingStore(DelegatingStore):
         return {_parse(pair) for pair in below}
 
     async def _read(self, digest: Digest, check: Check | None, *, is_tree: bool) -> TreeDigests:
-        found = TreeDigests(lambda pairs: self._require(pairs, check), is_tree=is_tree)
         try:
-            await self._cas.get(digest, found)
+            found = await read_digests(
+                self._cas, digest, lambda pairs: self._require(pairs, check), is_tree=is_tree
+            )
         except NativeLinkError as error:
             if error.code is Code.NOT_FOUND:
                 self._lose((digest,))
                 raise _IncompleteError from error
             raise
-        found.end()
         if check is not None:
             check.add((digest,))
         return found

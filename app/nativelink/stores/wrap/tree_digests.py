@@ -13,10 +13,12 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from nativelink.core.digest import Digest
 from nativelink.core.streams import Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
+from nativelink.stores.store import Store
 
-__all__ = ["DigestPairs", "TreeDigests"]
+__all__ = ["DigestPairs", "EnoughError", "TreeDigests", "read_digests"]
 
 #: Digests as they stand in messages: unchecked hash and size.
 DigestPairs = list[tuple[str, int]]
@@ -35,25 +37,27 @@ _TREE_ROOT: Final = 1
 _TREE_CHILDREN: Final = 2
 
 
+class EnoughError(Exception):
+    """So many digests were collected that they should be looked at before there are more."""
+
+
 class TreeDigests:
-    """A sink for a Tree, or for one Directory, that hands on the digests in it.
+    """A sink for a Tree, or for one Directory, that collects the digests in it.
 
     Args:
-        flush: takes the digests of files, some thousands at a time; may raise to end the read.
         is_tree: whether the message is a Tree; else it is a Directory.
 
     Attributes:
-        files: digests of files that were not flushed yet.
+        files: digests of files that were not taken yet.
         directories: digests of subdirectories, if the message is a Directory.
+        size: bytes of the message so far.
     """
 
-    #: Digests collected before they are flushed: about 4 MiB of them.
+    #: Digests collected before they are taken: about 4 MiB of them.
     FLUSH_COUNT: Final = 20_000
 
-    def __init__(
-        self, flush: Callable[[DigestPairs], Awaitable[None]], *, is_tree: bool = True
-    ) -> None:
-        self._flush = flush
+    def __init__(self, *, is_tree: bool = True) -> None:
+        self.size = 0
         self.files: DigestPairs = []
         self.directories: DigestPairs = []
         self._is_tree = is_tree
@@ -68,7 +72,9 @@ class TreeDigests:
 
         Raises:
             DecodeError: it is no such message.
+            EnoughError: the piece was taken, and so should `files` be.
         """
+        self.size += len(chunk)
         if self._skip >= len(chunk):
             self._skip -= len(chunk)
             return
@@ -83,8 +89,12 @@ class TreeDigests:
         else:
             del self._buffer[:position]
         if len(self.files) >= self.FLUSH_COUNT:
-            files, self.files = self.files, []
-            await self._flush(files)
+            raise EnoughError
+
+    def take(self) -> DigestPairs:
+        """The files collected so far, which are forgotten."""
+        files, self.files = self.files, []
+        return files
 
     def end(self) -> None:
         """Say that the message is over.
@@ -175,3 +185,38 @@ class TreeDigests:
         if len(buffer) - start >= 10:
             raise DecodeError("a number of more than ten bytes")
         return None
+
+
+async def read_digests(
+    store: Store,
+    key: Digest,
+    require: Callable[[DigestPairs], Awaitable[None]],
+    *,
+    is_tree: bool,
+) -> TreeDigests:
+    """Read a Tree or a Directory, however many files are in it.
+
+    Args:
+        store: has it.
+        key: its digest.
+        require: looks at files, some thousands at a time, and may raise. No read is open
+            meanwhile: where a store counts a read as a request to its end, one that waits for
+            another request of that store could wait for ever.
+        is_tree: whether it is a Tree.
+
+    Returns:
+        What is left: files that nobody has looked at, and directories.
+
+    Raises:
+        DecodeError: it is no such message.
+        NativeLinkError: what the store raised.
+    """
+    found = TreeDigests(is_tree=is_tree)
+    while True:
+        try:
+            await store.get(key, found, offset=found.size)
+        except EnoughError:
+            await require(found.take())
+        else:
+            found.end()
+            return found

@@ -20,7 +20,7 @@ from scripts.region_local.network import FIRST, LAST, Network, replace_names
 from scripts.region_local.services import ServiceError, admit, deploy, moto, outputs, redis
 from scripts.region_local.settings import Settings
 
-__all__ = ["FRONT_FILE", "Region", "open_region"]
+__all__ = ["FRONT_FILE", "Region", "claim", "open_region"]
 
 FRONT_PORT: Final = 8070
 #: Below a region's folder: where `make interrupt` finds it.
@@ -46,7 +46,7 @@ class Region:
     started_at: float
 
 
-def _claim() -> tuple[Network, Front]:
+def claim() -> tuple[Network, Front]:
     """The first network of this machine in which no other region is."""
     for number in range(FIRST, LAST, 2):
         network = Network(number)
@@ -80,13 +80,13 @@ async def open_region(
         say(Happening(time.time(), text))
 
     async with AsyncExitStack() as lifetimes:
-        network, front = _claim()
+        network, front = claim()
         lifetimes.enter_context(front)
         here = network.services
         endpoint = lifetimes.enter_context(moto(here, known.account, folder))
         redis_address = lifetimes.enter_context(redis(here, folder))
         note(f"moto: {endpoint}, Redis: {redis_address}")
-        stack = await deploy(file, endpoint, redis_address, kept, note)
+        stack = await deploy(file, known.name, endpoint, redis_address, kept / here, note)
         cloud = Cloud(endpoint, known.region)
         cloud.forget_bucket_policies()
         for user, access in cloud.users():

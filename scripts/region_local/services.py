@@ -19,7 +19,16 @@ from typing import Final
 from scripts.region_local.processes import kill_tree
 from scripts.terraform import ROOT, environment
 
-__all__ = ["PORT", "REDIS_PORT", "ServiceError", "admit", "deploy", "moto", "outputs", "redis"]
+__all__ = [
+    "PORT",
+    "REDIS_PORT",
+    "ServiceError",
+    "admit",
+    "deploy",
+    "moto",
+    "outputs",
+    "redis",
+]
 
 PORT: Final = 5000
 REDIS_PORT: Final = 6379
@@ -110,6 +119,7 @@ def admit(host: str, user: str, access: str) -> None:
 
 async def deploy(
     region: Path,
+    name: str,
     endpoint: str,
     redis_address: str,
     folder: Path,
@@ -119,15 +129,16 @@ async def deploy(
 
     Args:
         region: its settings.
+        name: of the region, and of the stack.
         endpoint: URL of moto.
         redis_address: HOST:PORT.
-        folder: keeps what was synthesized, for the next time that nothing has changed.
+        folder: keeps what was synthesized, for the next time that nothing has changed. Nobody
+            else may use it meanwhile.
         say: told how far it is.
 
     Raises:
         ServiceError: with what Terraform said.
     """
-    name = _name_of(region)
     place = folder / _digest(region, endpoint, redis_address)
     stack = place / "cdktf.out/stacks" / name
     variables = environment()
@@ -166,13 +177,6 @@ async def outputs(stack: Path) -> str:
     """The outputs of an applied stack, as JSON."""
     variables = environment()
     return await _run([variables["TERRAFORM_BINARY_NAME"], "output", "-json"], stack, variables)
-
-
-def _name_of(region: Path) -> str:
-    found = re.search(r"^name: *(\S+)", region.read_text(encoding="utf-8"), re.MULTILINE)
-    if not found:
-        raise ServiceError(f"{region}: no `name: …` in it")
-    return found[1].strip("\"'")
 
 
 def _digest(*parts: object) -> str:

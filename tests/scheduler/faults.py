@@ -16,6 +16,7 @@ from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.records import Name, Operation
+from nativelink.scheduler.tries import Tries
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = [
@@ -68,15 +69,15 @@ def cancels_for_all(patch: pytest.MonkeyPatch) -> None:
 
 def counts_lost_workers(patch: pytest.MonkeyPatch) -> None:
     """The loss of a worker is a failed try of what it ran."""
-    asked = Fleet._queue_again
+    asked = Tries._queue_again
 
-    def queue_again(self: Fleet, operations: list[Operation], why: str, *, counted: bool) -> None:
+    def queue_again(self: Tries, operations: list[Operation], why: str, *, counted: bool) -> None:
         if why.startswith("lost"):
             for operation in operations:
                 operation.attempts += 1
         asked(self, operations, why, counted=counted)
 
-    patch.setattr(Fleet, "_queue_again", queue_again)
+    patch.setattr(Tries, "_queue_again", queue_again)
 
 
 def runs_twice(patch: pytest.MonkeyPatch) -> None:

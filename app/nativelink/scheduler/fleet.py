@@ -5,26 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from nativelink.core.errors import Code
-from nativelink.scheduler.effects import AttemptEnded, KillExecution, WorkerEvicted
+from nativelink.scheduler.effects import KillExecution, WorkerEvicted
 from nativelink.scheduler.events import WorkerJoined
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import Failure
-from nativelink.scheduler.outcomes import (
-    Outcome,
-    avoided,
-    final_failure,
-    gave_up,
-    judge,
-    reason_of,
-    remembered,
-    turned_away,
-)
+from nativelink.scheduler.outcomes import Outcome, final_failure, judge, reason_of
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import within
 from nativelink.scheduler.records import Operation
 from nativelink.scheduler.timers import Due, Timer, TimerKind
+from nativelink.scheduler.tries import Tries
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = ["Fleet"]
@@ -58,6 +50,7 @@ class Fleet:
         self._due = due
         self._journal = journal
         self._lifecycle = lifecycle
+        self._tries = Tries(policy, journal, lifecycle)
 
     # -- coming ---------------------------------------------------------------------------------
 
@@ -107,7 +100,7 @@ class Fleet:
         self._due.arm(
             Timer(TimerKind.WORKER, worker.worker_id), now + self._policy.worker_timeout_s
         )
-        self._queue_again(missing, f"{worker.worker_id} came back without it", counted=False)
+        self._tries.hand_back(missing, f"{worker.worker_id} came back without it")
         self.feed(worker)
 
     def _reconcile(self, worker: Worker, running: tuple[str, ...]) -> list[Operation]:
@@ -197,23 +190,22 @@ class Fleet:
 
     def fail(self, worker: Worker, lease: Lease, operation: Operation, failure: Failure) -> None:
         """A worker could not execute the operation that it has."""
-        reason = reason_of(failure)
         self.release(worker, lease)
         if failure.code is Code.RESOURCE_EXHAUSTED and not worker.draining:
             self._pause(worker)
         match judge(failure, worker, lease):
             case Outcome.NO_ROOM:
-                self._turn_away(operation, worker, failure)
+                self._tries.turn_away(operation, worker, failure)
             case Outcome.HANDED_BACK:
-                self._queue_again([operation], f"handed back, {reason}", counted=False)
+                self._tries.hand_back([operation], f"handed back, {reason_of(failure)}")
             case Outcome.FINAL:
                 self._lifecycle.complete(
                     operation,
-                    f"{worker.worker_id} failed, as any would: {reason}",
+                    f"{worker.worker_id} failed, as any would: {reason_of(failure)}",
                     failure=final_failure(failure),
                 )
             case Outcome.TRY_AGAIN:
-                self._count_failure(operation, worker, failure)
+                self._tries.fail(operation, worker, failure)
 
     def _pause(self, worker: Worker) -> None:
         """Give a worker nothing until something ends there, or for a while if it has nothing."""
@@ -227,61 +219,6 @@ class Fleet:
             worker.paused_until = self._journal.now + min(length, policy.longest_pause_s)
             self._due.arm(Timer(TimerKind.PAUSE, worker.worker_id), worker.paused_until)
         self._matching.publish(worker)
-
-    def _turn_away(self, operation: Operation, worker: Worker, failure: Failure) -> None:
-        """A worker had no room for an operation, and did not run it."""
-        now = self._journal.now
-        reason = reason_of(failure)
-        operation.refusals += 1
-        if operation.refused_since is None:
-            operation.refused_since = now
-        operation.failures = remembered(operation, worker.worker_id, failure)
-        operation.failed_on = avoided(operation, worker.worker_id)
-        final = turned_away(operation, self._policy, now)
-        if final is None:
-            self._queue_again([operation], reason, counted=False)
-        else:
-            self._attempt_ended(operation, reason, counted=False)
-            self._lifecycle.complete(
-                operation,
-                f"turned away by {worker.worker_id}, for too long: {reason}",
-                failure=final,
-            )
-
-    def _count_failure(self, operation: Operation, worker: Worker, failure: Failure) -> None:
-        """A try failed in a way that may go better next time."""
-        operation.attempts += 1
-        operation.failures = remembered(operation, worker.worker_id, failure)
-        operation.failed_on = avoided(operation, worker.worker_id)
-        reason = reason_of(failure)
-        if operation.attempts > self._policy.max_job_retries:
-            self._attempt_ended(operation, reason, counted=True)
-            self._lifecycle.complete(
-                operation,
-                f"failed on {worker.worker_id}, once too often: {reason}",
-                failure=gave_up(operation, failure.code, self._policy),
-            )
-        else:
-            self._queue_again([operation], reason, counted=True)
-
-    def _queue_again(
-        self,
-        operations: list[Operation],
-        why: str,
-        *,
-        counted: bool,
-    ) -> None:
-        operations.sort(key=lambda operation: operation.key)
-        for operation in operations:
-            self._attempt_ended(operation, why, counted=counted)
-            self._lifecycle.queue_again(operation, why)
-        for operation in operations:
-            self._lifecycle.place(operation)
-
-    def _attempt_ended(self, operation: Operation, reason: str, *, counted: bool) -> None:
-        self._journal.effects.append(
-            AttemptEnded(operation.operation_id, operation.worker_id, reason, counted)
-        )
 
     # -- stopping things ------------------------------------------------------------------------
 
@@ -328,7 +265,7 @@ class Fleet:
         # First, so that it does not get it again at once.
         lease.revoked_at = self._journal.now
         self._lifecycle.block(operation.operation_id, worker.worker_id)
-        self._count_failure(operation, worker, failure)
+        self._tries.fail(operation, worker, failure)
         self._kill(worker, lease)
 
     # -- going ----------------------------------------------------------------------------------
@@ -374,30 +311,7 @@ class Fleet:
                 held.append(lifecycle.operations[lease.operation_id])
             else:
                 lifecycle.unblock(lease.operation_id, worker.worker_id)
-        story = f"lost {worker.worker_id}, {why}"
-        again: list[Operation] = []
-        for operation in held:
-            if died and not worker.draining and self._is_murderer(operation, worker):
-                self._attempt_ended(operation, story, counted=True)
-                lifecycle.complete(
-                    operation,
-                    f"{story}; too many workers died while they ran it",
-                    failure=Failure(
-                        Code.ABORTED,
-                        f"given up: {len(operation.deaths)} workers died while they ran this "
-                        f"action ({', '.join(operation.deaths)}); if it was not the action that "
-                        "brought them down, try again",
-                    ),
-                )
-            else:
-                again.append(operation)
-        self._queue_again(again, story, counted=False)
-
-    def _is_murderer(self, operation: Operation, worker: Worker) -> bool:
-        """Whether too many workers died while they ran it, this one being one more."""
-        if worker.worker_id not in operation.deaths:
-            operation.deaths = (*operation.deaths, worker.worker_id)
-        return len(operation.deaths) >= self._policy.max_worker_deaths
+        self._tries.lose(held, worker, f"lost {worker.worker_id}, {why}", died=died)
 
     def drain(self, worker: Worker, *, draining: bool) -> None:
         """Give a worker nothing new, or give it something again."""

@@ -3,11 +3,12 @@
 import asyncio
 import ipaddress
 import socket
+import threading
 
 import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
-from nativelink.transport.http_client.addresses import AddressPolicy, resolve, system_lookup
+from nativelink.transport.http_client.addresses import AddressPolicy, SystemLookup, resolve
 
 PUBLIC = [
     "1.1.1.1",
@@ -76,10 +77,11 @@ async def test_a_name_of_private_addresses_is_refused() -> None:
 
 
 async def test_the_machine_looks_up_addresses_and_its_own_name() -> None:
-    assert list(await system_lookup("192.0.2.7", 443)) == ["192.0.2.7"]
-    assert set(await system_lookup("localhost", 80)) & {"127.0.0.1", "::1"}
+    lookup = SystemLookup()
+    assert list(await lookup("192.0.2.7", 443)) == ["192.0.2.7"]
+    assert set(await lookup("localhost", 80)) & {"127.0.0.1", "::1"}
     # What only looks like a name: the check is of what it stands for.
-    assert list(await system_lookup("2130706433", 80)) == ["127.0.0.1"]
+    assert list(await lookup("2130706433", 80)) == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -93,14 +95,35 @@ async def test_the_machine_looks_up_addresses_and_its_own_name() -> None:
 async def test_a_failed_look_up_says_whether_it_is_worth_another_try(
     monkeypatch: pytest.MonkeyPatch, error: OSError, code: Code
 ) -> None:
-    class Loop:
-        async def getaddrinfo(self, *_args: object, **_options: object) -> None:
-            raise error
+    def fails(*_args: object, **_options: object) -> None:
+        raise error
 
-    monkeypatch.setattr(asyncio, "get_running_loop", Loop)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
     with pytest.raises(NativeLinkError) as raised:
-        await system_lookup("nobody.example.org", 443)
-    monkeypatch.undo()
+        await SystemLookup()("nobody.example.org", 443)
 
     assert raised.value.code is code
     assert raised.value.retryable == (code is Code.UNAVAILABLE)
+
+
+async def test_names_whose_servers_are_gone_keep_nobody_but_downloads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_go = threading.Event()
+
+    def hangs(*_args: object, **_options: object) -> list[object]:
+        may_go.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    lookup = SystemLookup()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(40):
+            tasks.create_task(lookup(f"{number}.gone.example.org", 443))
+        await asyncio.sleep(0)
+        try:
+            # Uploads are hashed in the loop's own threads, which are few.
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(hash, "x") == hash("x")
+        finally:
+            may_go.set()

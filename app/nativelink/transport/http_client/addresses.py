@@ -12,16 +12,21 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeAlias
 
 from nativelink.core.errors import not_found, permission_denied, unavailable
 
-__all__ = ["AddressPolicy", "Lookup", "Network", "resolve", "system_lookup"]
+__all__ = ["AddressPolicy", "Lookup", "Network", "SystemLookup", "resolve"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Finds the addresses of a host and a port.
 Lookup: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Look-ups at a time.
+_THREADS: Final = 8
 
 #: Not of the public internet, or not a single host of it. From the IANA registries of special
 #: addresses (RFC 6890), written down here because what Python calls global differs between its
@@ -90,23 +95,37 @@ def _inner(address: _Address) -> _Address:
     return address
 
 
-async def system_lookup(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host as the machine's resolver gives them, its favourite first.
+class SystemLookup:
+    """The addresses of hosts as the machine's resolver gives them, its favourite first.
 
-    Raises:
-        NativeLinkError: NOT_FOUND if there is no such host, UNAVAILABLE if the resolver does not
-            know now.
+    Threads of its own wait for the resolver, which cannot be given up and may take half a minute
+    for names whose servers are gone. The loop's own, few as they are, hash what is uploaded, and
+    find the addresses of the stores: names that clients choose must not keep them. The threads end
+    with this object.
     """
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            raise unavailable(f"{host!r} cannot be looked up now: {error.strerror}") from error
-        raise not_found(f"there is no host {host!r}: {error.strerror}") from error
-    except (OSError, UnicodeError) as error:
-        raise unavailable(f"{host!r} cannot be looked up: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """See `Lookup`.
+
+        Raises:
+            NativeLinkError: NOT_FOUND if there is no such host, UNAVAILABLE if the resolver does
+                not know now.
+        """
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, "lookup")
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise unavailable(f"{host!r} cannot be looked up now: {error.strerror}") from error
+            raise not_found(f"there is no host {host!r}: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:
+            raise unavailable(f"{host!r} cannot be looked up: {error}") from error
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 async def resolve(host: str, port: int, policy: AddressPolicy, lookup: Lookup) -> Sequence[str]:

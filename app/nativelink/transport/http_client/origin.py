@@ -28,8 +28,8 @@ from nativelink.core.streams import Sink
 from nativelink.transport.http_client.addresses import (
     AddressPolicy,
     Lookup,
+    SystemLookup,
     resolve,
-    system_lookup,
 )
 from nativelink.transport.http_client.exchange import Exchange, Header, open_exchange
 from nativelink.transport.http_client.urls import HttpUrl, parse_url, require_allowed
@@ -100,15 +100,15 @@ class HttpOrigin:
     Args:
         settings: limits.
         tls: for https.
-        lookup: finds the addresses of hosts.
+        lookup: finds the addresses of hosts; None: as the machine does.
     """
 
     def __init__(
-        self, settings: OriginSettings, tls: ssl.SSLContext, *, lookup: Lookup = system_lookup
+        self, settings: OriginSettings, tls: ssl.SSLContext, *, lookup: Lookup | None = None
     ) -> None:
         self._settings = settings
         self._tls = tls
-        self._lookup = lookup
+        self._lookup = SystemLookup() if lookup is None else lookup
 
     async def read(self, uri: str, headers: Sequence[Header], sink: Sink) -> None:
         """Write what a URI leads to into `sink`.

@@ -67,7 +67,7 @@ interrupt: ## Take a worker of region-local back, with a spot notice
 synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
 	@$(BIN)/python scripts/infra.py synth
 
-plan: $(CDKTF) ## Show what deploying a region would change (REGION=NAME)
+plan: $(CDKTF) image-bundle ## Show what deploying a region would change (REGION=NAME)
 	@$(BIN)/python scripts/infra.py plan
 
 preflight: $(DEV) ## Do the account's quotas suffice? (REGION=NAME)
@@ -76,7 +76,7 @@ preflight: $(DEV) ## Do the account's quotas suffice? (REGION=NAME)
 cost: $(DEV) ## What a region costs in a month (REGION=NAME)
 	@$(BIN)/python scripts/cost.py
 
-deploy: $(CDKTF) ## Make or change a region in AWS (REGION=NAME)
+deploy: $(CDKTF) image-bundle ## Make or change a region in AWS (REGION=NAME)
 	@$(BIN)/python scripts/infra.py deploy
 
 destroy: $(CDKTF) ## Take a region away (REGION=NAME)

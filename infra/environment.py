@@ -282,11 +282,12 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "NATIVELINK_MEMORY_PERCENT",
         "Share of the machine's memory for the store in memory; becomes NATIVELINK_MEMORY.",
         "40",
-        _BLOBS,
+        _CAS,
     ),
     Variable(
         "NATIVELINK_DISK_PERCENT",
-        "Share of the scratch disk for the store on disk; becomes NATIVELINK_DISK.",
+        "Share of the scratch disk for what is kept there; becomes NATIVELINK_DISK and, of a "
+        "worker, NATIVELINK_DIRECTORY_CACHE.",
         "80",
         _BLOBS,
     ),

@@ -24,6 +24,8 @@ from infra.settings import ISA, MutualTls, PoolSettings, ServerTls
 __all__ = ["Addresses", "properties_of", "user_data_of"]
 
 _IMDS: Final = "http://169.254.169.254"
+#: Of a worker's disk, what inputs may take up; the rest is for what actions write.
+_INPUTS_PERCENT: Final = 65
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,6 @@ def _scheme(kit: Kit) -> str:
     return "grpcs" if isinstance(kit.settings.tls, MutualTls) else "grpc"
 
 
-def _budgets(kit: Kit) -> dict[str, str]:
-    return {
-        "NATIVELINK_MEMORY_PERCENT": str(kit.settings.cas.memory_percent),
-        "NATIVELINK_DISK_PERCENT": str(kit.settings.cas.disk_percent),
-    }
-
-
 def _cas(kit: Kit, addresses: Addresses) -> dict[str, str]:
     return {
         "NATIVELINK_AC_READ_ONLY": "false" if kit.settings.clients_write_results else "true",
@@ -144,7 +139,8 @@ def _cas(kit: Kit, addresses: Addresses) -> dict[str, str]:
         "NATIVELINK_SCHEDULER_ENDPOINT": (
             f"{_scheme(kit)}://{addresses.scheduler}:{SCHEDULER_PORT}"
         ),
-        **_budgets(kit),
+        "NATIVELINK_MEMORY_PERCENT": str(kit.settings.cas.memory_percent),
+        "NATIVELINK_DISK_PERCENT": str(kit.settings.cas.disk_percent),
     }
 
 
@@ -181,5 +177,5 @@ def _worker(kit: Kit, addresses: Addresses, pool: PoolSettings) -> dict[str, str
         "NATIVELINK_TERMINATING_HOOK": addresses.drain_hook,
         "NATIVELINK_IDLE_AFTER_S": str(pool.idle_after_s),
         "NATIVELINK_NOTICE_MARGIN_S": "20",
-        **_budgets(kit),
+        "NATIVELINK_DISK_PERCENT": str(_INPUTS_PERCENT),
     }

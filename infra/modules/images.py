@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,19 @@ __all__ = ["Images"]
 _COMPONENTS: Final = Path(__file__).parents[2] / "ami" / "components"
 #: In the order in which they run: the operating system, our program, and whether it starts.
 _ORDER: Final = ("base", "stack", "test")
+#: Those that install something out of the bundle.
+_INSTALLING: Final = frozenset({"base", "stack"})
+#: Image Builder speaks to its machine by Systems Manager's agent, which Debian's images lack.
+_AGENT: Final = """#!/bin/bash
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -yq --no-install-recommends ca-certificates curl
+curl -sSf --proto '=https' --retry 5 -o /tmp/agent.deb \\
+  "https://s3.{region}.amazonaws.com/amazon-ssm-{region}/latest/debian_$(dpkg --print-architecture)/amazon-ssm-agent.deb"
+dpkg --install /tmp/agent.deb
+rm /tmp/agent.deb
+"""
 #: Debian 12, as its project publishes it for AWS.
 _PARENT: Final = {
     ISA.X86: "/aws/service/debian/release/12/latest/amd64",
@@ -88,6 +102,7 @@ def version_of(settings: RegionSettings) -> str:
     Each of the three numbers has 30 bits.
     """
     content = hashlib.sha256(_digest(Path(settings.image.bundle)).encode())
+    content.update(_AGENT.encode())
     for name in _ORDER:
         content.update((_COMPONENTS / f"{name}.yaml").read_bytes())
     return f"1.{settings.image.revision}.{int(content.hexdigest()[:7], 16)}"
@@ -217,6 +232,7 @@ class Images(Construct):
             name=kit.name(isa),
             version=self._version,
             parent_image=f"ssm:{_PARENT[isa]}",
+            user_data_base64=base64.b64encode(_AGENT.format(region=kit.region).encode()).decode(),
             block_device_mapping=[
                 ImagebuilderImageRecipeBlockDeviceMapping(
                     device_name="/dev/xvda",
@@ -235,7 +251,7 @@ class Images(Construct):
                     parameter=[
                         ImagebuilderImageRecipeComponentParameter(name="Bundle", value=bundle)
                     ]
-                    if name == "stack"
+                    if name in _INSTALLING
                     else None,
                 )
                 for name, each in zip(_ORDER, components, strict=True)

@@ -98,7 +98,7 @@ def test_sizes_are_the_asked_for_shares_of_the_machine(
     assert int(cas["NATIVELINK_DISK"]) == whole * 80 // 100
     assert cas["NATIVELINK_EXISTENCE_ENTRIES"] == str(1 << 20)
 
-    worker = prepare.sizes(told("worker", imds, **shares), tmp_path)
+    worker = prepare.sizes(told("worker", imds, NATIVELINK_DISK_PERCENT="80"), tmp_path)
     blobs, directories = (
         int(worker[name]) for name in ("NATIVELINK_DISK", "NATIVELINK_DIRECTORY_CACHE")
     )

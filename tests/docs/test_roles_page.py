@@ -32,13 +32,13 @@ def test_each_role_has_exactly_the_variables_of_the_page() -> None:
 
 def test_infrastructure_tells_machines_what_the_files_read() -> None:
     listed = (ROOT / "infra/environment.py").read_text(encoding="utf-8")
-    # Defaults that nobody needs to change from outside, and what a secret becomes.
+    # Defaults that nobody needs to change from outside, what a secret becomes, and what the unit
+    # of workers says.
     own = {
         "NATIVELINK_OPERATOR_ADDRESS",
-        "NATIVELINK_EXISTENCE_ENTRIES",
-        "NATIVELINK_DIRECTORY_CACHE",
         "NATIVELINK_REDIS_PASSWORD",
         "NATIVELINK_TLS_DIRECTORY",
+        "NATIVELINK_ACTION_GROUP",
     }
     missing = {name for role in ROLES for name in read_by(role) if f'"{name}"' not in listed}
     assert missing <= own

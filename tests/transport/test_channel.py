@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, MissingBlob, NativeLinkError
 from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method
 from nativelink.core.streams import Chunk
+from nativelink.transport import channel as channel_module
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import ClientTls, Endpoint
 from nativelink.transport.server import Server, ServerSettings, TlsSettings
@@ -372,6 +374,37 @@ async def test_calls_beyond_the_limit_wait_in_the_order_they_came() -> None:
         await asyncio.wait(waiting)
         holding.gate.set()
     assert order == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("limits", ["channel", "endpoint"])
+async def test_what_a_message_of_a_stream_takes_to_ask_does_not_wait_for_the_stream(
+    limits: str,
+) -> None:
+    async def many(request: bytes, context: CallContext, sink: MessageSink) -> None:
+        for _ in range(3):
+            await sink.write(b"x")
+
+    async def note(request: bytes, context: CallContext) -> bytes:
+        return b"noted"
+
+    methods = [Method("/t.S/Many", many, server_streaming=True), Method("/t.S/Note", note)]
+    async with live(methods=methods) as running:
+        endpoint = Endpoint(
+            f"127.0.0.1:{running.port}", concurrency_limit=int(limits == "endpoint")
+        )
+        channel = GrpcChannel([endpoint], max_concurrent_requests=int(limits == "channel"))
+        async with channel, asyncio.timeout(10):
+            async with aclosing(channel.server_stream("/t.S/Many", b"")) as messages:
+                async for _ in messages:
+                    # Also where it is asked by several tasks.
+                    async with asyncio.TaskGroup() as tasks:
+                        for _ in range(2):
+                            tasks.create_task(channel.unary("/t.S/Note", b""))
+                    assert await channel.unary("/t.S/Note", b"") == b"noted"
+            # Behind it, the limit is what it was.
+            assert channel_module._within.get() is None
+            assert await channel.unary("/t.S/Note", b"") == b"noted"
+            assert channel._pool._in_flight == 0
 
 
 async def test_connections_are_opened_only_while_calls_share_them() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import grpc.aio
 
@@ -23,6 +24,11 @@ from nativelink.transport.endpoints import Endpoint, credentials_of
 from nativelink.transport.pool import Connection, Pool, PoolRecorder
 
 __all__ = ["GrpcChannel"]
+
+
+#: The channel that gave the message of a stream which is worked on now. What that takes to ask of
+#: the same server belongs to the stream: it would wait for the stream's own end behind a limit.
+_within: Final[ContextVar[GrpcChannel | None]] = ContextVar("within", default=None)
 
 
 class GrpcChannel:
@@ -38,7 +44,8 @@ class GrpcChannel:
         connections_per_endpoint: TCP connections to each; more are opened only while calls
             share the first ones.
         max_concurrent_requests: calls in flight; further ones wait in the order they came. A
-            call counts until it ended, a stream as one. 0: no limit.
+            call counts until it ended, a stream as one, with what is asked while a message of it
+            is worked on. 0: no limit.
         recorder: counts what happens to the connections.
     """
 
@@ -115,8 +122,13 @@ class GrpcChannel:
             call = connection.method("unary_stream", path)(
                 request, timeout=timeout_s, metadata=metadata
             )
+            outer = _within.get()
             async for message in call:
-                yield message
+                _within.set(self)
+                try:
+                    yield message
+                finally:
+                    _within.set(outer)
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         except asyncio.CancelledError:
@@ -171,16 +183,17 @@ class GrpcChannel:
         """A connection, and how much of the time is left then."""
         if self._closed:
             raise unavailable("the channel is closed")
-        connection = self._pool.take_nowait()
+        within = _within.get() is self
+        connection = self._pool.take_nowait(beyond_limits=within)
         if connection is not None:
             return connection, timeout_s
         if timeout_s is None:
-            return await self._pool.take(), None
+            return await self._pool.take(beyond_limits=within), None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         try:
             async with asyncio.timeout_at(deadline):
-                connection = await self._pool.take()
+                connection = await self._pool.take(beyond_limits=within)
         except TimeoutError:
             raise NativeLinkError(
                 Code.DEADLINE_EXCEEDED, f"no connection was free within {timeout_s:g} s"

@@ -210,9 +210,9 @@ class Pool:
         self._recorder = recorder
         self._waiters: deque[asyncio.Future[Connection]] = deque()
 
-    def take_nowait(self) -> Connection | None:
+    def take_nowait(self, *, beyond_limits: bool = False) -> Connection | None:
         """A connection, if one is open and a call may begin on it."""
-        connection = None if self._waiters else self._pick()
+        connection = self._pick_in_turn(beyond_limits=beyond_limits)
         if connection is None:
             return None
         if not connection.check_open():
@@ -221,15 +221,18 @@ class Pool:
         self._acquired(queued=False)
         return connection
 
-    async def take(self) -> Connection:
+    async def take(self, *, beyond_limits: bool = False) -> Connection:
         """A connection that is open; give it back with `release`.
+
+        Args:
+            beyond_limits: wait for nobody.
 
         Raises:
             NativeLinkError: UNAVAILABLE if no endpoint can be reached.
         """
         tried: set[_Server] = set()
         while True:
-            connection = None if self._waiters else self._pick()
+            connection = self._pick_in_turn(beyond_limits=beyond_limits)
             if connection is None:
                 connection = await self._queue()
             try:
@@ -267,9 +270,14 @@ class Pool:
             idle = sum(not each.in_flight for each in self._connections)
             self._recorder.acquired(queued=queued, idle=idle)
 
-    def _pick(self) -> Connection | None:
+    def _pick_in_turn(self, *, beyond_limits: bool) -> Connection | None:
+        if beyond_limits:
+            return self._pick(beyond_limits=True)
+        return None if self._waiters else self._pick()
+
+    def _pick(self, *, beyond_limits: bool = False) -> Connection | None:
         """Reserve a connection, if a call may begin."""
-        if self._limit and self._in_flight >= self._limit:
+        if self._limit and self._in_flight >= self._limit and not beyond_limits:
             return None
         best: Connection | None = None
         best_rank = (True, 0)
@@ -277,7 +285,7 @@ class Pool:
         for connection in self._connections:
             server = connection.server
             failed = server.failed and not connection.is_open
-            if server.full:
+            if server.full and not beyond_limits:
                 busy = busy or not failed
                 continue
             rank = (failed, connection.in_flight)

@@ -28,8 +28,7 @@ from nativelink.stores.store import Store
 from nativelink.worker.directory_cache import DirectoryCache, KeptTree
 from nativelink.worker.hands.overlay import scratch_of, upper_of
 from nativelink.worker.hands.place import Place, Plan
-from nativelink.worker.hands.pool import FEW_STEPS, Hands
-from nativelink.worker.hands.remove import remove_within
+from nativelink.worker.hands.pool import Hands
 from nativelink.worker.input_files import InputFiles, LeasedInputs
 from nativelink.worker.staging import executables_of, mode_of, plan_directories, plan_tree
 from nativelink.worker.tree import InputTree, TreeFetcher
@@ -327,8 +326,9 @@ class InputStager:
         """
         shown = self._shown.pop(directory, None)
         try:
-            if shown is not None or not remove_within(str(directory), FEW_STEPS):
-                await self._hands.run("remove", str(directory))
+            # By another process however little there is: on ext4 each directory that goes waits for
+            # the journal while files of others are made durable, and nobody waits for this.
+            await self._hands.run("remove", str(directory))
         except OSError as error:
             log.warning("cannot remove all of %s: %s", directory, error)
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nativelink.worker.hands.remove import remove_tree, remove_within
+from nativelink.worker.hands.remove import remove_tree
 
 
 def fill(root: Path) -> Path:
@@ -74,14 +74,6 @@ def test_a_tree_deeper_than_there_are_descriptors_and_longer_than_a_path_is_remo
     os.close(fd)
     remove_tree(str(root))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_little_is_removed_within_few_steps_and_much_is_not(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root")
-    assert not remove_within(str(root), 3)
-    assert root.exists()
-    assert remove_within(str(root), 100)
-    assert not root.exists()
 
 
 def as_nobody(work: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from nativelink.worker.confine import open_child
 
-__all__ = ["remove_tree", "remove_within"]
+__all__ = ["remove_tree"]
 
 #: Directories open above one another; a process may often have 1,024 open in all.
 _MAX_OPEN: Final = 100
@@ -34,33 +34,14 @@ def remove_tree(path: str) -> None:
     Raises:
         OSError: something could not be removed; the rest was.
     """
-    _Removal(path, None).run()
-
-
-def remove_within(path: str, steps: int) -> bool:
-    """`remove_tree` that gives up after some `steps` system calls.
-
-    Returns:
-        Whether all is gone.
-    """
-    removal = _Removal(path, steps)
-    try:
-        removal.run()
-    except _TooMuchError:
-        return False
-    return True
-
-
-class _TooMuchError(Exception):
-    """The steps are used up."""
+    _Removal(path).run()
 
 
 class _Removal:
     """The removal of one tree."""
 
-    def __init__(self, path: str, steps: int | None) -> None:
+    def __init__(self, path: str) -> None:
         self._parent, _, self._name = path.rstrip("/").rpartition("/")
-        self._steps = steps
         self._root_fd = -1
         self._moved = count(1)
         #: No name that an action could have chosen.
@@ -100,10 +81,6 @@ class _Removal:
         directories: list[str] = []
         with os.scandir(fd) as entries:
             for entry in entries:
-                if self._steps is not None:
-                    self._steps -= 1
-                    if self._steps < 0:
-                        raise _TooMuchError
                 if entry.is_dir(follow_symlinks=False):
                     directories.append(entry.name)
                     continue

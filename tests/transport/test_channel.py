@@ -407,6 +407,29 @@ async def test_what_a_message_of_a_stream_takes_to_ask_does_not_wait_for_the_str
             assert channel._pool._in_flight == 0
 
 
+async def test_what_a_message_to_be_sent_takes_to_ask_does_not_wait_for_its_stream() -> None:
+    async def take(source: MessageSource, context: CallContext) -> bytes:
+        size = 0
+        while (message := await source.read()) is not None:
+            size += len(message)
+        return b"%d" % size
+
+    async def note(request: bytes, context: CallContext) -> bytes:
+        return b"noted"
+
+    methods = [Method("/t.S/Take", take, client_streaming=True), Method("/t.S/Note", note)]
+    async with live(methods=methods) as running, _to(running.port, limit=1) as channel:
+
+        async def requests() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield await channel.unary("/t.S/Note", b"")
+
+        async with asyncio.timeout(10):
+            assert await channel.client_stream("/t.S/Take", requests()) == b"15"
+        assert channel_module._within.get() is None
+        assert channel._pool._in_flight == 0
+
+
 async def test_connections_are_opened_only_while_calls_share_them() -> None:
     peers: set[str] = set()
     holding = Waiting()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from nativelink.transport.pool import Connection, Pool, PoolRecorder
 __all__ = ["GrpcChannel"]
 
 
-#: The channel that gave the message of a stream which is worked on now. What that takes to ask of
+#: The channel of a stream of which a message is worked on, or made, now. What that takes to ask of
 #: the same server belongs to the stream: it would wait for the stream's own end behind a limit.
 _within: Final[ContextVar[GrpcChannel | None]] = ContextVar("within", default=None)
 
@@ -45,7 +45,7 @@ class GrpcChannel:
             share the first ones.
         max_concurrent_requests: calls in flight; further ones wait in the order they came. A
             call counts until it ended, a stream as one, with what is asked while a message of it
-            is worked on. 0: no limit.
+            is worked on or made. 0: no limit.
         recorder: counts what happens to the connections.
     """
 
@@ -152,8 +152,10 @@ class GrpcChannel:
         writing: tuple[None] | asyncio.Task[None] = (None,)
         try:
             call = connection.method("stream_unary", path)(timeout=timeout_s, metadata=metadata)
+            context = copy_context()
+            context.run(_within.set, self)
             # The answer is waited for all the time: it ends the writing wherever that stands.
-            writing = begin(_write_all(call, requests), asyncio.get_running_loop())
+            writing = begin(_write_all(call, requests), asyncio.get_running_loop(), context)
             answer: bytes = await call
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error

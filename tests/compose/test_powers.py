@@ -10,7 +10,9 @@ import pytest
 from nativelink.compose.environment import Environment
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config import Config
+from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.stores.store import write_bytes
 
 #: Nobody listens there, and nobody is asked.
 GRPC = 'grpc: { store_type: "cas", endpoints: [{ address: "grpc://127.0.0.1:1" }] }'
@@ -99,3 +101,19 @@ async def test_a_store_that_takes_one_request_has_no_room(environment: Environme
     with pytest.raises(NativeLinkError, match="stores/CAS/backend/grpc takes 1 request") as caught:
         stores.rooms("ALIAS")
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+async def test_trees_that_were_there_are_forgotten_with_their_parts(
+    environment: Environment,
+) -> None:
+    stores = builder("memory: { eviction_policy: { max_count: 1 } }", environment)
+    trees = await stores.trees("CAS")
+    assert await stores.trees("CAS") is trees
+    root, part, other = (DigestFunction.SHA256.digest_of(data) for data in (b"r", b"p", b"o"))
+    cas = (await stores.named("CAS")).store
+    await write_bytes(cas, part, b"p")
+    with trees.checking(root, b"") as check:
+        check.add((part,))
+    assert trees.confirms(root, b"")
+    await write_bytes(cas, other, b"o")
+    assert not trees.confirms(root, b"")

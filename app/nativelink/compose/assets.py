@@ -78,7 +78,8 @@ async def _fetch(
     recorder: AssetRecorder,
 ) -> FetchInstance:
     index = await _index(spec.fetch_store, stores, env)
-    cas = await _cas(spec, cas_specs, stores)
+    name = _cas_name(spec, cas_specs)
+    cas = None if name is None else (await stores.named(name)).store
     downloads = None
     if spec.downloads is not None and spec.downloads.allowed_hosts:
         if cas is None:
@@ -90,7 +91,8 @@ async def _fetch(
             downloads = await env.lifetimes.enter_async_context(
                 _downloads(spec.downloads, index, cas, env, recorder)
             )
-    return FetchInstance(index, cas, downloads)
+    trees = None if name is None else await stores.trees(name)
+    return FetchInstance(index, cas, downloads, trees)
 
 
 def _downloads(
@@ -132,16 +134,20 @@ async def _index(store: str, stores: StoreBuilder, env: Environment) -> AssetInd
     return AssetIndex((await stores.named(store)).store, clock=env.clock)
 
 
+def _cas_name(
+    spec: FetchServiceSpec | PushServiceSpec, cas_specs: Sequence[CasServiceSpec]
+) -> str | None:
+    """The store of the contents: what the service names, or the CAS of its instance."""
+    if spec.cas_store is not None:
+        return spec.cas_store
+    names = (each.cas_store for each in cas_specs if each.instance_name == spec.instance_name)
+    return next(names, None)
+
+
 async def _cas(
-    spec: FetchServiceSpec | PushServiceSpec,
-    cas_specs: Sequence[CasServiceSpec],
-    stores: StoreBuilder,
+    spec: PushServiceSpec, cas_specs: Sequence[CasServiceSpec], stores: StoreBuilder
 ) -> Store | None:
-    """Where the contents are: what the service names, or the CAS of its instance."""
-    name = spec.cas_store
-    if name is None:
-        names = (each.cas_store for each in cas_specs if each.instance_name == spec.instance_name)
-        name = next(names, None)
+    name = _cas_name(spec, cas_specs)
     return None if name is None else (await stores.named(name)).store
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
+from nativelink.compose.completeness import remembered_s
 from nativelink.compose.environment import Environment
 from nativelink.compose.joined_stores import JoinedStores
 from nativelink.compose.leaf_stores import LeafStores
@@ -47,6 +48,9 @@ from nativelink.config.specs_stores import (
 )
 from nativelink.core.errors import already_exists, context, invalid_argument
 
+if TYPE_CHECKING:
+    from nativelink.stores.wrap.verdicts import Verdicts
+
 __all__ = ["StoreBuilder"]
 
 
@@ -71,6 +75,8 @@ class StoreBuilder:
         #: Names being made, outermost first: how a reference leads back to itself.
         self._making: list[str] = []
         self._rooms: dict[Path, asyncio.Semaphore] = {}
+        self._trees: dict[str, Verdicts] = {}
+        self._now = env.clock.monotonic
         self._leaves = LeafStores(env)
         self._remote = RemoteStores(env)
         self._joined = JoinedStores(self._build, env)
@@ -99,6 +105,24 @@ class StoreBuilder:
                 )
             self._rooms.setdefault(path, asyncio.Semaphore(bound - 1))
         return [self._rooms[path] for path in sorted(bounds, key=str)]
+
+    async def trees(self, name: str) -> Verdicts:
+        """Which trees were found whole in a store a short while ago; one for all who ask.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for an unknown name.
+        """
+        from nativelink.stores.wrap.verdicts import Verdicts
+
+        verdicts = self._trees.get(name)
+        if verdicts is None:
+            node = await self.named(name)
+            verdicts = self._trees[name] = Verdicts(
+                max_seconds=remembered_s(self._specs[name], self._specs), now=self._now
+            )
+            if node.removals is not None:
+                node.removals.on_removed(verdicts.removed)
+        return verdicts
 
     async def build_all(self) -> None:
         """Make every named store, also those that nothing refers to."""

@@ -28,6 +28,7 @@ from nativelink.services.remote_asset.presence import is_complete
 from nativelink.services.remote_asset.qualifiers import Query, essential, parse_qualifiers
 from nativelink.services.remote_asset.status_readers import code_for_call, reads_status
 from nativelink.stores.store import Store
+from nativelink.stores.wrap.verdicts import Verdicts
 
 __all__ = ["FetchInstance", "FetchRecorder", "FetchService"]
 
@@ -55,11 +56,14 @@ class FetchInstance:
         index: what is known.
         cas: must still have what is found; None if this server does not know it.
         downloads: for blobs that are not known; None: nothing is downloaded.
+        trees: which directories were found with all that is in them a short while ago; None:
+            they are looked at each time.
     """
 
     index: AssetIndex
     cas: Store | None = None
     downloads: Downloads | None = None
+    trees: Verdicts | None = None
 
 
 class FetchService:
@@ -142,7 +146,7 @@ class FetchService:
                     and (asset.expires_at is None or now < _seconds(asset.expires_at))
                     and _is_young(asset, question.oldest)
                     and not any(each.excludes(asset.digest, function) for each in query.checksums)
-                    and await _is_there(instance.cas, question.kind, asset)
+                    and await _is_there(instance, question.kind, asset)
                 ):
                     return asset
         return None
@@ -239,7 +243,8 @@ def _is_young(asset: Asset, oldest: float) -> bool:
     return not oldest or (asset.content_time is not None and asset.content_time >= oldest)
 
 
-async def _is_there(cas: Store | None, kind: Kind, asset: Asset) -> bool:
+async def _is_there(instance: FetchInstance, kind: Kind, asset: Asset) -> bool:
+    cas = instance.cas
     if cas is None:
         return True
     directories, blobs = asset.references_directories, asset.references_blobs
@@ -247,7 +252,7 @@ async def _is_there(cas: Store | None, kind: Kind, asset: Asset) -> bool:
         directories = (asset.digest, *directories)
     else:
         blobs = (asset.digest, *blobs)
-    return await is_complete(cas, blobs=blobs, directories=directories)
+    return await is_complete(cas, blobs=blobs, directories=directories, verdicts=instance.trees)
 
 
 def _seconds(timestamp: timestamp_pb2.Timestamp) -> float:

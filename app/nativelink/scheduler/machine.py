@@ -291,20 +291,21 @@ class Machine:
 
     def _deadlines(self) -> Iterator[tuple[Timer, float]]:
         """Everything that will be due as things are."""
-        timers: list[Timer] = []
-        for worker in self.fleet.workers.values():
-            timers.append(Timer(TimerKind.WORKER, worker.worker_id))
-            timers.append(Timer(TimerKind.PAUSE, worker.worker_id))
-            timers += [Timer(TimerKind.KILL, worker.worker_id, each) for each in worker.leases]
-        for operation_id, operation in self.lifecycle.operations.items():
-            timers.append(Timer(TimerKind.EXECUTING, operation_id))
-            timers.append(Timer(TimerKind.CLIENTS, operation_id))
-            timers.append(Timer(TimerKind.UNSCHEDULABLE, operation_id))
-            timers += [Timer(TimerKind.RETENTION, name.name) for name in operation.names]
-        for timer in timers:
-            at = self._really_due(timer)
-            if at is not None:
-                yield timer, at
+        fleet, lifecycle = self.fleet, self.lifecycle
+        found: list[tuple[Timer, float | None]] = []
+        for name, worker in fleet.workers.items():
+            found.append((Timer(TimerKind.WORKER, name), fleet.worker_at(worker)))
+            found.append((Timer(TimerKind.PAUSE, name), worker.paused_until))
+            for lease in worker.leases:
+                found.append((Timer(TimerKind.KILL, name, lease), fleet.kill_at(worker, lease)))
+        for name, operation in lifecycle.operations.items():
+            found.append((Timer(TimerKind.EXECUTING, name), lifecycle.executing_at(operation)))
+            found.append((Timer(TimerKind.CLIENTS, name), lifecycle.clients_at(operation)))
+            at = lifecycle.unschedulable_at(operation)
+            found.append((Timer(TimerKind.UNSCHEDULABLE, name), at))
+            for one in operation.names:
+                found.append((Timer(TimerKind.RETENTION, one.name), lifecycle.retention_at(one)))
+        return ((timer, at) for timer, at in found if at is not None)
 
     def _really_due(self, timer: Timer) -> float | None:
         """When a timer is due as things are, or None if not at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,15 @@ def test_an_action_that_is_not_to_be_cached_is_shared_with_nobody(farm: Farm) ->
     farm.ask(action(1, cached=False), name="a")
     farm.ask(action(1, cached=False), name="b")
     assert len(farm.join("w")) == 2
+
+
+def test_who_wants_it_executed_shares_no_execution_and_lends_none(farm: Farm) -> None:
+    """A client that skips the cache may do so because the tools on the workers changed."""
+    farm.ask(1, name="a")
+    farm.ask(replace(action(1), skip_cache_lookup=True), name="b")
+    farm.ask(1, name="c")
+    assert len({farm.view(name).operation_id for name in "abc"}) == 2
+    assert farm.view("a").operation_id == farm.view("c").operation_id
 
 
 def test_a_finished_action_is_executed_again_if_it_is_asked_for_again(farm: Farm) -> None:

@@ -162,9 +162,6 @@ def test_every_command_of_a_runbook_exists_with_its_options(body: str) -> None:
 @pytest.mark.parametrize("text", mentions())
 def test_every_command_in_a_sentence_exists(text: str) -> None:
     words = text.split()
-    if words[0] == "make" and words[1] == "image-bundle":
-        assert (ROOT / "scripts").is_dir()
-        return
     if words[0] == "aws":
         operations = {xform_name(each, "-") for each in model(words[1]).operation_names}
         assert words[2] in operations
@@ -212,3 +209,12 @@ def test_alarms_in_the_list_have_a_section_each_and_no_other_has_one() -> None:
     assert len(listed) > 15
     assert sorted(name for name, _ in listed) == sorted(sections)
     assert all(anchor == name.lower() for name, anchor in listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_metrics_that_runbooks_look_for_exist(page: Path) -> None:
+    known = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    for pattern in re.findall(r"/metrics \| grep (?:-E )?(\S+)", page.read_text(encoding="utf-8")):
+        plain = re.sub(r"_\(sum\|count\)|_sum\b", "", pattern.strip("'"))
+        for part in re.split(r"\|(?![^(]*\))", plain):
+            assert re.search(part, known), f"{page.name}: no metric {part}"

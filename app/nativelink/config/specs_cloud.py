@@ -74,6 +74,7 @@ class ObjectStoreSpec(Spec):
     max_concurrent_requests: Annotated[Number, EXTENSION] = Field(
         default=0,
         description="Requests of this store in flight at the same time; further ones wait. "
+        "Uploads in parts, which wait for who sends them, are counted apart, as many. "
         "0: the store's own bound.",
     )
     refresh_after_s: Annotated[Seconds, EXTENSION] = Field(

@@ -67,8 +67,9 @@ class Bucket:
         uploads: the same bucket for uploads in parts, whose requests only obstore can try again.
         name: for people, such as `s3://bucket`.
         retry: what is tried again.
-        max_concurrent_requests: requests in flight; further ones wait. An upload in parts counts
-            as one.
+        max_concurrent_requests: requests in flight; further ones wait. Uploads in parts are
+            counted apart, as many and each as one: they wait for who sends the blob, who may be
+            slow, or may be reading it from this very bucket, and nobody else should.
         max_retry_buffer_bytes: larger bodies are not sent a second time.
         touch: how a copy of an object onto itself is made; None: by the provider's usual copy.
 
@@ -93,6 +94,7 @@ class Bucket:
         self.name = name
         self._retry = retry or Retry()
         self._slots = asyncio.Semaphore(max_concurrent_requests or DEFAULT_REQUESTS)
+        self._upload_slots = asyncio.Semaphore(max_concurrent_requests or DEFAULT_REQUESTS)
         self._max_retry_buffer_bytes = max_retry_buffer_bytes
         self._touch = touch or self._copy
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -207,7 +209,7 @@ class Bucket:
             )
 
         try:
-            await self._request("upload", path, attempt, Retry())
+            await self._request("upload", path, attempt, Retry(), self._upload_slots)
         except NativeLinkError as error:
             raise _no_bucket(error) from error
 
@@ -249,12 +251,13 @@ class Bucket:
         path: str,
         attempt: Callable[[], Awaitable[T]],
         retry: Retry | None = None,
+        slots: asyncio.Semaphore | None = None,
     ) -> T:
         """What `attempt` returns, tried again where that helps."""
         tries = None
         while True:
             try:
-                async with self._slots:
+                async with slots or self._slots:
                     result = await attempt()
             except FAILURES as error:
                 mapped = failure(error, f"{operation.upper()} {path}")

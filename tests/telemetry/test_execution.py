@@ -190,6 +190,28 @@ def test_workers_come_and_go(meter: Meter) -> None:
     assert meter.points("worker.disconnections") == [({"worker.disconnect.reason": "evicted"}, 1)]
 
 
+def test_workers_that_left_long_ago_make_room_for_others(meter: Meter) -> None:
+    """Machines come and go: there are many more names of workers than an instrument keeps."""
+    for number in range(500):
+        worker_id = f"w{number}"
+        meter.recorder.worker_connected(worker_id, resumed=False)
+        meter.finish(worker_id=worker_id, response=response(result=pb.ActionResult(exit_code=0)))
+        meter.recorder.worker_disconnected(worker_id, "disconnected")
+    meter.recorder.worker_connected("w490", resumed=True)
+    meter.finish(worker_id="w490", response=response(result=pb.ActionResult(exit_code=0)))
+    shown = {
+        attributes["execution.worker_id"]: value
+        for attributes, value in meter.points("execution.completed.count")
+    }
+    assert 100 <= len(shown) <= 200
+    assert shown["w499"] == 1
+    assert shown["w490"] == 2
+    for name in ("execution.queue.time", "execution.stage.transitions"):
+        points = meter.points(name)
+        assert points
+        assert all("execution.worker_id" in attributes for attributes, _ in points)
+
+
 def test_the_schedulers_own_time_is_measured(meter: Meter) -> None:
     meter.recorder.handled(0.25)
     meter.recorder.unschedulable(VIEW, "no worker has os=linux")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -27,6 +28,11 @@ __all__ = ["ExecutionRecorder", "FarmMetrics", "ReportingScheduler"]
 #: Platforms that a client makes up must not become a label each; the longest queues keep theirs.
 _MAX_PLATFORMS: Final = 100
 _OTHER_PLATFORMS: Final = "others"
+_WORKER_ID: Final = "execution.worker_id"
+#: Workers that are gone whose cells are kept, half of them for a while yet: a collector is to see
+#: their last numbers. Where machines come and go, instruments would be full of them in a few days,
+#: and have no room for those that are there.
+_MAX_GONE: Final = 200
 #: A worker that says more is wrong (NativeLink's limit, 1 PiB).
 _MAX_MEMORY_BYTES: Final = 2**50
 _STAGES: Final = {stage: stage.name.lower() for stage in ExecutionStage}
@@ -68,6 +74,17 @@ class ExecutionRecorder:
         self._connections = registry.counter(metrics.WORKER_CONNECTIONS).bind()
         self._disconnections = registry.counter(metrics.WORKER_DISCONNECTIONS)
         self._keepalives = registry.counter(metrics.WORKER_KEEPALIVES).bind()
+        #: In the order in which they left.
+        self._gone: dict[str, None] = {}
+        self._of_workers = (
+            self._completed,
+            self._retries,
+            registry.counter(metrics.EXECUTION_STAGE_TRANSITIONS),
+            registry.histogram(metrics.EXECUTION_OUTPUT_SIZE),
+            registry.histogram(metrics.EXECUTION_QUEUE_TIME),
+            registry.histogram(metrics.EXECUTION_TOTAL_DURATION),
+            registry.histogram(metrics.EXECUTION_STAGE_DURATION),
+        )
         self._matching = registry.histogram(metrics.SCHEDULER_MATCHING_DURATION).bind()
         self._passes = registry.counter(metrics.SCHEDULER_MATCHING_PASSES).bind("ok")
         active = registry.counter(metrics.EXECUTION_ACTIVE)
@@ -113,14 +130,17 @@ class ExecutionRecorder:
         """How many there are is observed (`FarmMetrics`)."""
 
     def worker_connected(self, worker_id: str, *, resumed: bool) -> None:
-        del worker_id, resumed
+        del resumed
+        self._gone.pop(worker_id, None)
         self._connected.add(1)
         self._connections.add(1)
 
     def worker_disconnected(self, worker_id: str, reason: str) -> None:
-        del worker_id
         self._connected.add(-1)
         self._disconnections.bind(reason).add(1)
+        self._gone[worker_id] = None
+        if len(self._gone) >= _MAX_GONE:
+            self._forget_the_gone()
 
     def worker_seen(self, worker_id: str) -> None:
         del worker_id
@@ -129,6 +149,16 @@ class ExecutionRecorder:
     def handled(self, seconds: float) -> None:
         self._matching.record(seconds)
         self._passes.add(1)
+
+    def _forget_the_gone(self) -> None:
+        gone = frozenset(islice(self._gone, _MAX_GONE // 2))
+        for worker_id in gone:
+            del self._gone[worker_id]
+        for instrument in self._of_workers:
+            instrument.forget(_WORKER_ID, gone)
+        self._places = {
+            where: cells for where, cells in self._places.items() if where[1] not in gone
+        }
 
     def _finished(self, operation: OperationView) -> None:
         response = pb.ExecuteResponse()

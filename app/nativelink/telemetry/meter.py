@@ -14,7 +14,7 @@ Cells belong to one thread, the event loop's, and take no lock.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -182,6 +182,14 @@ class _Instrument(Generic[Cell]):
                 pairs = _OVERFLOW
             cell = self._cells.setdefault(pairs, self._make())
         return cell
+
+    def forget(self, name: str, values: Container[AttributeValue]) -> None:
+        """Drop the cells in which this attribute has one of these values."""
+        self._cells = {
+            pairs: cell
+            for pairs, cell in self._cells.items()
+            if not any(key == name and value in values for key, value in pairs)
+        }
 
     def points(self) -> list[NumberPoint | HistogramPoint]:
         """A snapshot of all cells that something was added to."""

@@ -252,6 +252,27 @@ class TestResults:
         assert result[3:] == (3, 5, 6)
         assert lost == ("lost",)
 
+    async def test_a_result_that_no_client_could_receive_is_a_failure(self, farm: Farm) -> None:
+        connection = await farm.joined()
+        response = pb.ExecuteResponse(
+            result=pb.ActionResult(stdout_raw=b"x" * (4 * 1024 * 1024 - 1000))
+        )
+        connection.send(
+            execute_result=api.ExecuteResult(operation_id="op", execute_response=response)
+        )
+        (said, _) = await connection.end()
+        assert said[:2] == ("failed", "op")
+        assert said[2].code is Code.INVALID_ARGUMENT
+        assert "fit into what clients receive" in said[2].message
+
+    async def test_a_novel_of_an_error_is_cut(self, farm: Farm) -> None:
+        connection = await farm.joined()
+        error = status_pb2.Status(code=Code.INTERNAL, message="x" * 1_000_000)
+        connection.send(execute_result=api.ExecuteResult(operation_id="op", internal_error=error))
+        (said, _) = await connection.end()
+        assert len(said[2].message) < 20_000
+        assert said[2].message.endswith("(1000000 characters)")
+
     async def test_what_nobody_knows_in_a_response_is_kept(self, farm: Farm) -> None:
         connection = await farm.joined()
         response = pb.ExecuteResponse(result=pb.ActionResult(exit_code=1))

@@ -21,6 +21,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 )
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.scheduler import WorkerGateway, WorkerLink
+from nativelink.services.limits import MAX_MESSAGE_BYTES
 from nativelink.services.methods import method, service
 from nativelink.services.operation_views import failure_of
 from nativelink.services.worker_messages import (
@@ -43,6 +44,9 @@ _MAX_PREFIX_LENGTH: Final = 256
 #: Operations that a worker says that it still has. Each takes it room until it has answered the
 #: order to stop it, also if it was made up.
 _MAX_RUNNING: Final = 20_000
+#: A client gets it in an Operation, whose names and times take some KiB, and takes messages of
+#: 4 MiB: it would ask again and again for one that it cannot receive.
+_MAX_RESPONSE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 _NO_RESULT: Final = Failure(Code.INTERNAL, "the worker reported neither a result nor an error")
 
 _log = logging.getLogger(__name__)
@@ -153,15 +157,26 @@ def _take_result(link: WorkerLink, result: api.ExecuteResult) -> None:
         link.failed(result.operation_id, _NO_RESULT)
         return
     complete_symlinks(response.result)
+    # Cheaper than to cut the bytes out of the message; nothing is lost, as unknown fields are kept.
+    data = response.SerializeToString()
+    if len(data) > _MAX_RESPONSE_BYTES:
+        link.failed(result.operation_id, _too_long(len(data)))
+        return
     usage = result.resource_usage
     link.result(
         result.operation_id,
-        # Cheaper than to cut the bytes out of the message; nothing is lost, as unknown fields
-        # are kept.
-        response.SerializeToString(),
+        data,
         exit_code=response.result.exit_code,
         peak_memory_kb=usage.peak_memory_kb,
         cpu_time_ms=usage.cpu_time_ms,
+    )
+
+
+def _too_long(size: int) -> Failure:
+    return Failure(
+        Code.INVALID_ARGUMENT,
+        f"the action's result takes {size} bytes to list; {_MAX_RESPONSE_BYTES} fit into what "
+        "clients receive. Output directories are listed in blobs of their own",
     )
 
 

@@ -56,10 +56,25 @@ class RedisClient(ABC):
             NativeLinkError: UNAVAILABLE if they could not be executed, or perhaps were not;
                 PERMISSION_DENIED if we may not log in.
         """
-        if self._permits is None:
-            return await self._run(commands)
-        async with self._permits:
-            return await self._run(commands)
+        tries: Tries | None = None
+        quick = 0
+        while True:
+            try:
+                if self._permits is None:
+                    return await self._attempt(commands)
+                # Not while it waits for the next try: others may ask servers that are well.
+                async with self._permits:
+                    return await self._attempt(commands)
+            except NativeLinkError as error:
+                if error.code is not Code.UNAVAILABLE:
+                    raise
+                quick += 1
+                if quick < _QUICK_TRIES and not isinstance(error, SilentServerError):
+                    await self._retry.sleep(_QUICK_PAUSE_S)
+                else:
+                    quick = 0
+                    tries = tries or self._retry.tries()
+                    await tries.after(error)
 
     async def ping(self) -> None:
         """Return if every server that keeps data answers.
@@ -99,23 +114,6 @@ class RedisClient(ABC):
     @abstractmethod
     async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
         """One try of `run`; UNAVAILABLE if it may be tried again."""
-
-    async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        tries: Tries | None = None
-        quick = 0
-        while True:
-            try:
-                return await self._attempt(commands)
-            except NativeLinkError as error:
-                if error.code is not Code.UNAVAILABLE:
-                    raise
-                quick += 1
-                if quick < _QUICK_TRIES and not isinstance(error, SilentServerError):
-                    await self._retry.sleep(_QUICK_PAUSE_S)
-                else:
-                    quick = 0
-                    tries = tries or self._retry.tries()
-                    await tries.after(error)
 
 
 def temporary_trouble(replies: list[Any], who: Endpoint) -> NativeLinkError | None:

@@ -99,7 +99,7 @@ ami-validate: $(DEV) ## Check what images are made from: scripts, components, Pa
 	@$(BIN)/python scripts/tools.py packer shellcheck
 	@$(BIN)/pytest -q tests/ami
 
-test-image: $(DEV) $(TOOLS) ## The longer run of images: make them, start every role in them
+test-image: $(DEV) $(TOOLS) ## The longer run of images: make them, boot them, start every role
 	@$(BIN)/python scripts/tools.py image packer shellcheck
 	@$(BIN)/python scripts/image.py container machine
 	@IMAGE=1 $(BIN)/pytest -q tests/ami

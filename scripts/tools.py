@@ -405,8 +405,8 @@ CATALOGUE: dict[str, Tool] = {
     ),
     # Images: what makes them without a daemon, and what looks at their templates and scripts.
     "image": Tool(
-        lambda: all(shutil.which(name) for name in ("mmdebstrap", "buildah", "skopeo")),
-        packages=lambda: ["mmdebstrap", "buildah", "skopeo"],
+        lambda: all(map(shutil.which, ("mmdebstrap", "buildah", "skopeo", "systemd-nspawn"))),
+        packages=lambda: ["mmdebstrap", "buildah", "skopeo", "systemd-container"],
     ),
     "packer": debian("packer", "packer"),
     "shellcheck": debian("shellcheck", "shellcheck"),

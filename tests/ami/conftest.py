@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-#: Modules that need an image; the others run in `make test`.
-_LONGER = {"test_image_roles.py", "test_image_container.py", "test_image_machine.py"}
+#: Of modules that need an image; the others run in `make test`.
+_PREFIX = "test_image_"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     longer = pytest.mark.skipif(not os.environ.get("IMAGE"), reason="a longer run: make test-image")
     for item in items:
-        if item.path.parent == here and item.path.name in _LONGER:
+        if item.path.parent == here and item.path.name.startswith(_PREFIX):
             item.add_marker(longer)

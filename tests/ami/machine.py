@@ -20,7 +20,7 @@ from tests.clients.programs import running
 from tests.execution.gate import wait_for
 from tests.stores.cloud.servers import KEY, SECRET
 
-__all__ = ["Process", "enter", "start"]
+__all__ = ["Process", "enter", "forget", "prepare", "start"]
 
 _UNIT = Path("ami/systemd/nativelink@.service")
 #: Their numbers (capability.h), of those that workers have.
@@ -47,6 +47,14 @@ def enter(*command: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=300,
     )
+
+
+def forget() -> None:
+    """Take away what roles and the boot script left, as a new machine has none of it."""
+    (image.MACHINE / ENVIRONMENT_FILE.lstrip("/")).unlink(missing_ok=True)
+    for folder in ("data", "run/nativelink"):
+        for path in (image.MACHINE / folder).glob("*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def start(

@@ -13,7 +13,7 @@ import pytest
 from infra.environment import ROLES, Role, names
 from nativelink.testing.execution import ExecutionClient
 from nativelink.testing.imds import FakeImds
-from tests.ami.machine import Process, enter, prepare, start
+from tests.ami.machine import Process, enter, forget, prepare, start
 from tests.roles.region import Region
 from tests.stores.cloud.servers import KEY, REGION, SECRET
 from tests.stores.remote.redis_server import free_port
@@ -89,6 +89,7 @@ class Machines:
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     with ExitStack() as lifetimes:
+        lifetimes.callback(forget)
         yield Machines(tmp_path_factory.mktemp("machines"), lifetimes)
 
 
@@ -142,6 +143,7 @@ def test_all_in_one_starts_from_the_image_too(tmp_path: Path) -> None:
     }
     enter("install", "-d", "-o", "nativelink", "/data/all_in_one")
     with ExitStack() as lifetimes:
+        lifetimes.callback(forget)
         started = start("all_in_one", environment, tmp_path / "log", address, lifetimes)
         with ExecutionClient(f"127.0.0.1:{address}", instance="main") as client:
             assert client.run("sh", "-c", "true").result.exit_code == 0

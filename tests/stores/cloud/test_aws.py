@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 
-from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.cloud.aws import BotoCredentials, S3Address, _BotoTouch
 from nativelink.stores.cloud.azure import AzureAddress
 from nativelink.stores.cloud.bucket import Bucket, Found
-from nativelink.stores.cloud.keys import Keys
-from nativelink.stores.cloud.object_store import CloudObjectStore
 from nativelink.stores.cloud.refresh import Refresher
 from nativelink.stores.cloud.uploads import part_size
-from nativelink.testing.fakes import FakeClock, PiecesSource, wait_until
+from nativelink.testing.fakes import FakeClock, wait_until
 
 MIB = 1024 * 1024
 
@@ -96,30 +93,6 @@ def test_a_sas_url_is_an_endpoint_a_container_and_a_signature():
         AzureAddress.of_sas_url("a", "https://a.blob.core.windows.net/?sig=secret")
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert "secret" not in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("wanted", "claimed", "travelling"),
-    [(10, 6 * MIB, 10), (100, 6 * MIB, 100), (10, 480 * 1024 * MIB, 5), (10, 5 * 1024**4, 1)],
-)
-async def test_a_blob_that_claims_to_be_huge_costs_no_more_memory(
-    wanted: int, claimed: int, travelling: int
-):
-    class Told(Bucket):
-        at_once = 0
-
-        async def write_parts(
-            self, path: str, parts: Any, *, part_bytes: int, max_concurrent: int
-        ) -> None:
-            self.at_once = max_concurrent
-            async for _ in parts:
-                pass
-
-    unused: Any = None
-    bucket = Told(unused, name="s3://b")
-    store = CloudObjectStore(bucket, keys=Keys(), clock=FakeClock(), max_concurrent_parts=wanted)
-    await store.put(Digest("a" * 64, claimed), PiecesSource(*[bytes(MIB)] * 6))
-    assert bucket.at_once == travelling
 
 
 class OneAtATime:

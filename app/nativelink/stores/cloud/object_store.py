@@ -38,6 +38,10 @@ _AHEAD: Final = 8
 #: piece by piece, so many slow clients cost 2 MiB each and not more.
 _SHARED_AHEAD: Final = 64
 
+#: Parts of all uploads of a store that travel together, 640 MiB of them: one that begins beside
+#: many others has fewer, and one at least. With ten each, a hundred uploads took 7 GiB.
+_SHARED_PARTS: Final = 128
+
 #: Existence requests of one batch in flight.
 _HEADS: Final = 128
 
@@ -78,7 +82,8 @@ class CloudObjectStore:
             A read still gets them: who knows of them may have been told while they were younger.
         refresh_after_s: older objects that are read or found are made young again, in the
             background; 0: never.
-        max_concurrent_parts: parts of one upload that travel at once, fewer of large ones.
+        max_concurrent_parts: parts of one upload that travel at once; fewer of large ones, and
+            fewer beside many other uploads.
         min_part_bytes: size of a part, or 5 MiB if that is more, or what so many parts need.
     """
 
@@ -104,6 +109,8 @@ class CloudObjectStore:
         self._max_concurrent_parts = max_concurrent_parts
         self._min_part_bytes = min_part_bytes
         self._spare_pieces = _SHARED_AHEAD
+        #: Uploads in parts under way.
+        self._uploads = 0
         self._read_bytes = 0
         self._written_bytes = 0
 
@@ -283,14 +290,19 @@ class CloudObjectStore:
     ) -> int:
         expected = source.size or (key.size_bytes if isinstance(key, Digest) else 0)
         part_bytes = max(part_size(expected), self._min_part_bytes)
-        return await upload_in_parts(
-            self._bucket,
-            path,
-            begun,
-            source,
-            part_bytes=part_bytes,
-            max_concurrent=parts_at_once(self._max_concurrent_parts, part_bytes),
-        )
+        self._uploads += 1
+        try:
+            share = max(1, _SHARED_PARTS // self._uploads)
+            return await upload_in_parts(
+                self._bucket,
+                path,
+                begun,
+                source,
+                part_bytes=part_bytes,
+                max_concurrent=parts_at_once(min(self._max_concurrent_parts, share), part_bytes),
+            )
+        finally:
+            self._uploads -= 1
 
     def _is_expired(self, found: Found) -> bool:
         expired_after_s = self._expired_after_s

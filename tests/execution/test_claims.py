@@ -50,3 +50,30 @@ def test_the_metrics_say_what_each_worker_of_the_process_does(
     assert values[f"nativelink_worker_local_running{{{name}}}"] == "0"
     assert values[f"nativelink_worker_local_connections_total{{{name}}}"] == "1"
     assert int(values[f"nativelink_worker_local_executed_total{{{name}}}"]) > 0
+
+
+@pytest.mark.slow
+def test_the_metrics_say_what_actions_used(farm: Farm, client: ExecutionClient) -> None:
+    def measured(name: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{farm.ports.public}/metrics") as answer:
+            page = answer.read().decode()
+        found = [line for line in page.splitlines() if line.startswith(f"nativelink_{name}_sum{{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    names = ("execution_cpu_time_seconds", "execution_peak_memory_bytes")
+    seconds, size = map(measured, names)
+    # In a child that nobody asks for its usage.
+    program = (
+        "import os, time\n"
+        "reading, writing = os.pipe()\n"
+        "if os.fork():\n"
+        "    os.close(writing)\n"
+        "    os.read(reading, 1)\n"
+        "else:\n"
+        "    held = b'x' * (64 << 20)\n"
+        "    while time.process_time() < 0.5: pass\n"
+    )
+    response = client.run("python3", "-c", program, salt=os.urandom(8))
+    assert response.result.exit_code == 0, response
+    assert measured(names[0]) - seconds > 0.4
+    assert measured(names[1]) - size > 64 << 20

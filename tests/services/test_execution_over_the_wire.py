@@ -23,6 +23,7 @@ from nativelink.proto.google.rpc import code_pb2, error_details_pb2, status_pb2
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.scheduler import WorkerGateway
+from nativelink.services import operation_stream
 from nativelink.services.execution import ExecutionInstance, ExecutionService
 from nativelink.services.farm import farm_routes
 from nativelink.services.operations import OperationsService
@@ -150,6 +151,12 @@ class Worker:
         while isinstance(update := await self.call.read(), api.UpdateForWorker):
             if update.HasField("start_action"):
                 await self.finish(update.start_action)
+
+
+@pytest.fixture(autouse=True)
+def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that there is for a turn of the loop is told."""
+    monkeypatch.setattr(operation_stream, "PASSING_S", 0.0)
 
 
 @pytest.fixture

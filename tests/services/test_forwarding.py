@@ -18,6 +18,7 @@ from nativelink.proto.google.rpc import status_pb2
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
 from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
 from nativelink.scheduler.scheduler import Watch
+from nativelink.services import operation_stream
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
 from nativelink.services.execution import ExecutionInstance, ExecutionService
 from nativelink.services.forwarding import ForwardingScheduler
@@ -165,6 +166,12 @@ class Edge:
 
     async def execute(self, **fields: Any) -> Watch:
         return await self.scheduler.execute(await self.action(**fields))
+
+
+@pytest.fixture(autouse=True)
+def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that there is for a turn of the loop is told."""
+    monkeypatch.setattr(operation_stream, "PASSING_S", 0.0)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ REPEAT_INTERVAL_S: Final = 25.0
 
 #: Most actions of a build are short: a state that lasts no longer than this, which nobody would
 #: see, is not worth a message of its own, with a write for us and a wake-up for the client.
-PASSING_S: Final = 0.1
+PASSING_S: Final = 0.25
 
 
 class OperationStream:

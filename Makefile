@@ -43,6 +43,7 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/mypy
 	@$(BIN)/mypy -p scripts.region_local
 	@$(BIN)/mypy --python-executable $(INFRA)/bin/python --cache-dir .mypy_cache/infra -p infra
+	@$(BIN)/mypy ami/boot/*.py scripts/image.py scripts/image_bundle.py
 	@$(BIN)/pyright
 	@$(BIN)/python scripts/generate_protos.py --check
 	@$(BIN)/python scripts/generate_config_docs.py --check

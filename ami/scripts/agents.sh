@@ -28,4 +28,6 @@ agent amazon-ssm-agent \
   "https://s3.$region.$suffix/amazon-ssm-$region/latest/debian_$architecture"
 agent amazon-cloudwatch-agent \
   "https://amazoncloudwatch-agent-$region.s3.$region.$suffix/ubuntu/$architecture/latest"
-systemctl enable --quiet amazon-ssm-agent.service amazon-cloudwatch-agent.service
+systemctl enable --quiet amazon-ssm-agent.service
+# This one starts with the role, which says what log group it has.
+systemctl disable --quiet amazon-cloudwatch-agent.service

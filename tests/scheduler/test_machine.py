@@ -461,7 +461,7 @@ def test_what_no_worker_has_room_for_may_wait_for_ever() -> None:
 
 
 def test_a_long_wait_between_two_workers_without_room_is_not_held_against_it() -> None:
-    farm = Farm(Policy(unschedulable_timeout_s=1200))
+    farm = Farm(Policy(unschedulable_timeout_s=1200, max_job_retries=0))
     farm.join("w", slots=1)
     farm.ask(1)
     farm.fail("w", "op-1", Code.RESOURCE_EXHAUSTED)

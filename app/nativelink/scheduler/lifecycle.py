@@ -212,6 +212,7 @@ class Lifecycle:
         journal = self._journal
         journal.move(operation, ExecutionStage.QUEUED)
         journal.tell(operation, f"queued again: {why}")
+        operation.waiting_since = journal.now
         self.choose_lane(operation)
 
     def choose_lane(self, operation: Operation) -> None:

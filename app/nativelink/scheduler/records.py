@@ -51,7 +51,7 @@ class Operation:
         wanted: how many of them were not cancelled.
         followed: how many of these have clients.
         entry: the queue's mark of its valid entry; 0 while it does not wait.
-        waiting_since: when it came into its lane.
+        waiting_since: when it came into the queue, or back into it.
         position: its number among those that came into the queue of its platform.
         worker_id: who has it, or had it last.
         started_at, finished_at: see `OperationView`.
@@ -60,8 +60,8 @@ class Operation:
         failures: why tries failed, counted or not; the last ones.
         failed_on: workers on which it failed, or that had no room for it, in that order; the
             last ones.
-        refusals: how often a worker had no room for it.
-        refused_since: when the first one had none; None before.
+        refusals: how often a worker had no room for it, one after the other.
+        refused_since: when the first of them had none; None before.
         deaths: workers that died while they ran it.
         response: an encoded ExecuteResponse, once there is one.
         failure: why there is none, once that is certain.

@@ -34,9 +34,13 @@ class Tries:
         """A worker had no room for an operation, and did not run it."""
         now = self._journal.now
         reason = reason_of(failure)
-        operation.refusals += 1
-        if operation.refused_since is None:
+        assert operation.started_at is not None
+        waited_s = operation.started_at - operation.waiting_since
+        if operation.refused_since is None or waited_s > 2 * self._policy.longest_pause_s:
+            # All were busy in between, which is no lack of room.
+            operation.refusals = 0
             operation.refused_since = now
+        operation.refusals += 1
         operation.failures = remembered(operation, worker.worker_id, failure)
         operation.failed_on = avoided(operation, worker.worker_id)
         final = turned_away(operation, self._policy, now)

@@ -41,7 +41,7 @@ __all__ = ["Agent", "Deployed", "Happening", "Status", "differences"]
 _SHUTDOWN_S: Final = 15.0
 #: Between what load balancers and groups publish about themselves.
 _PUBLISH_S: Final = 10.0
-_HEALTH_S: Final = 2.0
+_HEALTH_S: Final = 3.0
 _REMEMBERED: Final = 500
 
 
@@ -190,7 +190,10 @@ class Agent:
             self._watch.alarms,
             self._watch.pools,
             {
-                f"{balancer.name}:{listener.port}": (len(forwarder.targets), forwarder.connections)
+                f"{balancer.name}:{listener.port}": (
+                    sum(machine.healthy for machine in self._behind(listener)),
+                    forwarder.connections,
+                )
                 for balancer, listener, forwarder in self._listeners
             },
         )
@@ -389,23 +392,32 @@ class Agent:
         return [each.health for _, each, _ in self._listeners if each.group in targets]
 
     async def _check(self, machine: Machine, port: int, path: str) -> None:
-        before, machine.healthy = machine.healthy, await _answers(machine.address, port, path)
+        before = machine.healthy
+        machine.examined(well=await _answers(machine.address, port, path))
         if before != machine.healthy:
             word = "healthy" if machine.healthy else "not healthy any more"
             self._happened(f"{machine.instance.group}: {machine.instance.id} is {word}")
 
+    def _behind(self, listener: Listener) -> list[Machine]:
+        """Machines in service that a listener may use."""
+        groups = {group.name for group in self._groups if listener.group in group.targets}
+        return [
+            machine
+            for machine in self.machines.values()
+            if machine.stage is Stage.IN_SERVICE and machine.instance.group in groups
+        ]
+
     def _route(self) -> None:
-        """Give connections to healthy machines in service."""
-        groups = {group.name: group for group in self._groups}
+        """Give connections to healthy machines; to all, where none is, as AWS does."""
+        serves = True
         for _, listener, forwarder in self._listeners:
+            behind = self._behind(listener)
+            healthy = [machine for machine in behind if machine.healthy]
+            serves = serves and bool(healthy)
             forwarder.targets = [
-                (machine.address, listener.target_port)
-                for machine in self.machines.values()
-                if machine.healthy
-                and machine.stage is Stage.IN_SERVICE
-                and listener.group in groups[machine.instance.group].targets
+                (machine.address, listener.target_port) for machine in healthy or behind
             ]
-        if all(forwarder.targets for _, _, forwarder in self._listeners):
+        if serves:
             self._serves.set()
 
     # -- metrics -------------------------------------------------------------------------------
@@ -413,11 +425,11 @@ class Agent:
     def _own_metrics(self) -> list[Datum]:
         """What load balancers and groups publish about themselves."""
         found: list[Datum] = []
-        for _, listener, forwarder in self._listeners:
+        for _, listener, _ in self._listeners:
             balancer, target = listener.suffixes
             # In the order of the alarms' own: moto compares them one by one.
             dimensions = (("LoadBalancer", balancer), ("TargetGroup", target))
-            healthy = len(forwarder.targets)
+            healthy = sum(machine.healthy for machine in self._behind(listener))
             members = sum(
                 len(group.instances) for group in self._groups if listener.group in group.targets
             )

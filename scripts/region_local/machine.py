@@ -27,6 +27,8 @@ CONFIGS: Final = Path(nativelink.__file__).parent / "configs"
 METADATA_PORT: Final = 1338
 #: After a program that failed, as the systemd unit has it.
 _RESTART_S: Final = 2.0
+#: Health checks in a row that fail until a machine is not healthy, as load balancers are deployed.
+_UNHEALTHY: Final = 3
 #: Of the machine's own environment; the rest of it is not the machine's.
 _KEPT: Final = ("PATH", "LANG")
 
@@ -76,6 +78,7 @@ class Machine:
         self.healthy = False
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._failures = 0
         self._restart_at: float | None = None
         self._kill_at = 0.0
         folder.mkdir(parents=True)
@@ -136,6 +139,11 @@ class Machine:
             self._restart_at = None
             self._run()
         return ""
+
+    def examined(self, *, well: bool) -> None:
+        """A load balancer asked how it is."""
+        self._failures = 0 if well else self._failures + 1
+        self.healthy = well or (self.healthy and self._failures < _UNHEALTHY)
 
     # -- its end -------------------------------------------------------------------------------
 

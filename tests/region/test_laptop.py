@@ -41,7 +41,8 @@ _BUCKET = "nl-minimal-{}-111122223333-eu-central-1"
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     folder = tmp_path_factory.mktemp("laptop") / "region"
-    with running_region(folder, "--boot", "5", "--notice", "20", "--idle", "20", "--keep") as made:
+    picture = str(folder.with_suffix(".svg"))
+    with running_region(folder, "--idle", "20", "--keep", "--picture", picture) as made:
         yield made
 
 

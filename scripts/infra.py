@@ -31,20 +31,23 @@ ARGUMENTS = {
     "destroy": ["destroy", NO_LOCK],
 }
 
+#: What is asked about before it is done.
+CHANGES = ("deploy", "destroy")
 
-def variables() -> dict[str, str]:
-    """What `cdktf` runs with."""
+
+def variables(*, asks: bool = False) -> dict[str, str]:
+    """What `cdktf` runs with: as in a pipeline, where its output is plain, unless it has to ask."""
     return {
         **environment(),
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
-        "CI": os.environ.get("CI", "1"),
+        "CI": "false" if asks else os.environ.get("CI", "1"),
     }
 
 
-def cdktf(arguments: Sequence[str]) -> int:
+def cdktf(arguments: Sequence[str], *, asks: bool = False) -> int:
     """Run `cdktf` here; gives its exit code."""
     return subprocess.run(
-        [str(CDKTF), *arguments], cwd=ROOT, env=variables(), check=False
+        [str(CDKTF), *arguments], cwd=ROOT, env=variables(asks=asks), check=False
     ).returncode
 
 
@@ -82,7 +85,14 @@ def main() -> int:
         if arguments.command == "outputs":
             return outputs()
         more = ["--auto-approve"] if arguments.yes else []
-        return cdktf([*ARGUMENTS[arguments.command], *more])
+        asks = arguments.command in CHANGES and not arguments.yes
+        if asks and not sys.stdin.isatty():
+            print(
+                f"nobody is here to be asked: scripts/infra.py {arguments.command} --yes",
+                file=sys.stderr,
+            )
+            return 2
+        return cdktf([*ARGUMENTS[arguments.command], *more], asks=asks)
     except TerraformError as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from nativelink.core.clock import Clock
-from nativelink.core.digest import Digest, DigestFunction, digest_function
+from nativelink.core.digest import Digest, digest_function
 from nativelink.core.errors import (
     Code,
     NativeLinkError,
@@ -25,19 +25,18 @@ from nativelink.core.errors import (
     resource_exhausted,
     unavailable,
 )
-from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as worker_pb,
 )
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
 from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store
-from nativelink.worker.attempt import Attempt, is_final, set_digest, set_status
+from nativelink.worker.attempt import Attempt, is_final, set_status
+from nativelink.worker.collect import Collector
 from nativelink.worker.directories import ActionDirectories, ActionDirectory
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
 from nativelink.worker.job import Job, JobReader
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
-from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError
 from nativelink.worker.persistent.messages import WorkInput
 from nativelink.worker.persistent.plan import wants_worker
 from nativelink.worker.results import Publisher
@@ -54,17 +53,11 @@ _log: Final = logging.getLogger(__name__)
 _SCRIPT_TIMEOUT_S: Final = 60.0
 _NETWORK: Final = "requires-network"
 
-
 #: Actions whose process has ended and whose outputs are being stored, or whose directory is being
 #: removed. Their slots are free; with more of them, a slow disk would fill up.
 _FINISHING: Final = 64
-#: What an ActionResult may have at most: gRPC peers (schedulers, clients) take messages of 4 MiB,
-#: and a worker whose message its scheduler refuses loses its connection again and again.
-_MAX_RESULT_BYTES: Final = (4 << 20) - (256 << 10)
 #: How often an action is run whose inputs were written to.
 _RUNS: Final = 3
-#: Outputs of up to so many bytes are read and hashed at once, some 100 us.
-_FEW_BYTES: Final = 64 << 10
 
 
 class Staged(Protocol):
@@ -193,10 +186,11 @@ class ActionExecutor:
         self._stager = stager
         self._launcher = launcher
         self._persistent = persistent
-        self._uploads = uploads
+        self._collector = Collector(
+            stager.backing, uploads, lane=lane, timeout_s=settings.max_upload_timeout_s
+        )
         self._publisher = publisher
         self._settings = settings
-        self._lane = lane
         self._scripts = scripts
         self._clock = clock
         self._finishing = asyncio.Semaphore(_FINISHING)
@@ -343,7 +337,7 @@ class ActionExecutor:
 
     async def _finish(self, directory: ActionDirectory, attempt: Attempt, job: Job) -> None:
         """Collect the outputs of a run and publish its result."""
-        await self._collect(directory, attempt, job)
+        await self._collector.collect(directory, attempt, job.command)
         if said_timeout(directory.side_channel):
             attempt.status(
                 Code.DEADLINE_EXCEEDED, "the action says that it timed out (side channel file)"
@@ -432,44 +426,6 @@ class ActionExecutor:
                 raise invalid_argument(error.message) from error
             raise
 
-    async def _collect(self, directory: ActionDirectory, attempt: Attempt, job: Job) -> None:
-        attempt.stamp("output_upload_start")
-        try:
-            async with asyncio.timeout(self._settings.max_upload_timeout_s):
-                try:
-                    # A thread has to win the interpreter back for every little file.
-                    found, stdout, stderr = _find(
-                        directory, job.command, attempt.function, max_bytes=_FEW_BYTES
-                    )
-                except TooMuchError:
-                    found, stdout, stderr = await self._lane.run(
-                        partial(_find, directory, job.command, attempt.function)
-                    )
-                if (size := found.result.ByteSize()) > _MAX_RESULT_BYTES:
-                    raise invalid_argument(
-                        f"the action's {len(found.result.output_files)} output files and other "
-                        f"outputs take {size} bytes to list; {_MAX_RESULT_BYTES} are allowed. "
-                        "Output directories are listed in blobs of their own"
-                    )
-                attempt.result.MergeFrom(found.result)
-                set_digest(attempt.result.stdout_digest, stdout)
-                set_digest(attempt.result.stderr_digest, stderr)
-                files = {key: self._stager.backing(path) for key, path in found.files.items()}
-                await self._uploads.upload(
-                    files,
-                    found.messages,
-                    attempt.function,
-                    # A process that stays may have them open, and write to them.
-                    settled=not attempt.process_stays,
-                )
-        except TimeoutError:
-            raise NativeLinkError(
-                Code.DEADLINE_EXCEEDED,
-                "uploading the outputs took longer than "
-                f"{self._settings.max_upload_timeout_s:g} s (max_upload_timeout_s)",
-            ) from None
-        attempt.stamp("output_upload_completed")
-
 
 def _out_of_memory(limits: Limits) -> str:
     allowed = "" if limits.memory_bytes is None else f" of {limits.memory_bytes} bytes"
@@ -477,28 +433,3 @@ def _out_of_memory(limits: Limits) -> str:
         f"the kernel killed in the action because it reached its memory limit{allowed} "
         "(action_limits.memory_bytes of the worker)"
     )
-
-
-def _find(
-    directory: ActionDirectory,
-    command: pb.Command,
-    function: DigestFunction,
-    *,
-    max_bytes: int | None = None,
-) -> tuple[FoundOutputs, Digest, Digest]:
-    """The outputs, and the digests of stdout and stderr, which are among their files.
-
-    Raises:
-        TooMuchError: they have more than `max_bytes`.
-    """
-    if directory.path.is_symlink():
-        raise invalid_argument(
-            "the action put a symbolic link in the place of its own directory; nothing that it "
-            "leads to is looked at"
-        )
-    try:
-        finder = OutputFinder(directory.root, command, function, max_bytes=max_bytes)
-        found = finder.find()
-        return found, finder.stream(directory.stdout), finder.stream(directory.stderr)
-    except OSError as error:
-        raise disk_error(error, "cannot read the outputs") from error

@@ -98,6 +98,45 @@ def test_actions_do_not_reach_the_instances_metadata() -> None:
     assert "reached" not in (action, nobody)
 
 
+#: The device is said to be one of the instance; a second boot has to find what the first made.
+_DISK = r"""
+mkdir /tmp/stubs
+model='Amazon\\x20EC2\\x20NVMe\\x20Instance\\x20Storage'
+printf '#!/bin/sh\necho "%s %s"\n' "$1" "$model" >/tmp/stubs/lsblk
+chmod +x /tmp/stubs/lsblk
+export PATH=/tmp/stubs:$PATH
+/usr/lib/nativelink/disk.sh /data
+findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /data
+stat --format %U:%G:%a /data
+setpriv --reuid=nativelink --regid=nativelink --clear-groups touch /data/kept
+/usr/lib/nativelink/disk.sh /data
+umount /data
+/usr/lib/nativelink/disk.sh /data
+ls /data
+rm -r /tmp/stubs
+"""
+
+
+def test_a_disk_of_the_instance_is_made_once_and_used_again(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(1 << 30)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", disk], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        done = enter("bash", "-euc", _DISK, "disk", device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert done.returncode == 0, done.stderr
+    mounted, owner, content = done.stdout.splitlines()
+    source, kind, options = mounted.split()
+    assert (source, kind) == (device, "xfs")
+    assert {"noatime", "nodev", "nosuid"} <= set(options.split(","))
+    assert owner == "nativelink:nativelink:750"
+    assert content == "kept"
+
+
 def test_swap_is_off_and_packages_do_not_change_by_themselves() -> None:
     for unit in ("swap.target", "apt-daily.timer", "apt-daily-upgrade.timer"):
         assert (image.MACHINE / "etc/systemd/system" / unit).readlink() == Path("/dev/null")

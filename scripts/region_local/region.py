@@ -103,7 +103,10 @@ async def open_region(
             return asyncio.run_coroutine_threadsafe(agent.interrupt(named), loop).result(30)
 
         front.interrupt = interrupt
-        (folder / FRONT_FILE).write_text(front.url, encoding="utf-8")
+        found_by = folder / FRONT_FILE
+        found_by.write_text(front.url, encoding="utf-8")
+        # Another region may have the address later.
+        lifetimes.callback(found_by.unlink)
         found = await outputs(stack)
         said = {
             name: replace_names(str(each["value"]), deployed.names)

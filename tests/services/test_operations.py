@@ -177,6 +177,31 @@ class TestLists:
         assert [each.name for each in page.operations] == names[10:20]
         assert len(looked) < 30
 
+    async def test_a_filter_that_fits_nothing_lets_others_have_their_turn(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nativelink.services.operations._AT_ONCE", 10)
+        names = [await server.start(str(number)) for number in range(100)]
+        for name in names[30:60]:
+            server.scheduler.update(name, queued_at=31.0)
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as tasks:
+            counting = tasks.create_task(count_turns())
+            assert await server.names("worker=nobody") == []
+            assert turns >= 10
+            assert (
+                await server.names("worker!=nobody")
+                == names[:30] + sorted(names[30:60]) + names[60:]
+            )
+            counting.cancel()
+
     async def test_operations_of_one_moment_are_listed_by_name(self, server: Server) -> None:
         names = [await server.start(str(number)) for number in range(12)]
         for name in names:

@@ -106,8 +106,8 @@ def _scopes(kit: Kit) -> Mapping[str, _Scope]:
     }  # fmt: skip
 
 
-#: Services whose resources have ids that AWS chooses: the condition names the AWS region.
-_BY_REGION: Final = frozenset({"acm", "ec2", "kms"})
+#: Services whose resources have ids that AWS chooses, or none: the condition names the AWS region.
+_BY_REGION: Final = frozenset({"acm", "ec2", "kms", "servicequotas"})
 #: Without a region, and without names that are known before.
 _EVERYWHERE: Final = frozenset({"route53", "sts"})
 

@@ -10,8 +10,8 @@ from typing import Final
 
 __all__ = ["ALWAYS", "DATA", "RESOURCES"]
 
-#: Whatever is deployed: who am I, and the attributes of the account.
-ALWAYS: Final = "sts: GetCallerIdentity"
+#: Whatever is deployed: who am I; `make preflight`.
+ALWAYS: Final = "sts: GetCallerIdentity; servicequotas: GetServiceQuota GetAWSDefaultServiceQuota"
 
 DATA: Final = {
     "aws_availability_zones": "ec2: DescribeAvailabilityZones",

@@ -185,8 +185,8 @@ def container(archive: Path = ARCHIVE) -> Path:
 def amend(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Copy an OCI archive of one image with another configuration.
 
-    OCI's own configuration has no health check; Docker and Podman read one from it all the same,
-    as BuildKit writes it there.
+    OCI's own configuration has no health check; Docker reads one from it all the same, where
+    BuildKit writes it.
     """
     with tarfile.open(source) as old:
         files = {

@@ -18,7 +18,15 @@ from nativelink.core.clock import Clock, SystemClock
 from nativelink.testing.execution import ExecutionClient
 from tests.clients.server import free_ports
 
-__all__ = ["Farm", "Json", "Ports", "farm_config", "open_farm", "worker_config"]
+__all__ = [
+    "Farm",
+    "Json",
+    "Ports",
+    "farm_config",
+    "open_farm",
+    "public_services",
+    "worker_config",
+]
 
 Json = dict[str, Any]
 
@@ -48,6 +56,18 @@ def _disk(folder: Path, name: str) -> Json:
 
 def _ref(name: str) -> Json:
     return {"ref_store": {"name": name}}
+
+
+def public_services(scheduler: str) -> Json:
+    """What clients use, of stores named CAS and AC, all for the instance `main`."""
+    cas = {"instance_name": "main", "cas_store": "CAS"}
+    return {
+        "cas": [cas],
+        "bytestream": [cas],
+        "ac": [{"instance_name": "main", "ac_store": "AC"}],
+        "capabilities": [{"instance_name": "main", "remote_execution": {"scheduler": scheduler}}],
+        "execution": [{**cas, "scheduler": scheduler}],
+    }
 
 
 def farm_config(
@@ -89,19 +109,7 @@ def farm_config(
             {
                 "name": "public",
                 "listener": {"http": {"socket_address": f"127.0.0.1:{ports.public}"}},
-                "services": {
-                    "cas": [{"instance_name": "main", "cas_store": "CAS"}],
-                    "bytestream": [{"instance_name": "main", "cas_store": "CAS"}],
-                    "ac": [{"instance_name": "main", "ac_store": "AC"}],
-                    "capabilities": [
-                        {"instance_name": "main", "remote_execution": {"scheduler": "MAIN"}}
-                    ],
-                    "execution": [
-                        {"instance_name": "main", "cas_store": "CAS", "scheduler": "MAIN"}
-                    ],
-                    "health": {},
-                    "admin": {},
-                },
+                "services": {**public_services("MAIN"), "health": {}, "admin": {}},
             },
             {
                 "name": "workers",

@@ -11,7 +11,7 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.execution import Blobs, ExecutionClient, make_action
-from tests.execution.farm import Farm, Json, Ports, open_farm
+from tests.execution.farm import Farm, Json, Ports, open_farm, public_services
 from tests.execution.gate import Gate
 
 # Opens a system more.
@@ -35,17 +35,7 @@ def front_config(farm: Ports, ports: Ports) -> Json:
         "servers": [
             {
                 "listener": {"http": {"socket_address": f"127.0.0.1:{ports.public}"}},
-                "services": {
-                    "cas": [{"instance_name": "main", "cas_store": "CAS"}],
-                    "bytestream": [{"instance_name": "main", "cas_store": "CAS"}],
-                    "ac": [{"instance_name": "main", "ac_store": "AC"}],
-                    "capabilities": [
-                        {"instance_name": "main", "remote_execution": {"scheduler": "FAR"}}
-                    ],
-                    "execution": [
-                        {"instance_name": "main", "cas_store": "CAS", "scheduler": "FAR"}
-                    ],
-                },
+                "services": public_services("FAR"),
             }
         ],
     }

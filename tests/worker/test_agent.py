@@ -292,6 +292,30 @@ async def test_an_action_may_come_again_while_its_failure_is_being_told() -> Non
         assert running == [0]
 
 
+async def test_what_is_said_within_the_telling_of_something_else_keeps_its_order() -> None:
+    """A scheduler of the same process answers within the call, and an action may fail in that."""
+    async with working() as world:
+        call = await world.next_call()
+        await call.accept("w1-id")
+        names = ["first", "second", "third"]
+        for name in names:
+            call.start(name)
+            await world.hands.started.get()
+        await world.time.pass_time(0)
+
+        def answer() -> None:
+            call.on_write = lambda: None
+            world.hands.announce["second"]()
+
+        call.on_write = answer
+        world.hands.announce["first"]()
+        world.hands.announce["third"]()
+        await world.time.pass_time(0)
+
+        said = [call.from_worker.get_nowait() for _ in range(call.from_worker.qsize())]
+        assert [each.execute_complete.operation_id for each in said] == names
+
+
 async def test_of_many_orders_some_are_begun_at_once_and_the_others_in_turns() -> None:
     async with working() as world:
         call = await world.next_call()

@@ -4,16 +4,12 @@ The protocol is NativeLink's (v1.6.6, worker_api.proto). Fields of ours in its f
 which id the worker had on the connection that broke, and which operations it still has from it. A
 scheduler that gives the same id again goes on with them; any other answer means that they run
 elsewhere now.
-
-Results are kept for a while after they were sent: the protocol has no acknowledgement, so a
-result that was on its way when the connection broke is sent again on the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -31,6 +27,7 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
     worker_api_pb2 as pb,
 )
 from nativelink.worker.notices import Notice, Notices
+from nativelink.worker.outbox import Outbox
 
 __all__ = ["Agent", "AgentSettings", "AgentStatistics", "Executor"]
 
@@ -39,10 +36,6 @@ _log: Final = logging.getLogger(__name__)
 _PATH: Final = "/com.github.trace_machina.nativelink.remote_execution.WorkerApi/ConnectWorker"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
-#: So long, so many, and of so many bytes, results that were sent may still be on their way.
-_RESEND_WITHIN_S: Final = 10.0
-_RESEND_RESULTS: Final = 10_000
-_RESEND_BYTES: Final = 16 << 20
 _GOOD_BYE_S: Final = 2.0
 _COMPLAIN_EVERY_S: Final = 60.0
 #: Kept of the time that a notice gives, to hand back what does not finish and to say so.
@@ -158,14 +151,7 @@ class Agent:
         self._idle.set()
         #: None until an action that is begun waits for the first time.
         self._running: dict[str, asyncio.Task[None] | None] = {}
-        self._outbox: deque[bytes] = deque()
-        self._wake = asyncio.Event()
-        #: The call, while the one who writes waits for a message and so others may.
-        self._idle_call: Duplex | None = None
-        #: Such a write, of the first message of the outbox, that has to wait.
-        self._begun: asyncio.Task[None] | None = None
-        self._sent: deque[tuple[float, str, bytes]] = deque()
-        self._sent_bytes = 0
+        self._outbox = Outbox(clock)
         #: Of actions, until nothing of them is left to be done.
         self._tasks: set[asyncio.Task[None]] = set()
         #: Actions have nothing to do with the call that brought their order, or made room for it.
@@ -236,7 +222,7 @@ class Agent:
         self._send(pb.UpdateForScheduler(going_away_request=pb.GoingAwayRequest()))
         self._kill_all()
         self._left.set()
-        self._wake.set()
+        self._outbox.close()
         return finished
 
     async def heed(self, notices: Notices, *, margin_s: float = _HAND_BACK_S) -> bool:
@@ -339,7 +325,7 @@ class Agent:
                 )
             self._joined(first.connection_result.worker_id)
             async with asyncio.TaskGroup() as group:
-                writing = group.create_task(self._write(call))
+                writing = group.create_task(self._outbox.write_to(call))
                 breathing = group.create_task(self._breathe())
                 reading = group.create_task(self._read(call))
                 await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
@@ -352,11 +338,7 @@ class Agent:
             raise unavailable(f"no answer within {self._settings.timeout_s:g} seconds") from None
         finally:
             call.cancel()
-            if self._begun is not None:
-                # The message is in the outbox still, for the next connection.
-                self._begun.cancel()
-                await ended((self._begun,))
-                self._begun = None
+            await self._outbox.leave()
 
     def _hello(self) -> bytes:
         request = pb.ConnectWorkerRequest(
@@ -367,21 +349,13 @@ class Agent:
         )
         for name, value in self._settings.properties:
             request.properties.add(name=name, value=value)
-        self._forget_old_results()
-        request.running.extend(
-            dict.fromkeys([*self._running, *(name for _, name, _ in self._sent)])
-        )
+        request.running.extend(dict.fromkeys([*self._running, *self._outbox.unconfirmed()]))
         return pb.UpdateForScheduler(connect_worker_request=request).SerializeToString()
 
     def _joined(self, worker_id: str) -> None:
         resumed = worker_id == self._worker_id
         if resumed:
-            # What was written to the old connection may never have arrived.
-            again = [message for _, _, message in self._sent]
-            waiting = set(self._outbox)
-            self._outbox.extendleft(
-                message for message in reversed(again) if message not in waiting
-            )
+            self._outbox.repeat()
         else:
             if self._running:
                 _log.warning(
@@ -391,8 +365,6 @@ class Agent:
                 )
             self._kill_all()
             self._outbox.clear()
-            self._sent.clear()
-            self._sent_bytes = 0
         self._worker_id = worker_id
         self._connected = True
         self._is_answered = False
@@ -400,7 +372,6 @@ class Agent:
         self._connections += 1
         if self._draining:
             self._tell_draining()
-        self._wake.set()
         _log.info("%s as %s", "connected again" if resumed else "connected", worker_id)
 
     # -- both directions -----------------------------------------------------------------------
@@ -421,42 +392,6 @@ class Agent:
                 case _:
                     pass
 
-    async def _write(self, call: Duplex) -> None:
-        while True:
-            while self._outbox:
-                await call.write(self._outbox[0])
-                self._outbox.popleft()
-            if self._left.is_set:
-                await call.done_writing()
-                return
-            self._wake.clear()
-            self._idle_call = call
-            try:
-                await self._wake.wait()
-            finally:
-                self._idle_call = None
-            if self._begun is not None:
-                await self._begun
-                self._begun = None
-                self._outbox.popleft()
-
-    def _post(self, message: bytes) -> None:
-        """Write a message, at once where that need not wait: the next action waits for it."""
-        self._outbox.append(message)
-        call, self._idle_call = self._idle_call, None
-        if call is not None:
-            try:
-                begun = begin(call.write(message), asyncio.get_running_loop())
-            except NativeLinkError:
-                pass  # The one who writes comes upon it, and ends the connection.
-            else:
-                if isinstance(begun, tuple):
-                    self._outbox.popleft()
-                    self._idle_call = call
-                    return
-                self._begun = begun
-        self._wake.set()
-
     async def _breathe(self) -> None:
         alive = pb.UpdateForScheduler(keep_alive_request=pb.KeepAliveRequest())
         while True:
@@ -469,7 +404,7 @@ class Agent:
             self._send(alive)
 
     def _send(self, update: pb.UpdateForScheduler) -> None:
-        self._post(update.SerializeToString())
+        self._outbox.post(update.SerializeToString())
 
     def _tell_draining(self) -> None:
         """Say whether new actions are wanted; a scheduler of NativeLink's passes it over."""
@@ -477,7 +412,7 @@ class Agent:
         self._send(pb.UpdateForScheduler(keep_alive_request=alive))
 
     async def _flushed(self) -> None:
-        while self._outbox and self._connected:
+        while self._connected and not self._outbox.is_empty:
             await self._sleep(0.01)
 
     # -- actions -------------------------------------------------------------------------------
@@ -532,12 +467,9 @@ class Agent:
 
         def finished(result: pb.ExecuteResult) -> None:
             message = pb.UpdateForScheduler(execute_result=result).SerializeToString()
-            self._sent.append((self._clock.monotonic(), name, message))
-            self._sent_bytes += len(message)
-            self._forget_old_results()
             # Before it is told: the scheduler may want it to be tried once more, at once.
             self._end(name)
-            self._post(message)
+            self._outbox.post_result(name, message)
 
         try:
             if not at_once:
@@ -560,14 +492,6 @@ class Agent:
             if not self._running:
                 self._idle_since = self._clock.monotonic()
                 self._idle.set()
-
-    def _forget_old_results(self) -> None:
-        sent = self._sent
-        horizon = self._clock.monotonic() - _RESEND_WITHIN_S
-        while sent and (
-            sent[0][0] < horizon or self._sent_bytes > _RESEND_BYTES or len(sent) > _RESEND_RESULTS
-        ):
-            self._sent_bytes -= len(sent.popleft()[2])
 
     def _kill(self, operation_id: str) -> None:
         task = self._running.get(operation_id)

@@ -427,7 +427,6 @@ class Agent:
         found: list[Datum] = []
         for _, listener, _ in self._listeners:
             balancer, target = listener.suffixes
-            # In the order of the alarms' own: moto compares them one by one.
             dimensions = (("LoadBalancer", balancer), ("TargetGroup", target))
             healthy = sum(machine.healthy for machine in self._behind(listener))
             members = sum(

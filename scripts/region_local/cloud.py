@@ -387,7 +387,8 @@ def _group(said: Mapping[str, Any]) -> Group:
 
 
 def _dimensions(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"Name": name, "Value": value} for name, value in pairs]
+    """In one order, whoever asks: moto takes other orders for other metrics."""
+    return [{"Name": name, "Value": value} for name, value in sorted(pairs)]
 
 
 def _metric(id_: str, said: Mapping[str, Any], statistic: str, period_s: int) -> Metric:

@@ -155,10 +155,11 @@ def pools(laptop: Laptop) -> dict[str, list[str]]:
     """Pools whose metrics CloudWatch has, by the metrics' names."""
     client = laptop.client("cloudwatch")
     found: dict[str, list[str]] = {}
-    for each in client.list_metrics(Namespace="NativeLink/minimal")["Metrics"]:
-        # Those of the cas role have no dimension.
-        pool = [pair["Value"] for pair in each["Dimensions"]]
-        found.setdefault(each["MetricName"], []).extend(pool)
+    for page in client.get_paginator("list_metrics").paginate(Namespace="NativeLink/minimal"):
+        for each in page["Metrics"]:
+            # Those of the cas role have no dimension.
+            pool = [pair["Value"] for pair in each["Dimensions"]]
+            found.setdefault(each["MetricName"], []).extend(pool)
     client.close()
     return found
 

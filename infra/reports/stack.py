@@ -30,6 +30,11 @@ class Resource:
     body: dict[str, Any]
 
     @property
+    def address(self) -> str:
+        """As Terraform names it."""
+        return f"{self.type}.{self.name}"
+
+    @property
     def path(self) -> str:
         """Where it is in the tree of constructs, without the stack's name."""
         whole: str = self.body.get("//", {}).get("metadata", {}).get("path", self.name)

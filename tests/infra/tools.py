@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from infra.reports.stack import Resource
+
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".tools/infra/bin/python"
 CDKTF = ROOT / ".tools/cdktf/node_modules/.bin/cdktf"
@@ -72,25 +74,6 @@ def synthesize(directory: Path, endpoint: str, flavour: str = "cdktf") -> dict[s
             run([PYTHON, ROOT / "tests/infra/synthesize.py", directory, endpoint], env=variables)
     stacks = json.loads((directory / "stacks.json").read_text(encoding="utf-8"))
     return {name: Path(path) for name, path in stacks.items()}
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A resource of a synthesized stack."""
-
-    type: str
-    name: str
-    body: dict[str, Any]
-
-    @property
-    def address(self) -> str:
-        return f"{self.type}.{self.name}"
-
-    @property
-    def path(self) -> str:
-        """Where it is in the tree of constructs, without the stack's name."""
-        whole: str = self.body.get("//", {}).get("metadata", {}).get("path", self.name)
-        return whole.partition("/")[2]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
+from infra.settings_load import find_region
+from nativelink.core.errors import NativeLinkError
 from scripts.region_local import view
 from scripts.region_local.agent import Happening
 from scripts.region_local.region import FRONT_FILE, Region, open_region
@@ -37,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="region-local", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["run", "interrupt"], default="run")
-    parser.add_argument("--region", type=Path, default=EXAMPLE, help="settings of the region")
+    parser.add_argument(
+        "--region", default=str(EXAMPLE), help="infra/regions/NAME.yaml, or the path of such a file"
+    )
     for name, default, text in (
         ("--boot", defaults.boot_s, "from launch to user data"),
         ("--notice", defaults.notice_s, "that a spot notice gives; EC2's: 120"),
@@ -60,8 +64,17 @@ def main(arguments: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return asyncio.run(
-            _run(asked.region.resolve(), folder, settings, asked.picture, keep=asked.keep)
+            _run(
+                find_region(asked.region).resolve(),
+                folder,
+                settings,
+                asked.picture,
+                keep=asked.keep,
+            )
         )
+    except NativeLinkError as failure:
+        print(failure.message, file=sys.stderr)
+        return 1
     except (ServiceError, TerraformError) as failure:
         print(failure, file=sys.stderr)
         return 1

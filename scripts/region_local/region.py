@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.settings import NoTls
 from infra.settings_load import load
 from scripts.region_local.agent import Agent, Deployed, Happening
 from scripts.region_local.cloud import Cloud
@@ -71,10 +72,15 @@ async def open_region(
         say: told of everything that happens.
 
     Raises:
-        ServiceError: it cannot be deployed.
+        ServiceError: it cannot be played here, or cannot be deployed.
+        NativeLinkError: its settings are wrong.
     """
     started_at = time.monotonic()
     known = load(file)
+    if not isinstance(known.tls, NoTls):
+        raise ServiceError(
+            f"{file}: load balancers speak no TLS here; tls.mode is {known.tls.mode}; allowed: none"
+        )
 
     def note(text: str) -> None:
         say(Happening(time.time(), text))

@@ -152,7 +152,9 @@ async def _play(file: Path, folder: Path, settings: Settings, picture: Path | No
             while True:
                 now = time.monotonic()
                 if console.is_terminal:
-                    live.update(view.picture(region.agent, _title(region), now), refresh=True)
+                    height = console.height
+                    shown = view.picture(region.agent, _title(region), now, height)
+                    live.update(shown, refresh=True)
                 if now - shown_at >= _SUMMARY_S:
                     shown_at = now
                     say(Happening(time.time(), view.summary(region.agent.status())))

@@ -20,6 +20,9 @@ from scripts.region_local.machine import Machine, Stage
 __all__ = ["draw", "header", "line", "picture", "summary"]
 
 _EVENTS: Final = 12
+_FEWEST_EVENTS: Final = 3
+#: Lines of everything else, about.
+_FRAMES: Final = 28
 _MACHINES: Final = 24
 #: Columns of the picture in the documents.
 _WIDTH: Final = 120
@@ -57,22 +60,25 @@ def header(endpoint: str, up_s: float) -> str:
     return f"{endpoint}   up {up_s:.0f} s   make interrupt: a spot notice   Ctrl-C: the end"
 
 
-def picture(agent: Agent, title: str, now: float) -> RenderableType:
+def picture(agent: Agent, title: str, now: float, height: int = 100) -> RenderableType:
     """The whole view.
 
     Args:
         agent: what is shown.
         title: its first line.
         now: monotonic seconds.
+        height: lines that there are; with fewer, fewer events are shown.
     """
     status = agent.status()
+    machines = min(len(status.machines), _MACHINES)
+    events = max(_FEWEST_EVENTS, min(_EVENTS, height - _FRAMES - len(status.groups) - machines))
     return Group(
         Text(title, style="bold"),
         _groups(status),
         _machines(status.machines, now),
         _doors(status),
         _alarms(status),
-        _happenings(list(agent.happenings)[-_EVENTS:]),
+        _happenings(list(agent.happenings)[-events:]),
     )
 
 

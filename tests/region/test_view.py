@@ -54,6 +54,13 @@ def test_the_picture_has_groups_instances_alarms_and_the_latest_events(agent: An
     assert "event 0\n" not in text
 
 
+def test_a_low_terminal_shows_fewer_events(agent: Any) -> None:
+    console = Console(width=120, force_terminal=False)
+    with console.capture() as capture:
+        console.print(view.picture(agent, "title", 100.0, height=24))
+    assert capture.get().count("  event ") == 3
+
+
 def test_without_a_terminal_there_is_a_line() -> None:
     assert view.summary(STATUS) == "nl-workers 2/3 | 160 queued, 24 running | alarms: none"
     assert view.line(Happening(0.0, "i-1 is gone")).endswith("  i-1 is gone")

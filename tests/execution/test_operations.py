@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from nativelink.core.errors import Code
@@ -193,18 +194,32 @@ def test_an_operation_that_nobody_knows_is_not_found(client: ExecutionClient) ->
     assert "main/nobody" in status_of(unknown.value).message
 
 
-def test_a_cancelled_operation_ends_and_its_process_dies(
-    client: ExecutionClient, gate: Gate
+def test_a_cancelled_operation_ends_and_its_process_dies_and_there_is_room_again(
+    client: ExecutionClient, farm: Farm, gate: Gate
 ) -> None:
+    def workers() -> dict[str, set[str]]:
+        shown = httpx.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers").json()
+        return {
+            worker["worker_id"]: set(worker["running"])
+            for scheduler in shown.values()
+            for worker in scheduler
+        }
+
+    before = workers()
     execution = client.execute(uploaded(client, "sh", "-c", gate.script))
     execution.until(EXECUTING)
     gate.wait()
     (pid,) = gate.arrived
+    ((mine, where),) = [
+        (each, name) for name, running in workers().items() for each in running - before[name]
+    ]
 
     client.cancel(execution.name)
 
     assert execution.result().status.code == Code.CANCELLED
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of the process")
+    # The same worker: it has said so, and was not given up.
+    wait_for(lambda: mine not in workers()[where], "the worker's word that it has stopped")
 
 
 def test_operations_are_listed_by_what_they_are(client: ExecutionClient, gate: Gate) -> None:

@@ -369,18 +369,25 @@ async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_th
         assert world.agent.statistics().connected
 
 
-async def test_a_kill_order_cancels_the_action_and_an_unknown_one_is_ignored() -> None:
+async def test_orders_to_stop_are_answered_when_it_has_stopped_and_where_nothing_runs() -> None:
     async with working() as world:
         call = await world.next_call()
         await call.accept("w1-id")
         call.start("op")
         await world.hands.started.get()
         call.say(kill_operation_request=pb.KillOperationRequest(operation_id="another"))
-        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
-        await world.time.pass_time(0)
+        unknown = (await call.heard("execute_result")).execute_result
+        assert unknown.operation_id == "another"
+        assert unknown.internal_error.code == Code.CANCELLED
+        assert not world.hands.killed
 
+        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        killed = (await call.heard("execute_result")).execute_result
+        assert killed.operation_id == "op"
+        assert killed.internal_error.code == Code.ABORTED
         assert world.hands.killed == ["op"]
         assert world.agent.statistics().running == 0
+        assert call.from_worker.empty()
 
 
 async def test_actions_outlive_a_broken_connection_and_their_results_are_delivered() -> None:
@@ -453,8 +460,9 @@ async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others
         call.break_off()
         again = await world.next_call()
         await again.accept("w1-other")
-        await world.time.pass_time(0)
 
+        # It was told what runs here, and waits for the end of it.
+        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
         assert world.hands.killed == ["op"]
 
 

@@ -449,9 +449,10 @@ class Agent:
         self._begun_at_once = 0
 
     def _refuse(self, order: pb.StartExecute, code: Code, message: str) -> None:
-        result = pb.ExecuteResult(
-            instance_name=order.execute_request.instance_name, operation_id=order.operation_id
-        )
+        self._fail(order.operation_id, code, message, order.execute_request.instance_name)
+
+    def _fail(self, operation_id: str, code: Code, message: str, instance_name: str = "") -> None:
+        result = pb.ExecuteResult(instance_name=instance_name, operation_id=operation_id)
         result.internal_error.code = code
         result.internal_error.message = message
         self._send(pb.UpdateForScheduler(execute_result=result))
@@ -483,6 +484,8 @@ class Agent:
         if self._running.get(name) is task:
             _log.info("operation %s was stopped", name)
             self._end(name)
+            # Until it hears so, the scheduler keeps the room and sends orders to stop.
+            self._fail(name, Code.ABORTED, "the action was killed")
 
     def _end(self, name: str) -> None:
         """An operation runs no more; its directory may be there still."""
@@ -497,6 +500,8 @@ class Agent:
         task = self._running.get(operation_id)
         if task is not None:
             task.cancel()
+        elif operation_id not in self._running:
+            self._fail(operation_id, Code.CANCELLED, "it does not run here, or not any more")
 
     def _kill_all(self) -> None:
         for task in self._running.values():

@@ -185,7 +185,7 @@ async def _run_pending(pending: Iterator[Coroutine[Any, Any, T]], results: list[
         results[place] = await coro
 
 
-async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+async def ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Wait until all `tasks` have ended, and only then heed a cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while pending := [task for task in tasks if not task.done()]:

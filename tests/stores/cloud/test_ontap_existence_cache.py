@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,3 +99,28 @@ async def test_a_file_that_is_no_index_ends_the_start(tmp_path: Path, text: str)
             pass
     assert caught.value.code is Code.FAILED_PRECONDITION
     assert str(path) in caught.value.message
+
+
+async def test_a_closed_store_writes_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, bucket = tmp_path / "index", Bucket()
+    begun, gate = threading.Event(), threading.Event()
+    replace = Path.replace
+
+    def held_back(self: Path, target: Path) -> Path:
+        begun.set()
+        assert gate.wait(60)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", held_back)
+    store = bucket.store(path)
+    await store.__aenter__()
+    await wait_until(begun.is_set)
+    closing = asyncio.ensure_future(store.__aexit__(None, None, None))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    gate.set()
+    await closing
+    assert json.loads(path.read_text())["digests"] == []

@@ -114,7 +114,10 @@ class OntapS3ExistenceCacheStore(DelegatingStore):
         found |= self._put_meanwhile
         self._index = found
         written = [str(digest) for digest in found]
-        await asyncio.get_running_loop().run_in_executor(None, self._save, written)
+        saving = asyncio.get_running_loop().run_in_executor(None, self._save, written)
+        # Once the store is closed, nothing writes there any more.
+        await ended((saving,))
+        saving.result()
 
     def _may_be_there(self, key: StoreKey) -> bool:
         if self._index is None or not isinstance(key, Digest):

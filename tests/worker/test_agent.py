@@ -461,9 +461,12 @@ async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others
         again = await world.next_call()
         await again.accept("w1-other")
 
-        # It was told what runs here, and waits for the end of it.
-        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
+        await world.time.pass_time(0)
         assert world.hands.killed == ["op"]
+        # Of ours, which was told what runs here, as NativeLink's was not.
+        assert again.from_worker.empty()
+        again.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
 
 
 async def test_actions_end_when_no_scheduler_comes_back_for_too_long() -> None:

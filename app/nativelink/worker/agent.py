@@ -151,6 +151,8 @@ class Agent:
         self._idle.set()
         #: None until an action that is begun waits for the first time.
         self._running: dict[str, asyncio.Task[None] | None] = {}
+        #: Those of them that the scheduler wants to hear the end of.
+        self._stopping: set[str] = set()
         self._outbox = Outbox(clock)
         #: Of actions, until nothing of them is left to be done.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -483,14 +485,17 @@ class Agent:
         self._tasks.discard(task)
         if self._running.get(name) is task:
             _log.info("operation %s was stopped", name)
+            is_awaited = name in self._stopping
             self._end(name)
-            # Until it hears so, the scheduler keeps the room and sends orders to stop.
-            self._fail(name, Code.ABORTED, "the action was killed")
+            if is_awaited:
+                # Until it hears so, the scheduler keeps the room and sends the order again.
+                self._fail(name, Code.ABORTED, "the action was killed")
 
     def _end(self, name: str) -> None:
         """An operation runs no more; its directory may be there still."""
         if name in self._running:
             del self._running[name]
+            self._stopping.discard(name)
             self._executed += 1
             if not self._running:
                 self._idle_since = self._clock.monotonic()
@@ -499,6 +504,7 @@ class Agent:
     def _kill(self, operation_id: str) -> None:
         task = self._running.get(operation_id)
         if task is not None:
+            self._stopping.add(operation_id)
             task.cancel()
         elif operation_id not in self._running:
             self._fail(operation_id, Code.CANCELLED, "it does not run here, or not any more")

@@ -281,6 +281,8 @@ def test_our_worker_executes_for_a_foreign_scheduler(
             scheduler.kill("two")
             (pid,) = gate.arrived
             wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of the process")
+            killed = scheduler.result()
+            assert (killed.operation_id, killed.internal_error.code) == ("two", Code.ABORTED)
 
             # It does not resume anything: a worker that comes back is a new one to it.
             scheduler.start("three", request(waiting))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
+from nativelink.testing.http_thread import HttpThread
 from scripts.region_local.cloud import Cloud
 from scripts.region_local.lifecycle import Lifecycle
 
@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 30.0
 _SPACE: Final = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 
 
-class Front:
+class Front(HttpThread):
     """Listens while its context is open.
 
     Args:
@@ -37,9 +37,7 @@ class Front:
 
     def __init__(self, host: str, port: int) -> None:
         self.interrupt: Callable[[str], str] = _nobody
-        self._server = ThreadingHTTPServer((host, port), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        super().__init__(host, port, self._handler())
         self._shrinking = threading.Lock()
         self._upstream = ""
         self._cloud: Cloud | None = None
@@ -54,26 +52,6 @@ class Front:
             lifecycle: who waits at hooks.
         """
         self._upstream, self._cloud, self._lifecycle = upstream, cloud, lifecycle
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
-
-    def __enter__(self) -> Front:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def answer(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
         """Status, content type and text for a request of AWS' query protocol."""

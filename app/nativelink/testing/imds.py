@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
+
+from nativelink.testing.http_thread import HttpThread
 
 __all__ = ["FakeImds"]
 
 _PREFIX = "/latest/meta-data/"
 
 
-class FakeImds:
+class FakeImds(HttpThread):
     """A context manager; what it says may be changed at any time.
 
     Args:
@@ -80,30 +80,8 @@ class FakeImds:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that it has
                 del format, args
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        super().__init__(host, port, Handler)
 
     def forget_tokens(self) -> None:
         """No token that was given is good any more."""
         self._valid.clear()
-
-    def __enter__(self) -> FakeImds:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

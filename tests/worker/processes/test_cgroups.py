@@ -192,14 +192,13 @@ async def test_an_action_with_limits_is_born_in_a_group_that_goes_with_it(
     real: Path, yard: Yard, namespaces: Namespaces | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_divide(real, monkeypatch)
-    script = "grep 0:: /proc/self/cgroup; grep 0:: /proc/$PPID/cgroup; (setsid sleep 1000 &)"
+    script = "grep 0:: /proc/self/cgroup; (setsid sleep 1000 &)"
     launch = yard.launch("/bin/sh", "-c", script, limits=Limits(pids=10))
     async with ProcessLauncher(namespaces=namespaces, limited=True) as launcher:
         for _ in range(2):
             assert (await launcher.run(launch, timeout_s=FOREVER_S)).exit_code == 0
-            own, slot = yard.stdout.read_text().splitlines()
-            assert f"/{real.name}/nativelink-action-" in own
-            assert slot == f"0::/{real.name}"
+            assert f"/{real.name}/nativelink-action-" in yard.stdout.read_text()
+            # A group can only be removed if the slot has left it too.
             assert action_groups(real) == []
         unlimited = yard.launch("/bin/sh", "-c", script)
         assert (await launcher.run(unlimited, timeout_s=FOREVER_S)).exit_code == 0

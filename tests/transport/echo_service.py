@@ -34,6 +34,11 @@ def _parse_download(request: bytes) -> tuple[int, int]:
     return total, chunk
 
 
+def counted(size: int) -> bytes:
+    """Bytes of which no two neighbouring pages are equal."""
+    return b"".join(number.to_bytes(4, "big") for number in range(-(-size // 4)))[:size]
+
+
 class EchoService:
     """Counts what happens to its handlers, for tests."""
 
@@ -86,6 +91,13 @@ class EchoService:
             await sink.write(_ZEROS[:size])
             total -= size
 
+    async def slices(
+        self, request: tuple[int, int], context: CallContext, sink: MessageSink
+    ) -> None:
+        """At most `total` counted bytes, `step` of them behind an "s" in each message."""
+        total, step = request
+        await sink.write_slices(b"s", memoryview(counted(total - total % step)), step)
+
     async def upload(self, source: MessageSource, context: CallContext) -> bytes:
         size = 0
         while (message := await source.read()) is not None:
@@ -112,6 +124,7 @@ class EchoService:
             Method(PATH + "Trailing", self.trailing),
             Method(PATH + "Peer", self.peer),
             Method(PATH + "Download", self.download, parse=_parse_download, server_streaming=True),
+            Method(PATH + "Slices", self.slices, parse=_parse_download, server_streaming=True),
             Method(PATH + "Upload", self.upload, client_streaming=True),
             Method(PATH + "Early", self.early, client_streaming=True),
             Method(PATH + "Chat", self.chat, client_streaming=True, server_streaming=True),

@@ -315,7 +315,18 @@ class Wire(asyncio.Transport):
         return False
 
 
-METHODS = ["Unary", "Suspended", "Fail", "Wait", "Download", "Upload", "Early", "Chat", "Nothing"]
+METHODS = [
+    "Unary",
+    "Suspended",
+    "Fail",
+    "Wait",
+    "Download",
+    "Slices",
+    "Upload",
+    "Early",
+    "Chat",
+    "Nothing",
+]
 
 
 @pytest.mark.parametrize("seed", range(40))

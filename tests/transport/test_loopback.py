@@ -42,6 +42,10 @@ async def _count(request: bytes, context: CallContext, sink: MessageSink) -> Non
         await sink.write(b"n", str(number).encode())
 
 
+async def _cut(request: bytes, context: CallContext, sink: MessageSink) -> None:
+    await sink.write_slices(b"-", memoryview(request), 2)
+
+
 async def _join(source: MessageSource, context: CallContext) -> bytes:
     parts: list[bytes] = []
     while (message := await source.read()) is not None:
@@ -72,6 +76,7 @@ METHODS = [
     Method("/t.T/Break", _break),
     Method("/t.T/Hang", _hang),
     Method("/t.T/Count", _count, server_streaming=True),
+    Method("/t.T/Cut", _cut, server_streaming=True),
     Method("/t.T/Join", _join, client_streaming=True),
     Method("/t.T/Echo", _echo, client_streaming=True, server_streaming=True),
     Method("/t.T/Idle", _idle, client_streaming=True, server_streaming=True),
@@ -119,6 +124,11 @@ async def test_a_deadline_ends_the_handler(channel: LoopbackChannel) -> None:
 async def test_a_stream_of_answers_arrives_in_order(channel: LoopbackChannel) -> None:
     got = [message async for message in channel.server_stream("/t.T/Count", b"200")]
     assert got == [b"n%d" % number for number in range(200)]
+
+
+async def test_slices_are_messages(channel: LoopbackChannel) -> None:
+    got = [message async for message in channel.server_stream("/t.T/Cut", b"abcdef")]
+    assert got == [b"-ab", b"-cd", b"-ef"]
 
 
 async def test_a_stream_of_requests_is_read_to_its_end(channel: LoopbackChannel) -> None:

@@ -10,6 +10,7 @@ from nativelink.core.errors import NativeLinkError
 from nativelink.core.rpc import HttpRoute, Method, current_call
 from nativelink.testing.fakes import wait_until
 from nativelink.transport.server import Server, ServerSettings
+from tests.transport.echo_service import counted
 from tests.transport.live import live
 from tests.transport.wire import (
     ACK,
@@ -146,6 +147,43 @@ async def test_a_download_stops_at_the_window_and_goes_on_with_it():
         body, fields = await client.answer(stream_id)
         assert got + len(body) == 200_000 + 7 * 5
         assert fields["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("total", "step"),
+    [(0, 5), (40, 5), (1_572_864, 65_536), (3_000_000, 1_500_000), (2_000_000, 2_000_000)],
+)
+async def test_slices_are_messages_like_others(total, step):
+    async with live() as running, running.connect() as client:
+        client.greet(window=50_000)
+        stream_id = client.open("Slices", f"{total},{step}".encode())
+        client.writer.write(window_update(stream_id, 10**7) + window_update(0, 10**7))
+        body, fields = await client.answer(stream_id)
+        data = counted(total)
+        expected = [message(b"s" + data[start : start + step]) for start in range(0, total, step)]
+        assert body == b"".join(expected)
+        assert fields["grpc-status"] == "0"
+
+
+async def test_slices_are_compressed_one_by_one():
+    async with live(ServerSettings(send_gzip=True)) as running, running.connect() as client:
+        client.greet()
+        stream_id = client.open("Slices", b"6000,3000", grpc_accept_encoding="gzip")
+        body, _ = await client.answer(stream_id)
+        size = int.from_bytes(body[1:5], "big")
+        assert body[0] == 1
+        assert gzip.decompress(body[5 : 5 + size]) == b"s" + counted(6000)[:3000]
+        assert gzip.decompress(body[10 + size :]) == b"s" + counted(6000)[3000:]
+
+
+async def test_slices_that_wait_for_the_peer_end_with_the_call():
+    async with live() as running, running.connect() as client:
+        client.greet(window=1000)
+        stream_id = client.open("Slices", b"3000000,1000")
+        await client.until(DATA)
+        client.writer.write(frame(RST_STREAM, 0, stream_id, u32(CANCEL)))
+        assert (await client.answer(client.open("Unary", b"next")))[0] == message(b"next")
+        assert running.observed.calls == [("Slices", "CANCELLED"), ("Unary", "OK")]
 
 
 async def test_an_upload_is_given_credit_only_as_it_is_read():

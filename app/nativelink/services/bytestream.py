@@ -256,7 +256,6 @@ class _ReadSink:
         step = self._max_bytes
         head = _DATA_TAG + varint(step)
         whole = size - size % step
-        for start in range(0, whole, step):
-            await self._sink.write(head, view[start : start + step])
+        await self._sink.write_slices(head, view[:whole], step)
         if whole < size:
             await self._sink.write(_DATA_TAG + varint(size - whole), view[whole:])

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from nativelink.core.digest import Digest
 from nativelink.core.eager import begin
-from nativelink.core.rpc import CallContext, Method, Peer, Reply, SupportsSerialize
+from nativelink.core.rpc import CallContext, MessageSink, Method, Peer, Reply, SupportsSerialize
 from nativelink.core.streams import Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
@@ -74,7 +74,7 @@ class FakeMessageSource:
             self._waiting.set_result(None)
 
 
-class FakeMessageSink:
+class FakeMessageSink(MessageSink):
     """Collects what a handler sends.
 
     Attributes:

@@ -23,6 +23,8 @@ from nativelink.transport.streams import Stream
 
 __all__ = ["StreamingExchange", "UnaryExchange", "malformed"]
 
+#: Enough for one message's share of what a turn costs to be small; the blob's bytes are not copied.
+_BATCH_BYTES: Final = 1024 * 1024
 _OVER: Final = "the call is over: its client went away, or its deadline has passed"
 
 
@@ -293,20 +295,38 @@ class StreamingExchange(_GrpcExchange):
 
     async def write(self, *parts: Chunk) -> None:
         """Send one answer message (`core.rpc.MessageSink`)."""
-        if self.ended:
-            raise NativeLinkError(Code.CANCELLED, _OVER)
-        calls, stream = self.calls, self.stream
-        if not stream.head_sent:
-            calls.connection.send_head(stream, self.plan.head)
         size = sum(map(len, parts))
         flag = 0
         if self.plan.gzip and size >= MIN_GZIP_BYTES:
             parts = (gzip_message(b"".join(parts)),)
             size = len(parts[0])
             flag = 1
-        sent = calls.connection.send_data(
-            stream, [message_prefix(flag, size), *parts], size + PREFIX_BYTES
-        )
+        await self._send([message_prefix(flag, size), *parts], size + PREFIX_BYTES)
+
+    async def write_slices(self, head: bytes, data: memoryview, step: int) -> None:
+        """Send many messages (`core.rpc.MessageSink`), some at a time."""
+        if self.plan.gzip:
+            for start in range(0, len(data), step):
+                await self.write(head, data[start : start + step])
+            return
+        head = message_prefix(0, len(head) + step) + head
+        batch = max(step, _BATCH_BYTES - _BATCH_BYTES % step)
+        for first in range(0, len(data), batch):
+            parts: list[Chunk] = []
+            size = 0
+            for start in range(first, min(first + batch, len(data)), step):
+                parts += (head, data[start : start + step])
+                size += len(head) + step
+            await self._send(parts, size)
+
+    async def _send(self, parts: list[Chunk], size: int) -> None:
+        """Send a part of the body, and wait until it has gone to the socket or its buffer."""
+        if self.ended:
+            raise NativeLinkError(Code.CANCELLED, _OVER)
+        calls, stream = self.calls, self.stream
+        if not stream.head_sent:
+            calls.connection.send_head(stream, self.plan.head)
+        sent = calls.connection.send_data(stream, parts, size)
         calls.flush_soon()
         if not sent:
             room = calls.loop.create_future()

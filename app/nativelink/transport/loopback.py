@@ -128,6 +128,10 @@ class _Messages:
         self._waiting.append(parts[0] if len(parts) == 1 else b"".join(parts))
         _wake(self._reader)
 
+    async def write_slices(self, head: bytes, data: memoryview, step: int) -> None:
+        for start in range(0, len(data), step):
+            await self.write(head, data[start : start + step])
+
     async def read(self) -> Chunk | None:
         while not self._waiting:
             if self._closed:

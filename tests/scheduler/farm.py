@@ -21,6 +21,10 @@ SUPPORTED = {
     "comment": PropertyKind.IGNORE,
 }
 
+QUEUED = ExecutionStage.QUEUED
+EXECUTING = ExecutionStage.EXECUTING
+COMPLETED = ExecutionStage.COMPLETED
+
 E = TypeVar("E")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import hpack
 
+from nativelink.transport.flow import header_block
 from nativelink.transport.http2 import Http2Connection
 from nativelink.transport.settings import ServerSettings
 from nativelink.transport.streams import Stream
@@ -155,3 +156,13 @@ class Client:
 
 def ends_with_goaway(frames: list[Frame], code: int) -> bool:
     return bool(frames) and frames[-1].kind == GOAWAY and frames[-1].code == code
+
+
+def kinds(frames):
+    return [frame.kind for frame in frames]
+
+
+#: A successful answer's headers and trailers, and the prefix of an empty message.
+HEAD = header_block([(b":status", b"200")])
+TRAILERS = header_block([(b"grpc-status", b"0")], end_stream=True)
+PREFIX = message(b"")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.clients.certificates import KeyPair
 from tests.clients.programs import running, wait_until_ready
-from tests.clients.server import free_ports
+from tests.ports import free_port
 
 __all__ = [
     "INSTANCE",
@@ -168,7 +168,7 @@ class AssetServer:
 @contextmanager
 def open_server(folder: Path, authority: Path) -> Iterator[AssetServer]:
     """A server that trusts the origins of an authority."""
-    (port,) = free_ports(1)
+    port = free_port()
     stores = [
         {
             "name": name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.programs import running, wait_until_ready
-from tests.clients.server import free_ports
+from tests.ports import free_port
 
 __all__ = ["Served", "services"]
 
@@ -54,7 +54,7 @@ class Served:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.log_file = folder / "log"
         self._file = folder / "config.json5"
         if not isinstance(config, str):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import grpc
 
 from tests.clients.certificates import Certificates
 from tests.clients.programs import running, wait_until_ready
+from tests.ports import free_ports
 
 __all__ = ["INSTANCES", "RunningServer", "start_server"]
 
@@ -128,17 +128,6 @@ def configuration(folder: Path, ports: list[int], certificates: Certificates) ->
         "stores": [_store(name, folder) for name in stores],
         "servers": [{"listener": {"http": http}, "services": services} for http in listeners],
     }
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now; the kernel hands them out in turn."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb
 from nativelink.services.fast_cdc import FastCdc2020
 from nativelink.testing.reapi import ReapiClient, digest_of
 from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
-from tests.clients.server import RunningServer, free_ports
+from tests.clients.server import RunningServer
+from tests.ports import free_port
 
 pytestmark = CLIENT_TESTS
 
@@ -38,7 +39,7 @@ def proxying(
         proxied: its own instance that is asked.
     """
     casd = program("buildbox/buildbox-casd", tool="casd")
-    port = free_ports(1)[0]
+    port = free_port()
     remote = f"http://127.0.0.1:{server.port}"
     command = [
         casd,

@@ -18,7 +18,7 @@ from nativelink.testing.store_contract import DigestKeysOnly
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
 from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
-from tests.clients.server import free_ports
+from tests.ports import free_port
 
 pytestmark = CLIENT_TESTS
 
@@ -28,7 +28,7 @@ def casd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a casd with a cache of its own."""
     binary = program("buildbox/buildbox-casd", tool="casd")
     folder: Path = tmp_path_factory.mktemp("casd-upstream")
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_port()}"
     log = folder / "log"
     with running([binary, f"--bind={address}", folder / "cache"], log) as process:
         wait_until_ready(address, log, process=process)

@@ -17,9 +17,10 @@ import pytest
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
 from tests.clients.programs import CLIENT_TESTS, program, run, running
-from tests.clients.server import RunningServer, free_ports
+from tests.clients.server import RunningServer
 from tests.clients.test_bazel import assert_all_hits, flags
 from tests.clients.workspace import MINIMUM_ACTIONS
+from tests.ports import free_port
 
 pytestmark = CLIENT_TESTS
 
@@ -167,7 +168,7 @@ def test_sccache_hits_always_the_second_time(
     environment = {
         "SCCACHE_WEBDAV_ENDPOINT": f"{url(server)}/cache",
         "SCCACHE_WEBDAV_KEY_PREFIX": "sccache",
-        "SCCACHE_SERVER_PORT": str(free_ports(1)[0]),
+        "SCCACHE_SERVER_PORT": str(free_port()),
         "SCCACHE_CONF": str(tmp_path / "none"),
         "SCCACHE_DIR": str(tmp_path / "local"),
     }

@@ -19,7 +19,8 @@ from nativelink.stores.remote.redis_cluster import ClusterClient
 from nativelink.stores.remote.redis_sentinel import SentinelClient
 from nativelink.stores.store import read_bytes, write_bytes
 from tests.clients.certificates import make_certificates
-from tests.stores.remote.redis_server import RedisServer, free_port, fresh_prefix, shared_redis
+from tests.ports import free_port
+from tests.stores.remote.redis_server import RedisServer, fresh_prefix, shared_redis
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)

@@ -96,7 +96,7 @@ async def test_an_upload_without_a_call_is_kept_as_long_as_bytestream_says(
         await call.write(bytestream_pb2.WriteRequest(resource_name=name, data=b"0123456789"))
 
         async def becomes(size: int) -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 # The server tells nobody; each question is a moment of its own.
                 while await committed_now() != size:
                     pass

@@ -22,7 +22,7 @@ class Waiting:
         try:
             self.log.append(await self.resumption)
             self.log.append(asyncio.current_task())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.sleep(0)
             self.log.append("a turn later")
         except BaseException as error:

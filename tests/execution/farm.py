@@ -16,7 +16,7 @@ from nativelink.compose.system import System, open_system
 from nativelink.config import Config
 from nativelink.core.clock import Clock, SystemClock
 from nativelink.testing.execution import ExecutionClient
-from tests.clients.server import free_ports
+from tests.ports import free_ports
 
 __all__ = [
     "Farm",

@@ -19,8 +19,9 @@ import nativelink
 from nativelink.testing.execution import ExecutionClient
 from tests.clients.programs import running
 from tests.execution.gate import wait_for
+from tests.ports import free_port, free_ports
 from tests.stores.cloud.servers import KEY, REGION, SECRET, Moto
-from tests.stores.remote.redis_server import RedisServer, free_port
+from tests.stores.remote.redis_server import RedisServer
 
 __all__ = ["CONFIGS", "Region", "open_region"]
 
@@ -45,9 +46,7 @@ class Region:
         lifetimes.callback(self.moto.close)
         self.redis = RedisServer()
         lifetimes.callback(self.redis.close)
-        self.client_port, self.worker_cas, self.scheduler, self.worker_api = (
-            free_port() for _ in range(4)
-        )
+        self.client_port, self.worker_cas, self.scheduler, self.worker_api = free_ports(4)
         self.environment = {
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.moto.port}",

@@ -1,5 +1,6 @@
 """The fakes keep the contracts of what they fake."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,7 +8,7 @@ import pytest
 
 from nativelink.core.digest import StoreKey
 from nativelink.stores.store import Store
-from nativelink.testing.fakes import DictStore, FakeClock, wait_until
+from nativelink.testing.fakes import DictStore, FakeClock, PassingTime, wait_until
 from nativelink.testing.faults import FaultyStore, Latency
 from nativelink.testing.store_contract import RawAccess, StringKeys
 from nativelink.testing.store_machine import StoreMachine
@@ -65,6 +66,18 @@ def test_the_fake_clock_moves_only_when_told():
     assert (clock.time(), clock.monotonic()) == (7.0, mono + 2.5)
     with pytest.raises(ValueError, match="backwards"):
         clock.advance(-1)
+
+
+async def test_a_loops_time_goes_on_by_itself_and_further_when_told():
+    loop, before = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    passing = PassingTime()
+    assert before <= loop.time() < before + 1000
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5000), asyncio.timeout(2000):
+            passing.pass_by(3000)
+            await loop.create_future()
+    assert loop.time() >= before + 3000
+    assert await asyncio.wait_for(asyncio.sleep(0, "in time"), 1000) == "in time"
 
 
 async def test_wait_until_gives_up():

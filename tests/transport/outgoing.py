@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable
 
 import pytest
@@ -20,13 +19,6 @@ def channel_to(*ports: int, connections: int = 1, limit: int = 0) -> GrpcChannel
         connections_per_endpoint=connections,
         max_concurrent_requests=limit,
     )
-
-
-def dead_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Waiting:

@@ -15,9 +15,10 @@ from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method
 from nativelink.core.streams import Chunk
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
+from tests.ports import free_port
 from tests.transport.echo_service import PATH
 from tests.transport.live import live
-from tests.transport.outgoing import Waiting, channel_to, dead_port, error_of
+from tests.transport.outgoing import Waiting, channel_to, error_of
 
 
 async def test_a_message_goes_there_and_one_comes_back() -> None:
@@ -37,7 +38,7 @@ async def test_a_message_of_any_size_is_taken() -> None:
 
 
 async def test_nothing_is_connected_before_the_first_call() -> None:
-    async with channel_to(dead_port()):
+    async with channel_to(free_port()):
         pass
 
 
@@ -90,7 +91,7 @@ async def test_an_error_of_a_stream_comes_after_its_messages() -> None:
 
 
 async def test_a_server_that_is_not_there_is_unavailable_and_the_reason_is_told() -> None:
-    port = dead_port()
+    port = free_port()
     async with channel_to(port) as channel:
         with pytest.raises(NativeLinkError) as caught:
             await channel.unary(PATH + "Unary", b"")

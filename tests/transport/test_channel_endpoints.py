@@ -14,9 +14,10 @@ from nativelink.transport import channel as channel_module
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
 from nativelink.transport.server import Server, ServerSettings
+from tests.ports import free_port
 from tests.transport.echo_service import PATH, EchoService
 from tests.transport.live import live
-from tests.transport.outgoing import Waiting, channel_to, dead_port, error_of
+from tests.transport.outgoing import Waiting, channel_to, error_of
 
 
 async def test_calls_beyond_the_limit_wait_in_the_order_they_came() -> None:
@@ -66,7 +67,7 @@ async def test_what_a_message_of_a_stream_takes_to_ask_does_not_wait_for_the_str
             f"127.0.0.1:{running.port}", concurrency_limit=int(limits == "endpoint")
         )
         channel = GrpcChannel([endpoint], max_concurrent_requests=int(limits == "channel"))
-        async with channel, asyncio.timeout(10):
+        async with channel, asyncio.timeout(60):
             async with aclosing(channel.server_stream("/t.S/Many", b"")) as messages:
                 async for _ in messages:
                     # Also where it is asked by several tasks.
@@ -97,7 +98,7 @@ async def test_what_a_message_to_be_sent_takes_to_ask_does_not_wait_for_its_stre
             for _ in range(3):
                 yield await channel.unary("/t.S/Note", b"")
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await channel.client_stream("/t.S/Take", requests()) == b"15"
         assert channel_module._within.get() is None
         assert channel._pool._in_flight == 0
@@ -130,7 +131,7 @@ async def test_connections_are_opened_only_while_calls_share_them() -> None:
 
 
 async def test_calls_go_to_another_endpoint_while_one_is_down() -> None:
-    async with live() as running, channel_to(dead_port(), running.port) as channel:
+    async with live() as running, channel_to(free_port(), running.port) as channel:
         for _ in range(3):
             assert await channel.unary(PATH + "Unary", b"there") == b"there"
 
@@ -140,7 +141,7 @@ async def test_calls_wait_for_a_busy_endpoint_rather_than_for_one_that_is_down()
     async with live(methods=holding.methods()) as running:
         endpoints = [
             Endpoint(f"127.0.0.1:{port}", concurrency_limit=1)
-            for port in (dead_port(), running.port)
+            for port in (free_port(), running.port)
         ]
         async with GrpcChannel(endpoints) as channel, asyncio.TaskGroup() as tasks:
             for _ in range(4):

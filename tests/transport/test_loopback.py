@@ -202,7 +202,7 @@ async def test_two_writers_of_one_call_both_get_on() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (message := await call.read()) is not None:
             found.append(message)
     assert (found.count(b"a"), found.count(b"b")) == (100, 100)

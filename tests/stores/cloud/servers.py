@@ -8,7 +8,6 @@ import hmac
 import itertools
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +33,7 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 from nativelink.stores.cloud.gcs import gcs_bucket
 from tests.clients.programs import program as installed
+from tests.ports import free_port
 
 __all__ = [
     "BUCKET",
@@ -56,21 +56,13 @@ CLIENT = ClientSettings(allow_http=True, disable_http2=True)
 REGION = "eu-central-1"
 KEY, SECRET = "access-of-tests", "secret-of-tests"
 
-_START_S = 30.0
+_START_S = 120.0
 _prefixes = itertools.count()
 
 
 def fresh_prefix() -> str:
     """A key prefix under which a shared bucket holds nothing yet."""
     return f"{os.getpid()}-{next(_prefixes)}/"
-
-
-def _free_port() -> int:
-    """A port nobody listens on just now, for servers that cannot choose one themselves."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class ObjectServer(ABC):
@@ -229,7 +221,7 @@ class Versity(S3Server):
         program = installed("versitygw")
         (self.root / "data").mkdir(exist_ok=True)
         return [program, "--access", KEY, "--secret", SECRET, "--region", REGION,
-                "--port", f"127.0.0.1:{_free_port()}", "posix", self.root / "data"]  # fmt: skip
+                "--port", f"127.0.0.1:{free_port()}", "posix", self.root / "data"]  # fmt: skip
 
 
 class FakeGcs(ObjectServer):
@@ -237,7 +229,7 @@ class FakeGcs(ObjectServer):
 
     def command(self) -> Sequence[object]:
         program = installed("fake-gcs-server")
-        self._asked = _free_port()
+        self._asked = free_port()
         return [program, "-scheme", "http", "-host", "127.0.0.1", "-port", self._asked,
                 "-backend", "memory", "-public-host", f"127.0.0.1:{self._asked}",
                 "-external-url", f"http://127.0.0.1:{self._asked}"]  # fmt: skip

@@ -15,12 +15,12 @@ from typing import Any
 import pymongo
 
 from nativelink.stores.remote.mongo import MongoStore
-from tests.stores.remote.redis_server import free_port
+from tests.ports import free_port
 
 __all__ = ["MongoServer", "fresh_collection", "open_mongo", "raw_collection", "shared_mongo"]
 
 JARS = Path(__file__).parents[3] / ".tools/mongo"
-_START_S = 30.0
+_START_S = 120.0
 _collections = itertools.count()
 
 

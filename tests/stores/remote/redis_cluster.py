@@ -15,7 +15,8 @@ from nativelink.core.retry import Retry
 from nativelink.stores.remote.redis_address import Endpoint, Login
 from nativelink.stores.remote.redis_cluster import ClusterClient
 from nativelink.stores.remote.redis_sentinel import SentinelClient
-from tests.stores.remote.redis_server import RedisServer, dialing, free_port
+from tests.ports import free_ports
+from tests.stores.remote.redis_server import RedisServer, dialing
 
 __all__ = ["RedisCluster", "WatchedRedis"]
 
@@ -39,9 +40,7 @@ class RedisCluster:
     """Masters, each with as many replicas."""
 
     def __init__(self, *, masters: int = 3, replicas: int = 1) -> None:
-        ports: set[int] = set()
-        while len(ports) < masters * (1 + replicas):
-            ports.add(free_port())
+        ports = free_ports(masters * (1 + replicas))
         options = ["--cluster-enabled", "yes", "--notify-keyspace-events", "Exeg"]
         options += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS), "--repl-diskless-load"]
         options += ["on-empty-db", "--repl-diskless-sync-delay", "0"]

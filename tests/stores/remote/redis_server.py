@@ -6,8 +6,6 @@ import asyncio
 import atexit
 import contextlib
 import itertools
-import random
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,6 +24,7 @@ from nativelink.stores.remote.redis import RedisStore
 from nativelink.stores.remote.redis_address import Endpoint, Login
 from nativelink.stores.remote.redis_client import RedisClient, StandardClient
 from nativelink.stores.remote.redis_node import Dialing, NodeRecorder
+from tests.ports import free_port
 
 __all__ = [
     "RedisServer",
@@ -39,21 +38,8 @@ __all__ = [
 
 NEVER = RedisRetry(NoBackoff(), 0)
 _prefixes = itertools.count()
-#: No request of a test waits longer for a server that is there.
-_START_S = 20.0
-
-
-def free_port() -> int:
-    """A port nobody listens on.
-
-    Neither it nor the one that a cluster adds 10,000 to is one that the system gives to clients.
-    """
-    chance = random.SystemRandom()
-    while True:
-        port = chance.randrange(11_000, 22_000)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
+#: No server of a test starts more slowly, however busy the machine is.
+_START_S = 60.0
 
 
 class RedisServer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable
 
 import pytest
@@ -17,6 +16,7 @@ from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import DictStore, PiecesSource, wait_until
 from nativelink.testing.faults import FaultySource, Gate
+from tests.ports import free_port
 from tests.stores.remote.cas_upstream import (
     LARGE,
     LARGE_DATA,
@@ -119,13 +119,6 @@ async def test_an_error_of_the_reader_is_not_tried_again() -> None:
     ):
         assert await error_of(store.get(LARGE, Refusing())) is error
     assert len(breaking.asked) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ async def test_no_read_is_open_while_files_are_looked_at(monkeypatch: pytest.Mon
     seen: list[DigestPairs] = []
 
     async def require(pairs: DigestPairs) -> None:
-        async with asyncio.timeout(5), request:
+        async with asyncio.timeout(60), request:
             seen.append(pairs)
 
     left = await read_digests(store, key, require, is_tree=True)

@@ -48,7 +48,8 @@ from nativelink.telemetry.execution_metrics import (
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.loopback import LoopbackChannel
 from nativelink.worker.action import ActionExecutor, ActionSettings
-from nativelink.worker.agent import Agent, AgentSettings
+from nativelink.worker.agent import Agent
+from nativelink.worker.connection import ConnectionSettings
 from nativelink.worker.directory_cache import DirectoryCache
 from nativelink.worker.environment import AdditionalVariable, Fact, FromProperty, FromValue
 from nativelink.worker.hands.pool import Hands
@@ -149,7 +150,7 @@ async def _open(
     agent = Agent(
         channel,
         executor,
-        AgentSettings(
+        ConnectionSettings(
             name,
             properties,
             max_inflight_tasks=spec.max_inflight_tasks,

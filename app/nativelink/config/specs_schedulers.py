@@ -112,7 +112,12 @@ class SimpleSpec(Spec):
         default=60, description="Seconds without any interested client until an action is given up."
     )
     worker_timeout_s: Annotated[Seconds, Zero(5)] = Field(
-        default=5, description="Seconds of silence until a worker counts as lost."
+        default=5,
+        description=(
+            "Seconds of silence, or without a connection, until a worker counts as lost and its "
+            "actions run elsewhere. A worker that comes back sooner goes on with them; workers "
+            "keep them for a minute at most, so more than 60 helps no broken connection."
+        ),
     )
     max_action_executing_timeout_s: Seconds = Field(
         default=0,

@@ -209,7 +209,7 @@ class ActionExecutor:
         process_ended: Callable[[], None],
         finished: Callable[[worker_pb.ExecuteResult], None],
     ) -> None:
-        """See `agent.Executor`."""
+        """See `orders.Executor`."""
         result = worker_pb.ExecuteResult(
             instance_name=order.execute_request.instance_name, operation_id=order.operation_id
         )

@@ -15,6 +15,9 @@ from nativelink.core.channel import Duplex
 from nativelink.core.clock import Clock
 from nativelink.core.eager import begin, ended
 from nativelink.core.errors import NativeLinkError
+from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
+    worker_api_pb2 as pb,
+)
 
 __all__ = ["Outbox"]
 
@@ -48,33 +51,20 @@ class Outbox:
         """Whether all is written."""
         return not self._waiting
 
-    def post(self, message: bytes) -> None:
-        """Send a message. A scheduler of the same process may answer it before this returns."""
-        waiting = self._waiting
-        waiting.append(message)
-        call, self._idle_call = self._idle_call, None
-        if call is not None:
-            try:
-                begun = begin(call.write(message), asyncio.get_running_loop())
-            except NativeLinkError:
-                pass  # The one who writes comes upon it, and ends the connection.
-            else:
-                if isinstance(begun, tuple):
-                    waiting.popleft()
-                    if not waiting:
-                        self._idle_call = call
-                        return
-                    # The answer made somebody post more, which must come before what is next.
-                else:
-                    self._begun = begun
-        self._wake.set()
+    def tell(self, update: pb.UpdateForScheduler) -> None:
+        """Send what is no result.
 
-    def post_result(self, operation_id: str, message: bytes) -> None:
+        A scheduler of the same process may answer it before this returns.
+        """
+        self._post(update.SerializeToString())
+
+    def tell_result(self, result: pb.ExecuteResult) -> None:
         """Send an operation's result, which may have to be sent again."""
-        self._sent.append((self._clock.monotonic(), operation_id, message))
+        message = pb.UpdateForScheduler(execute_result=result).SerializeToString()
+        self._sent.append((self._clock.monotonic(), result.operation_id, message))
         self._sent_bytes += len(message)
         self._forget_old_results()
-        self.post(message)
+        self._post(message)
 
     def close(self) -> None:
         """No more will come: who writes ends the call's one half when all is written."""
@@ -132,6 +122,26 @@ class Outbox:
             # Its message waits still, for the next connection.
             begun.cancel()
             await ended((begun,))
+
+    def _post(self, message: bytes) -> None:
+        waiting = self._waiting
+        waiting.append(message)
+        call, self._idle_call = self._idle_call, None
+        if call is not None:
+            try:
+                begun = begin(call.write(message), asyncio.get_running_loop())
+            except NativeLinkError:
+                pass  # The one who writes comes upon it, and ends the connection.
+            else:
+                if isinstance(begun, tuple):
+                    waiting.popleft()
+                    if not waiting:
+                        self._idle_call = call
+                        return
+                    # The answer made somebody post more, which must come before what is next.
+                else:
+                    self._begun = begun
+        self._wake.set()
 
     def _forget_old_results(self) -> None:
         sent = self._sent

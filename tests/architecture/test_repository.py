@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -12,6 +14,14 @@ def tracked(*patterns: str) -> list[Path]:
         ["git", "ls-files", "-z", *patterns], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def versions(lock: Path) -> dict[str, set[str]]:
+    """What a lock file pins, by name; some names have two versions, for different Pythons."""
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;]+)", lock.read_text("utf-8"), re.M):
+        found.setdefault(name, set()).add(version)
+    return found
 
 
 def test_lock_files_name_no_download_address() -> None:
@@ -31,6 +41,17 @@ def test_every_locked_requirement_has_a_hash() -> None:
         for line in text.splitlines():
             if "==" in line and not line.startswith("#"):
                 assert "--hash=sha256:" in line, f"{path.name}: {line[:60]}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("dev", "runtime"), ("image", "runtime"), ("build", "dev")]
+)
+def test_what_is_installed_into_one_place_is_locked_to_one_version(one: str, other: str) -> None:
+    """`scripts/lock.sh` gives the one the other as its constraint."""
+    here, there = (versions(ROOT / "requirements" / f"{name}.txt") for name in (one, other))
+    shared = here.keys() & there.keys()
+    assert shared
+    assert {name for name in shared if not here[name] <= there[name]} == set()
 
 
 def test_modules_stay_readable_in_one_sitting() -> None:

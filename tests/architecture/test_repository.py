@@ -19,7 +19,8 @@ def tracked(*patterns: str) -> list[Path]:
 def versions(lock: Path) -> dict[str, set[str]]:
     """What a lock file pins, by name; some names have two versions, for different Pythons."""
     found: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;]+)", lock.read_text("utf-8"), re.M):
+    text = lock.read_text(encoding="utf-8")
+    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;]+)", text, re.MULTILINE):
         found.setdefault(name, set()).add(version)
     return found
 

@@ -13,8 +13,9 @@ import pytest
 
 from nativelink.core.errors import Code
 from nativelink.core.streams import Chunk
-from nativelink.stores import disk, group_commit
-from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, disk_error, write_all
+from nativelink.stores import disk_calls, group_commit
+from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget
+from nativelink.stores.disk_calls import disk_error, write_all
 from nativelink.stores.filesystem_read import CachedReads
 from nativelink.stores.free_space import DiskSpace, FreeSpaceWatch
 from nativelink.stores.group_commit import DiskSync
@@ -285,9 +286,9 @@ def test_a_filesystem_that_others_keep_busy_is_not_synced_as_a_whole_for_a_while
 def test_syncfs_really_works_here(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert disk.syncfs(fd)
+        assert disk_calls.syncfs(fd)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            disk.syncfs(-1)
+            disk_calls.syncfs(-1)
     finally:
         os.close(fd)
 

@@ -17,6 +17,7 @@ from nativelink.core.eager import run_all
 from nativelink.core.errors import Code
 from nativelink.stores import group_commit
 from nativelink.stores.filesystem_layout import Layout
+from nativelink.stores.group_commit import DiskSync
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import wait_until
 from tests.stores.on_disk import LARGE, SMALL, Held, code_of, files, make, scanned
@@ -26,7 +27,7 @@ async def test_data_is_synced_before_the_rename_and_the_rename_before_the_answer
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    sync, rename = group_commit.DiskSync.sync, Layout.publish
+    sync, rename = DiskSync.sync, Layout.publish
 
     def recorded_sync(self: Any, fds: Any, directories: Any) -> Any:
         events.append(
@@ -38,7 +39,7 @@ async def test_data_is_synced_before_the_rename_and_the_rename_before_the_answer
         events.append(f"rename {key}")
         return rename(self, name, key)
 
-    monkeypatch.setattr(group_commit.DiskSync, "sync", recorded_sync)
+    monkeypatch.setattr(DiskSync, "sync", recorded_sync)
     monkeypatch.setattr(Layout, "publish", recorded_rename)
     async with make(tmp_path) as store:
         # New and replaced, alone and with others.
@@ -68,12 +69,10 @@ async def test_many_uploads_share_few_syncs(tmp_path: Path) -> None:
 async def test_a_put_cancelled_before_its_rename_leaves_nothing(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync = Held(group_commit.DiskSync.sync)
+    sync = Held(DiskSync.sync)
     async with make(tmp_path) as store:
         await scanned(store)
-        monkeypatch.setattr(
-            group_commit.DiskSync, "sync", lambda self, fds, names: sync(self, fds, names)
-        )
+        monkeypatch.setattr(DiskSync, "sync", lambda self, fds, names: sync(self, fds, names))
         async with asyncio.TaskGroup() as tasks:
             putting = tasks.create_task(write_bytes(store, "key", bytes(size)))
             other = tasks.create_task(write_bytes(store, "other", b"x"))

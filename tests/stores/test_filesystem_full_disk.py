@@ -14,7 +14,7 @@ import pytest
 
 from nativelink.core.errors import Code
 from nativelink.core.streams import Chunk
-from nativelink.stores import disk
+from nativelink.stores import disk_calls
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import PiecesSource
 from tests.stores.on_disk import code_of, files, make, scanned
@@ -22,7 +22,7 @@ from tests.stores.on_disk import code_of, files, make, scanned
 
 def full_after(monkeypatch: pytest.MonkeyPatch, size: int, code: int = errno.ENOSPC) -> None:
     """Writes fail once a call would write more than `size` bytes."""
-    write_all = disk.write_all
+    write_all = disk_calls.write_all
 
     def limited(fd: int, chunks: list[Chunk]) -> int:
         if sum(map(len, chunks)) > size:
@@ -73,13 +73,13 @@ async def test_what_the_disk_did_not_take_is_told_where_linux_tells_it_once(
 
     def sync_file_range(fd: int, offset: int, length: int, flags: int) -> int:
         nonlocal waiting
-        if flags == disk._RANGE_WRITE:
+        if flags == disk_calls._RANGE_WRITE:
             return 0
         ctypes.set_errno(errors[waiting % len(errors)])
         waiting += 1
         return -1
 
-    monkeypatch.setattr(disk, "_sync_file_range", sync_file_range)
+    monkeypatch.setattr(disk_calls, "_sync_file_range", sync_file_range)
     async with make(tmp_path) as store:
         put = store.put("big", PiecesSource.split(bytes(size), 50_000))
         if code is None:

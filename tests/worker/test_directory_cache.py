@@ -20,10 +20,11 @@ from nativelink.stores.join.fast_slow import FastSlowStore
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
 from nativelink.worker import directory_cache
 from nativelink.worker.directory_cache import DirectoryCache
+from nativelink.worker.directory_message import Directory, FileNode
 from nativelink.worker.hands import process
 from nativelink.worker.hands.pool import Hands
 from nativelink.worker.inputs import InputStager
-from nativelink.worker.tree import Directory, FileNode, InputTree, TreeFetcher
+from nativelink.worker.tree import InputTree, TreeFetcher
 from tests.worker.input_trees import File, Link, Tree, blob, put_tree
 from tests.worker.test_inputs import ATTACKS, HARMLESS, mode, names, run, there
 

@@ -12,7 +12,8 @@ from nativelink.core.errors import Code, MissingBlob, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.testing.fakes import DictStore
 from nativelink.testing.faults import FaultyStore
-from nativelink.worker.tree import InputTree, TreeFetcher, TreeLimits, parse_directory
+from nativelink.worker.directory_message import parse_directory
+from nativelink.worker.tree import InputTree, TreeFetcher, TreeLimits
 
 EMPTY = next(iter(EMPTY_DIGESTS))
 

@@ -10,7 +10,7 @@ from nativelink.client.trees import Kind
 from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
-from nativelink.services.operation_messages import digest_message
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = ["Asset", "fetch_asset", "push_asset"]
 

@@ -18,7 +18,7 @@ from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError, context, invalid_argument
 from nativelink.core.names import check_name
 from nativelink.core.streams import Chunk, Sink
-from nativelink.stores.disk import disk_error, write_all
+from nativelink.stores.disk_calls import disk_error, write_all
 
 __all__ = ["DescriptorSink", "download_blob", "download_file", "download_tree"]
 

@@ -9,7 +9,7 @@ from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import Sink
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.services.operation_messages import digest_message
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = ["get_result", "write_log"]
 

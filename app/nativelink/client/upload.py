@@ -17,8 +17,8 @@ from nativelink.core.eager import run_all
 from nativelink.core.errors import NativeLinkError, context, invalid_argument
 from nativelink.core.streams import BytesSource
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.services.operation_messages import digest_message
-from nativelink.stores.disk import disk_error
+from nativelink.stores.disk_calls import disk_error
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = ["Uploaded", "upload"]
 

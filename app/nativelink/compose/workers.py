@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import os
 import shlex
@@ -18,26 +17,24 @@ from nativelink.compose.environment import Environment
 from nativelink.compose.nodes import Leaf, LocalTiers
 from nativelink.compose.servers import Listener
 from nativelink.compose.stores import StoreBuilder
+from nativelink.compose.work_directory import claim_work_directory
+from nativelink.compose.worker_properties import offered_properties
 from nativelink.config.specs_stores import FilesystemSpec
 from nativelink.config.specs_workers import (
     ActionLimitsSpec,
     EnvironmentSource,
     LocalWorkerSpec,
-    PropertyValues,
     UploadActionResultSpec,
-    WorkerProperty,
 )
 from nativelink.config.specs_workers import FromProperty as FromPropertySpec
 from nativelink.config.specs_workers import FromValue as FromValueSpec
 from nativelink.core.channel import Channel
 from nativelink.core.errors import (
-    Code,
-    NativeLinkError,
     context,
     failed_precondition,
     invalid_argument,
 )
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
 from nativelink.stores.store import Store
 from nativelink.telemetry.execution_metrics import (
     LOCAL_WORKER_CONNECTED,
@@ -59,7 +56,6 @@ from nativelink.worker.persistent.pool import PersistentSettings, PersistentWork
 from nativelink.worker.processes.launcher import ProcessLauncher
 from nativelink.worker.processes.supervisor import Namespaces
 from nativelink.worker.results import Publication, Publisher, UploadStrategy
-from nativelink.worker.scripts import run_script
 from nativelink.worker.tree import TreeFetcher
 from nativelink.worker.uploads import Uploads
 
@@ -67,7 +63,6 @@ __all__ = ["Worker", "open_workers"]
 
 #: Threads that stage inputs and look for outputs; more would only wait for the interpreter.
 _THREADS: Final = 4
-_QUERY_TIMEOUT_S: Final = 60.0
 #: Its bit in the sets of capabilities (capabilities(7)).
 _CAP_SETGID: Final = 1 << 6
 #: Precondition scripts at a time.
@@ -142,7 +137,7 @@ async def _open(
     lane.start()
     env.lifetimes.push_async_callback(lane.close)
     work_directory = Path(spec.work_directory)
-    properties = await _properties(spec, lane, environ)
+    properties = await offered_properties(spec, lane, environ)
     executor = await _executor(
         spec, node.store, node.tiers, work_directory, stores, env, lane, environ
     )
@@ -192,7 +187,7 @@ async def _executor(
     environ: Mapping[str, str],
 ) -> ActionExecutor:
     hands = await env.lifetimes.enter_async_context(Hands())
-    claim = await lane.run(lambda: _claim(work_directory, tiers.files.device))
+    claim = await lane.run(lambda: claim_work_directory(work_directory, tiers.files.device))
     env.lifetimes.callback(os.close, claim)
     cache = spec.directory_cache
     stager = InputStager(
@@ -324,42 +319,6 @@ def _group(name: str) -> int | None:
     return group
 
 
-def _claim(work_directory: Path, device: int) -> int:
-    """Make sure that actions can run there, with hard links to the store's files as inputs.
-
-    Returns:
-        A descriptor; as long as it is open, nobody else may empty the directory.
-    """
-    try:
-        work_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        claim = os.open(work_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise disk_error(error, f"cannot use work_directory {work_directory}") from error
-    try:
-        _check_claim(claim, work_directory, device)
-    except BaseException:
-        os.close(claim)
-        raise
-    return claim
-
-
-def _check_claim(claim: int, work_directory: Path, device: int) -> None:
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise failed_precondition(
-            f"work_directory {work_directory} is in use by another process; a worker empties it at "
-            "its start, so each needs one of its own"
-        ) from None
-    except OSError as error:
-        raise disk_error(error, f"cannot lock work_directory {work_directory}") from error
-    if os.fstat(claim).st_dev != device:
-        raise invalid_argument(
-            f"work_directory {work_directory} is on another device than the files of "
-            "cas_fast_slow_store, which inputs are hard links to; both must be on one"
-        )
-
-
 async def _publication(
     spec: UploadActionResultSpec, cas: Store, stores: StoreBuilder
 ) -> Publication:
@@ -398,45 +357,6 @@ async def _channel(
         ]
     )
     return await env.lifetimes.enter_async_context(channel)
-
-
-async def _properties(
-    spec: LocalWorkerSpec, lane: DiskLane, environ: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """What the worker offers; several values of a property stand one after the other."""
-    found: list[tuple[str, str]] = []
-    for name, source in spec.platform_properties.items():
-        found.extend((name, value) for value in await _values(name, source, spec, lane, environ))
-    return found
-
-
-async def _values(
-    name: str,
-    source: WorkerProperty,
-    spec: LocalWorkerSpec,
-    lane: DiskLane,
-    environ: Mapping[str, str],
-) -> Sequence[str]:
-    if isinstance(source, PropertyValues):
-        return source.values
-    environment = {
-        key: variable.value if isinstance(variable, FromValueSpec) else environ.get(key, "")
-        for key, variable in spec.additional_environment.items()
-        if isinstance(variable, FromValueSpec) or variable == "from_environment"
-    }
-    with context(f"platform_properties/{name}/query_cmd"):
-        arguments = shlex.split(source.query_cmd)
-        if not arguments:
-            raise invalid_argument("there is no program in it")
-        said = await lane.run(
-            lambda: run_script(arguments, environment, timeout_s=_QUERY_TIMEOUT_S)
-        )
-        if said.exit_code:
-            raise NativeLinkError(
-                Code.FAILED_PRECONDITION,
-                f"{arguments[0]!r} exited with {said.exit_code}: {said.stderr.strip()[-500:]}",
-            )
-    return [line.strip() for line in said.stdout.splitlines() if line.strip()]
 
 
 def _variable(source: EnvironmentSource) -> AdditionalVariable:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from nativelink.config.choices import Named
 from nativelink.config.expansion import UnsetVariableError, expand_text
-from nativelink.config.fields import Named, Spec
+from nativelink.config.fields import Spec
 from nativelink.config.problems import Path, Problem, error, format_value, warning
 from nativelink.config.shape import Keyed, ListOf, Object, Shape, Tagged, child, shape_of
 from nativelink.config.specs import Config

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
-from nativelink.config.fields import Named
+from nativelink.config.choices import Named
 from nativelink.config.problems import Path, Problem, closest, error, format_value
 from nativelink.config.shape import Choice, Keyed, Object, Shape, Tagged, child
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nativelink.config.fields import Named
+from nativelink.config.choices import Named
 from nativelink.config.specs import Config
 
 __all__ = ["json_schema"]

@@ -12,7 +12,8 @@ from typing import Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from nativelink.config.fields import Named, Spec
+from nativelink.config.choices import Named
+from nativelink.config.fields import Spec
 from nativelink.config.problems import Path
 from nativelink.config.specs import GlobalSpec, OriginEventsSpec
 from nativelink.config.specs_schedulers import NamedScheduler

@@ -17,18 +17,8 @@ from pydantic import Discriminator, Tag
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
-from nativelink.config.fields import (
-    Extension,
-    Kind,
-    Named,
-    NoEffect,
-    NullIs,
-    OneKey,
-    Secret,
-    Spec,
-    Variant,
-    Zero,
-)
+from nativelink.config.choices import Named, OneKey, Variant
+from nativelink.config.fields import Extension, Kind, NoEffect, NullIs, Secret, Spec, Zero
 
 __all__ = [
     "Choice",

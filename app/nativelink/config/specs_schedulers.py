@@ -9,22 +9,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
+from nativelink.config.choices import Named, OneKey, Variant, key_of
 from nativelink.config.fields import (
     Items,
-    Named,
     NoEffect,
     NullIs,
     Number,
-    OneKey,
     PathText,
     Seconds,
     SignedSeconds,
     Spec,
     Text,
-    Variant,
     Verbatim,
     Zero,
-    key_of,
 )
 from nativelink.config.specs_common import GrpcEndpointSpec, RetrySpec
 

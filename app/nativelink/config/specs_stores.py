@@ -10,24 +10,21 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 from typing_extensions import TypeAliasType
 
+from nativelink.config.choices import Named, OneKey, Variant, key_of
 from nativelink.config.fields import (
     EXTENSION,
     Flag,
     Items,
-    Named,
     NullIs,
     Number,
     Number32,
-    OneKey,
     PathText,
     Size,
     Size32,
     Spec,
     Text,
-    Variant,
     Verbatim,
     Zero,
-    key_of,
 )
 from nativelink.config.specs_cloud import CloudObjectSpec, OntapExistenceCacheSpec
 from nativelink.config.specs_common import EvictionSpec

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
+from nativelink.config.choices import OneKey, key_of
 from nativelink.config.fields import (
     Flag,
     Fraction64,
@@ -17,7 +18,6 @@ from nativelink.config.fields import (
     NoEffect,
     NullIs,
     Number,
-    OneKey,
     PathText,
     Seconds,
     Size,
@@ -25,7 +25,6 @@ from nativelink.config.fields import (
     Text,
     Verbatim,
     Zero,
-    key_of,
 )
 from nativelink.config.specs_common import OptionalClientTls
 

@@ -22,9 +22,9 @@ from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.operation import OperationView
 from nativelink.scheduler.scheduler import Watch
 from nativelink.services.capabilities import NODE_PROPERTIES
-from nativelink.services.operation_messages import digest_message
 from nativelink.services.operation_views import view_of
 from nativelink.services.request_metadata import HEADER, decoded_header, metadata_of
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = ["ForwardingScheduler"]
 

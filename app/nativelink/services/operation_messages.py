@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from nativelink.core.digest import Digest
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.proto.google.protobuf import any_pb2, timestamp_pb2
@@ -12,13 +11,13 @@ from nativelink.proto.nativelink.v1.execution_progress_pb2 import ExecutionProgr
 from nativelink.scheduler.operation import OperationView
 from nativelink.services.precondition import missing_status
 from nativelink.services.wire import varint
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = [
     "METADATA_TYPE",
     "PROGRESS_TYPE",
     "RESPONSE_TYPE",
     "Parts",
-    "digest_message",
     "operation_parts",
     "response_of",
     "timestamp_message",
@@ -76,11 +75,6 @@ def response_of(view: OperationView) -> bytes:
         ),
         message=view.note,
     ).SerializeToString()
-
-
-def digest_message(digest: Digest) -> pb.Digest:
-    """A digest as REAPI's messages carry it."""
-    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
 
 
 def timestamp_message(seconds: float) -> timestamp_pb2.Timestamp:

@@ -13,7 +13,8 @@ from nativelink.proto.com.github.trace_machina.nativelink.remote_execution impor
 from nativelink.proto.google.protobuf import empty_pb2
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.scheduler import KillOrder, Order, WorkerHello
-from nativelink.services.operation_messages import digest_message, timestamp_message
+from nativelink.services.operation_messages import timestamp_message
+from nativelink.stores.remote.messages import digest_message
 
 __all__ = [
     "DISCONNECT",

@@ -29,14 +29,8 @@ from nativelink.core.errors import (
     unavailable,
 )
 from nativelink.core.streams import Chunk, Sink, Source, drain
-from nativelink.stores.disk import (
-    DiskLane,
-    InlineGuard,
-    LaneStatistics,
-    PieceBudget,
-    disk_error,
-    timer,
-)
+from nativelink.stores.disk import DiskLane, InlineGuard, LaneStatistics, PieceBudget, timer
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.eviction import EvictionPolicy, EvictionStatistics
 from nativelink.stores.filesystem_entries import FilesystemEntries
 from nativelink.stores.filesystem_layout import Layout

@@ -23,7 +23,8 @@ from typing import Final
 from nativelink.core.digest import Digest, StoreKey
 from nativelink.core.eager import run_all
 from nativelink.core.errors import failed_precondition, unavailable
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.filesystem_layout import Layout
 
 __all__ = ["Executables", "stamp_of"]

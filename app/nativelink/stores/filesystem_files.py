@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from nativelink.core.digest import Digest, DigestFunction, StoreKey, is_empty
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.eviction import EvictingMap
 from nativelink.stores.filesystem_executables import Executables, stamp_of
 from nativelink.stores.filesystem_layout import CONTENT_MODE, Layout, parse_digest_name

@@ -10,7 +10,8 @@ from typing import Final
 from nativelink.core.digest import StoreKey
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import Sink
-from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, disk_error, timer
+from nativelink.stores.disk import DiskLane, InlineGuard, PieceBudget, timer
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.eviction import EvictingMap
 from nativelink.stores.filesystem_layout import Layout
 from nativelink.stores.filesystem_read import (

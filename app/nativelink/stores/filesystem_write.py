@@ -9,13 +9,8 @@ from typing import Final
 
 from nativelink.core.digest import StoreKey
 from nativelink.core.streams import Chunk, Source
-from nativelink.stores.disk import (
-    DiskLane,
-    PieceBudget,
-    start_writeback,
-    wait_writeback,
-    write_all,
-)
+from nativelink.stores.disk import DiskLane, PieceBudget
+from nativelink.stores.disk_calls import start_writeback, wait_writeback, write_all
 from nativelink.stores.filesystem_layout import Layout
 
 __all__ = ["TempFile", "gather", "write_stream"]

@@ -34,7 +34,8 @@ from typing import Final, Protocol, TypeAlias
 
 from nativelink.core.digest import StoreKey
 from nativelink.core.resumption import Resumption
-from nativelink.stores.disk import DiskLane, disk_error, start_writeback, syncfs, timer
+from nativelink.stores.disk import DiskLane, timer
+from nativelink.stores.disk_calls import disk_error, start_writeback, syncfs
 
 __all__ = ["CommitStatistics", "DiskSync", "GroupCommit", "Publisher", "WrittenFile"]
 

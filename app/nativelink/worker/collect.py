@@ -11,7 +11,8 @@ from typing import Final
 from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import disk_error
 from nativelink.worker.attempt import Attempt, set_digest
 from nativelink.worker.directories import ActionDirectory
 from nativelink.worker.outputs import FoundOutputs, OutputFinder, TooMuchError

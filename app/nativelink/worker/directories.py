@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from nativelink.core.clock import Clock
-from nativelink.stores.disk import disk_error
+from nativelink.stores.disk_calls import disk_error
 from nativelink.worker.confine import open_entry
 
 __all__ = ["ROOT", "SIDE_CHANNEL", "STDERR", "STDOUT", "ActionDirectories", "ActionDirectory"]

@@ -22,7 +22,7 @@ from typing import Final
 
 from nativelink.core.digest import Digest
 from nativelink.core.errors import NativeLinkError
-from nativelink.stores.disk import disk_error
+from nativelink.stores.disk_calls import disk_error
 from nativelink.worker.hands.pool import Hands
 from nativelink.worker.tree import InputTree
 

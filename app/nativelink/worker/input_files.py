@@ -11,7 +11,8 @@ from nativelink.core.digest import Digest
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, MissingBlob, NativeLinkError
 from nativelink.core.streams import Chunk, NullSink
-from nativelink.stores.disk import DiskLane, write_all
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import write_all
 from nativelink.stores.local_files import LeasedFile, LocalFiles
 from nativelink.stores.store import Store
 from nativelink.worker.tree import inputs_missing

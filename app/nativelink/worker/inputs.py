@@ -22,7 +22,8 @@ from typing import Final
 
 from nativelink.core.digest import Digest
 from nativelink.core.errors import Code, NativeLinkError, unavailable
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.local_files import LeasedFile, LocalFiles
 from nativelink.stores.store import Store
 from nativelink.worker.directory_cache import DirectoryCache, KeptTree

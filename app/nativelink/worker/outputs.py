@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,13 @@ from typing import Final
 from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.stores.remote.messages import digest_message
 from nativelink.worker.confine import open_beneath, output_place
+from nativelink.worker.output_directory import (
+    DirectoryWalk,
+    link_target,
+    open_readable,
+)
 
 __all__ = ["FoundOutputs", "OutputFinder", "TooMuchError", "hash_file"]
 
@@ -27,8 +33,6 @@ _UNIX_MODE: Final = "unix_mode"
 _FILE_BYTES: Final = 4096
 _OPEN_STREAM: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Each level holds a descriptor and a few frames of the stack.
-_MAX_DEPTH: Final = 400
 
 
 class TooMuchError(Exception):
@@ -170,10 +174,10 @@ class OutputFinder:
         if stat.S_ISLNK(status.st_mode):
             self._symlink(root_fd, parent_fd, name, path, place)
         elif stat.S_ISREG(status.st_mode):
-            fd = _open_readable(name, parent_fd, os.O_RDONLY)
+            fd = open_readable(name, parent_fd, os.O_RDONLY)
             self._file(fd, path)
         elif stat.S_ISDIR(status.st_mode):
-            self._directory(_open_readable(name, parent_fd, os.O_DIRECTORY), path, place)
+            self._directory(open_readable(name, parent_fd, os.O_DIRECTORY), path, place)
         else:
             raise invalid_argument(
                 f"output {path!r} is a {_kind(status.st_mode)}; outputs are files, directories and "
@@ -181,7 +185,7 @@ class OutputFinder:
             )
 
     def _symlink(self, root_fd: int, parent_fd: int, name: str, path: str, place: str) -> None:
-        target = _target(name, parent_fd, place)
+        target = link_target(name, parent_fd, place)
         inside = self._inside(target)
         if inside is not None:
             # It names this machine's directories: others need what it stands for.
@@ -240,7 +244,7 @@ class OutputFinder:
         """Describe a regular file; closes `fd`."""
         digest, status = self._take(fd)
         output = self._found.result.output_files.add(
-            path=path, digest=_message(digest), is_executable=bool(status.st_mode & 0o111)
+            path=path, digest=digest_message(digest), is_executable=bool(status.st_mode & 0o111)
         )
         if self._properties:
             self._set_properties(output.node_properties, status)
@@ -262,7 +266,9 @@ class OutputFinder:
         try:
             if self._left_bytes is not None:
                 raise TooMuchError
-            walk = _Walk(self._take, self._relative_target, self._node_properties, self._function)
+            walk = DirectoryWalk(
+                self._take, self._relative_target, self._node_properties, self._function
+            )
             root, children = walk.run(fd, place)
         finally:
             os.close(fd)
@@ -275,12 +281,12 @@ class OutputFinder:
             data = tree.SerializeToString(deterministic=True)
             digest = self._function.digest_of(data)
             self._found.messages[digest] = data
-            output.tree_digest.CopyFrom(_message(digest))
+            output.tree_digest.CopyFrom(digest_message(digest))
             output.is_topologically_sorted = True
         if wanted != pb.Command.TREE_ONLY:
             self._found.messages[root[0]] = root[1]
             self._found.messages.update(children)
-            output.root_directory_digest.CopyFrom(_message(root[0]))
+            output.root_directory_digest.CopyFrom(digest_message(root[0]))
 
     def _relative_target(self, target: str, place: str) -> str:
         """The target of a link inside an output directory, so that it holds anywhere."""
@@ -302,122 +308,8 @@ class OutputFinder:
             properties.unix_mode.value = stat.S_IMODE(status.st_mode)
 
 
-class _Walk:
-    """One output directory: every directory below it becomes a Directory message.
-
-    Args:
-        take: hashes an open file and closes it.
-        relative: a link's target as it is to be recorded, from the target and the link's place.
-        properties: node properties to record of a file's status.
-        function: hashes the messages.
-    """
-
-    def __init__(
-        self,
-        take: Callable[[int], tuple[Digest, os.stat_result]],
-        relative: Callable[[str, str], str],
-        properties: Callable[[os.stat_result], pb.NodeProperties | None],
-        function: DigestFunction,
-    ) -> None:
-        self._take = take
-        self._relative = relative
-        self._properties = properties
-        self._function = function
-        self._after: dict[Digest, bytes] = {}
-
-    def run(self, fd: int, place: str) -> tuple[tuple[Digest, bytes], dict[Digest, bytes]]:
-        """The directory's digest and message, and those of all below it, parents first."""
-        root = self._describe(fd, place, 0)
-        # The order in which directories were finished has children first, each where it was
-        # first met; reversed, every parent stands before all of its children.
-        return root, dict(reversed(self._after.items()))
-
-    def _describe(self, fd: int, place: str, depth: int) -> tuple[Digest, bytes]:
-        if depth > _MAX_DEPTH:
-            raise invalid_argument(
-                f"output directory {place[:200]!r}… is nested more than {_MAX_DEPTH} deep"
-            )
-        directory = pb.Directory()
-        for name, status in _entries(fd, place):
-            below = f"{place}/{name}"
-            if stat.S_ISREG(status.st_mode):
-                digest, status = self._take(_open_readable(name, fd, os.O_RDONLY))
-                directory.files.add(
-                    name=name,
-                    digest=_message(digest),
-                    is_executable=bool(status.st_mode & 0o111),
-                    node_properties=self._properties(status),
-                )
-            elif stat.S_ISDIR(status.st_mode):
-                child_fd = _open_readable(name, fd, os.O_DIRECTORY)
-                try:
-                    digest, data = self._describe(child_fd, below, depth + 1)
-                finally:
-                    os.close(child_fd)
-                self._after.setdefault(digest, data)
-                directory.directories.add(name=name, digest=_message(digest))
-            elif stat.S_ISLNK(status.st_mode):
-                directory.symlinks.add(
-                    name=name,
-                    target=self._relative(_target(name, fd, below), below),
-                    node_properties=self._properties(status),
-                )
-            # Sockets, pipes and devices are nothing that a Directory could describe.
-        data = directory.SerializeToString(deterministic=True)
-        return self._function.digest_of(data), data
-
-
-def _entries(fd: int, place: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Names and statuses in a directory, sorted by the bytes of the names (REAPI v2, Directory)."""
-    names = sorted(os.listdir(fd), key=os.fsencode)
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError:
-        wrong = next(name for name in names if any("\ud800" <= char <= "\udfff" for char in name))
-        raise invalid_argument(
-            f"output {place}/{os.fsencode(wrong)!r} has a name that is not UTF-8, which a "
-            "Directory cannot hold"
-        ) from None
-    for name in names:
-        yield name, os.lstat(name, dir_fd=fd)
-
-
-def _target(name: str, parent_fd: int, place: str) -> str:
-    """What a symbolic link leads to."""
-    target = os.readlink(name, dir_fd=parent_fd)
-    try:
-        target.encode()
-    except UnicodeEncodeError:
-        raise invalid_argument(
-            f"output {place!r} is a symbolic link to {os.fsencode(target)!r}, which is not UTF-8, "
-            "so no message can hold it"
-        ) from None
-    return target
-
-
-def _open_readable(name: str, parent_fd: int, flags: int) -> int:
-    """Open a file or directory that is no link, also if the action took the right to read it."""
-    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, dir_fd=parent_fd)
-    except PermissionError:
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-        try:
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-                raise  # Another name of a blob of the store: its mode is not ours to change.
-            Path(f"/proc/self/fd/{fd}").chmod(status.st_mode | stat.S_IRUSR | stat.S_IXUSR)
-            return os.open(name, flags, dir_fd=parent_fd)
-        finally:
-            os.close(fd)
-
-
 def _parent(place: str) -> str:
     return place.rpartition("/")[0] or "."
-
-
-def _message(digest: Digest) -> pb.Digest:
-    return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
 
 
 def _kind(mode: int) -> str:

@@ -15,8 +15,9 @@ from typing import Final
 
 from nativelink.core.digest import EMPTY_DIGESTS, Digest
 from nativelink.core.errors import invalid_argument
+from nativelink.worker.directory_message import Directory, FileNode
 from nativelink.worker.hands.place import Place, Plan
-from nativelink.worker.tree import Directory, FileNode, InputTree
+from nativelink.worker.tree import InputTree
 
 __all__ = ["executables_of", "mode_of", "plan_directories", "plan_tree"]
 

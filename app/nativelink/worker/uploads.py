@@ -12,7 +12,8 @@ from nativelink.core.digest import Digest, DigestFunction, is_empty
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.streams import BytesSource, Chunk
-from nativelink.stores.disk import DiskLane, disk_error
+from nativelink.stores.disk import DiskLane
+from nativelink.stores.disk_calls import disk_error
 from nativelink.stores.local_files import LocalFiles
 from nativelink.stores.store import Store
 

@@ -27,11 +27,12 @@ from nativelink.scheduler import effects, events
 from nativelink.scheduler.action import ActionInfo
 from nativelink.scheduler.ends import LocalLink, LocalWatch
 from nativelink.scheduler.machine import Machine
-from nativelink.scheduler.operation import ExecutionStage, OperationView
+from nativelink.scheduler.operation import OperationView
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.pools import Pools, PoolStatistics
 from nativelink.scheduler.properties import PropertyRules
 from nativelink.scheduler.recorder import NO_RECORDER, Recorder, SchedulerStatistics
+from nativelink.scheduler.recording import Recording
 from nativelink.scheduler.scheduler import (
     KillOrder,
     StartOrder,
@@ -88,8 +89,8 @@ class LocalScheduler:
         self._clock = clock
         self._started_at = clock.time() - clock.monotonic()
         self._machine = Machine(policy)
-        #: Whether it pays to make what the recorder is told.
-        self._records = recorder is not NO_RECORDER
+        #: None where it does not pay to make what the recorder is told.
+        self._recording = None if recorder is NO_RECORDER else Recording(recorder, self._machine)
         self._policy = policy
         #: By name; thousands may follow one name, and leave at the same time.
         self._watches: dict[str, dict[LocalWatch, None]] = {}
@@ -275,14 +276,8 @@ class LocalScheduler:
         self, event: events.ExecutionFinished, *, peak_memory_kb: int, cpu_time_ms: int
     ) -> None:
         """A worker gave a result."""
-        if self._records:
-            view = self._machine.operation(event.operation_id)
-            if (
-                view is not None
-                and view.stage is ExecutionStage.EXECUTING
-                and view.worker_id == event.worker_id
-            ):
-                self._record_usage(view, peak_memory_kb, cpu_time_ms)
+        if self._recording is not None:
+            self._recording.used(event, peak_memory_kb=peak_memory_kb, cpu_time_ms=cpu_time_ms)
         self.dispatch(event)
 
     # -- what people look at --------------------------------------------------------------------
@@ -308,13 +303,13 @@ class LocalScheduler:
         Raises:
             NativeLinkError: INVALID_ARGUMENT for properties that cannot be right.
         """
-        if self._records:
+        if self._recording is not None:
             began = self._clock.monotonic()
             found = self._machine.handle(event, self._now())
             took_s = self._clock.monotonic() - began
             for effect in found:
                 self._carry_out(effect)
-            self._record_all(found, took_s)
+            self._recording.handled(found, took_s)
         else:
             found = self._machine.handle(event, self._now())
             for effect in found:
@@ -369,43 +364,6 @@ class LocalScheduler:
                 for name in effect.names:
                     for watch in self._watches.pop(name, ()):
                         watch.changed()
-            case _:
-                pass
-
-    def _record_usage(self, view: OperationView, peak_memory_kb: int, cpu_time_ms: int) -> None:
-        try:
-            self.recorder.resources_used(
-                view, peak_memory_kb=peak_memory_kb, cpu_time_ms=cpu_time_ms
-            )
-        except Exception:
-            logger.exception("what operation %s used could not be recorded", view.operation_id)
-
-    def _record_all(self, found: Sequence[effects.Effect], took_s: float) -> None:
-        """Tell the recorder, whose defects are not to cost an operation."""
-        try:
-            self.recorder.handled(took_s)
-            for effect in found:
-                self._record(effect)
-        except Exception:
-            logger.exception("what the scheduler did could not be recorded")
-
-    def _record(self, effect: effects.Effect) -> None:
-        """Tell the recorder, who is told of operations as they are after the event."""
-        match effect:
-            case effects.StageChanged() if effect.after is not ExecutionStage.UNKNOWN:
-                view = self._machine.operation(effect.operation_id)
-                if view is not None:
-                    self.recorder.stage_changed(view, effect.before, effect.after)
-            case effects.AttemptEnded():
-                view = self._machine.operation(effect.operation_id)
-                if view is not None:
-                    self.recorder.attempt_ended(
-                        view, effect.worker_id, effect.reason, counted=effect.counted
-                    )
-            case effects.Unschedulable():
-                view = self._machine.operation(effect.operation_id)
-                if view is not None:
-                    self.recorder.unschedulable(view, effect.reason)
             case _:
                 pass
 

@@ -69,6 +69,7 @@ class _Found:
 
     def file(self, path: Path) -> Digest:
         with path.open("rb") as file:
+            # BLAKE3's hasher is one to hashlib, but not to its types.
             hasher = hashlib.file_digest(file, self.function.new)  # type: ignore[arg-type]
             digest = Digest(hasher.hexdigest(), file.tell())
         self.blobs[digest] = path

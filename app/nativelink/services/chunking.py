@@ -384,5 +384,5 @@ def _batches(chunks: Sequence[Digest]) -> Iterator[Sequence[Digest]]:
 def _listed(chunks: Sequence[Digest], function: int) -> pb.SplitBlobResponse:
     return pb.SplitBlobResponse(
         chunk_digests=[pb.Digest(hash=hash_, size_bytes=size) for hash_, size in chunks],
-        chunking_function=function,  # type: ignore[arg-type]
+        chunking_function=function,  # type: ignore[arg-type]  # any number is one on the wire
     )

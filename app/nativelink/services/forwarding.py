@@ -91,7 +91,7 @@ class ForwardingScheduler:
             instance_name=key.instance_name,
             skip_cache_lookup=action.skip_cache_lookup,
             action_digest=digest_message(key.digest),
-            digest_function=int(key.digest_function),  # type: ignore[arg-type]
+            digest_function=key.digest_function.name,
         )
         if action.priority:
             request.execution_policy.priority = action.priority

@@ -44,6 +44,7 @@ def operation_parts(view: OperationView) -> Parts:
     neither parsed nor copied.
     """
     action = view.action
+    # As numbers, which the stubs do not know: names cost as much again as the whole message.
     metadata = pb.ExecuteOperationMetadata(
         stage=int(view.stage),  # type: ignore[arg-type]
         action_digest=digest_message(action.key.digest),

@@ -68,7 +68,7 @@ def start_message(
             instance_name=key.instance_name,
             skip_cache_lookup=not action.joinable,
             action_digest=digest_message(key.digest),
-            digest_function=int(key.digest_function),  # type: ignore[arg-type]
+            digest_function=key.digest_function.name,
         ),
         operation_id=operation_id,
         queued_timestamp=timestamp_message(queued_at),

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
 from nativelink.proto.build_event_stream import build_event_stream_pb2 as bep
 from nativelink.proto.google.protobuf.duration_pb2 import Duration
 from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
@@ -62,10 +64,10 @@ def span_of(duration: Duration, millis: int) -> Duration:
     return duration
 
 
-def name_of(enum: object, number: int) -> str:
+def name_of(enum: EnumTypeWrapper, number: int) -> str:
     """A value's name; one that is newer than this program has none."""
     try:
-        name: str = enum.Name(number)  # type: ignore[attr-defined]
+        name: str = enum.Name(number)
     except ValueError:
         return str(number)
     return name

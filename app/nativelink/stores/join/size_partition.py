@@ -35,6 +35,7 @@ class SizePartitioningStore:
     async def has(self, keys: Sequence[StoreKey]) -> list[int | None]:
         bound = self._size
         try:
+            # A string has no size; looking at each key's type would cost more than this.
             above = [key.size_bytes >= bound for key in keys]  # type: ignore[union-attr]
         except AttributeError:
             raise _string_key(next(key for key in keys if isinstance(key, str))) from None

@@ -87,7 +87,7 @@ class UpstreamChunks:
             blob_digest=digest_message(blob),
             chunk_digests=map(digest_message, chunks),
             digest_function=asked.function.name,
-            chunking_function=function,  # type: ignore[arg-type]
+            chunking_function=function,  # type: ignore[arg-type]  # any number is one on the wire
         ).SerializeToString()
         if len(request) > _MAX_MESSAGE_BYTES:
             return False

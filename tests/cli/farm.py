@@ -55,7 +55,7 @@ class Farm:
         return self.wait_for(run())
 
     def wait_for(self, coroutine: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def client(self) -> ReapiClient:
         return ReapiClient(self.address, instance="main")
@@ -79,11 +79,11 @@ def farm(directory: Path, config: str = CONFIG) -> Iterator[Farm]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield started[0]
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
     assert not thread.is_alive()
 
 

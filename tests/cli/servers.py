@@ -67,7 +67,7 @@ class Running:
         """Read the rest and wait; the exit code."""
         assert self.process.stdout is not None
         self.lines += list(self.process.stdout)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 def command(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def command(*arguments: str | Path, **environ: str) -> subprocess.CompletedProce
         env=_environment(environ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -93,7 +93,7 @@ def running(file: Path, *, until: str = "Ctrl-C", **environ: str) -> Iterator[Ru
         text=True,
     )
     # A server that says nothing more and does not end must not hold up the tests.
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(240, process.kill)
     watchdog.start()
     server = Running(process)
     try:

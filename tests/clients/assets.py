@@ -159,7 +159,7 @@ class AssetServer:
             f"--remote_cache={here}",
             f"--experimental_remote_downloader={here}",
             f"--remote_instance_name={INSTANCE}",
-            "--remote_timeout=30",
+            "--remote_timeout=120",
             # What was downloaded once would be found there by every output base.
             "--repository_cache=",
         ]

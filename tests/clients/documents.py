@@ -99,7 +99,7 @@ _BUCKETS = (
 
 def _make_buckets(server: S3Server) -> None:
     """Have these buckets, empty, and nothing else."""
-    httpx.post(f"http://127.0.0.1:{server.port}/moto-api/reset").raise_for_status()
+    httpx.post(f"http://127.0.0.1:{server.port}/moto-api/reset", timeout=60).raise_for_status()
     client = server.client()
     for bucket in _BUCKETS:
         client.create_bucket(
@@ -114,11 +114,11 @@ def _xml_api(upstream: int) -> Iterator[int]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     api = xml_api(upstream)
-    port = asyncio.run_coroutine_threadsafe(api.__aenter__(), loop).result(30)
+    port = asyncio.run_coroutine_threadsafe(api.__aenter__(), loop).result(120)
     try:
         yield port
     finally:
-        asyncio.run_coroutine_threadsafe(api.__aexit__(None, None, None), loop).result(30)
+        asyncio.run_coroutine_threadsafe(api.__aexit__(None, None, None), loop).result(120)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -144,7 +144,7 @@ def serve_document(
         if "gcs" in text:
             google = FakeGcs()
             lifetimes.callback(google.close)
-            made = httpx.post(google.url("/storage/v1/b"), json={"name": "test-bucket"})
+            made = httpx.post(google.url("/storage/v1/b"), json={"name": "test-bucket"}, timeout=60)
             made.raise_for_status()
             port = lifetimes.enter_context(_xml_api(google.port))
             environment["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"

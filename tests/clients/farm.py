@@ -52,7 +52,7 @@ class Program:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(240)
 
     def drain(self) -> None:
         """Ask it to leave."""

@@ -38,7 +38,7 @@ def program(name: str, *, tool: str | None = None) -> Path:
     pytest.skip(message)
 
 
-def run(command: Sequence[object], *, timeout: float = 60, check: bool = True) -> str:
+def run(command: Sequence[object], *, timeout: float = 240, check: bool = True) -> str:
     """Standard output and error of a command; its whole output in the failure."""
     done = subprocess.run(
         [str(part) for part in command],
@@ -74,7 +74,7 @@ def running(
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -88,7 +88,7 @@ def wait_until_ready(
 ) -> None:
     """Wait until a process speaks gRPC at an address; its log in the failure.
 
-    It fails when the process ends, or after a minute, which a loaded machine may need.
+    It fails when the process ends, or after two minutes, which a loaded machine may need.
     """
     options = [
         ("grpc.use_local_subchannel_pool", 1),
@@ -109,6 +109,6 @@ def wait_until_ready(
     threading.Thread(target=give_up_when_it_ends, daemon=True).start()
     with channel:
         try:
-            ready.result(timeout=60)
+            ready.result(timeout=120)
         except (grpc.FutureTimeoutError, grpc.FutureCancelledError):
             pytest.fail(f"exit code {process.poll()}: {log.read_text(errors='replace')}")

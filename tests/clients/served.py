@@ -76,12 +76,12 @@ class Served:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(240)
 
     def restart(self) -> None:
         """End it as a deployment would, and start it again."""
         self.process.terminate()
-        assert self.process.wait(30) == 0, self.log
+        assert self.process.wait(240) == 0, self.log
         self.start()
 
     @property

@@ -65,7 +65,7 @@ class RunningServer:
     def stop(self) -> int:
         """SIGTERM, drain, exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(240)
 
 
 def _store(name: str, folder: Path) -> dict[str, Any]:

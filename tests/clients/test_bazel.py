@@ -20,7 +20,7 @@ def flags(server: RunningServer, instance: str) -> list[str]:
     return [
         f"--remote_cache=grpc://127.0.0.1:{server.port}",
         f"--remote_instance_name={instance}",
-        "--remote_timeout=30",
+        "--remote_timeout=120",
     ]
 
 

@@ -225,7 +225,7 @@ def test_bazel_7_resumes_an_interrupted_build(
     with bazel7.start(*execution_flags(farm), targets=targets, log=tmp_path / "log") as build:
         gate.wait(GATED)
         build.send_signal(signal.SIGINT)
-        assert build.wait(60) == 8, (tmp_path / "log").read_text()
+        assert build.wait(240) == 8, (tmp_path / "log").read_text()
     gate.open()
 
     resumed = bazel7.build(*execution_flags(farm), targets=targets, log=True)

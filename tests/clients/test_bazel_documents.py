@@ -27,7 +27,7 @@ def flags(server: Served) -> list[str]:
     return [
         f"--remote_cache=grpc://127.0.0.1:{server.port}",
         "--remote_instance_name=main",
-        "--remote_timeout=60",
+        "--remote_timeout=120",
         "--remote_retries=0",
     ]
 
@@ -75,7 +75,7 @@ def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
         other_bazel.clean()
         assert_all_hits(other_bazel.build(*flags(server), targets=targets, log=True), cold)
 
-        status = httpx.get(f"http://127.0.0.1:{server.port}/status")
+        status = httpx.get(f"http://127.0.0.1:{server.port}/status", timeout=60)
         assert status.status_code == 200, status.text
         assert " ERROR " not in server.log, server.log
     # What comes next builds everything itself.

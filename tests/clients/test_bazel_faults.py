@@ -55,7 +55,7 @@ def build_with_deaths(
                 backend.restore()
             else:
                 stages.open(stage)
-        code = process.wait(120)
+        code = process.wait(240)
     return Build(code, log.read_text())
 
 
@@ -91,7 +91,7 @@ def test_a_back_end_that_dies_and_comes_back_costs_no_build_anything(
             for stage in range(STAGES):
                 stages.open(stage)
             backend.restore()
-            code = process.wait(120)
+            code = process.wait(240)
         assert_unnoticed(Build(code, log.read_text()))
         if backend.keeps:
             everywhere = other_bazel.build(*flags(server), targets=stages.targets, log=True)

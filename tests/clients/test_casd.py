@@ -18,6 +18,7 @@ from nativelink.services.fast_cdc import FastCdc2020
 from nativelink.testing.reapi import ReapiClient, digest_of
 from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
 from tests.clients.server import RunningServer
+from tests.execution.gate import wait_for
 from tests.ports import free_port
 
 pytestmark = CLIENT_TESTS
@@ -55,7 +56,7 @@ def proxying(
     address = f"127.0.0.1:{port}"
     with (
         running(command, log) as process,
-        ReapiClient(address, instance=proxied, timeout_s=30) as client,
+        ReapiClient(address, instance=proxied, timeout_s=120) as client,
     ):
         wait_until_ready(address, log, process=process)
         yield client
@@ -70,7 +71,7 @@ def proxy(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def direct(server: RunningServer) -> Iterator[ReapiClient]:
     """Our server without anything between."""
-    with ReapiClient(f"127.0.0.1:{server.port}", instance=INSTANCE, timeout_s=30) as client:
+    with ReapiClient(f"127.0.0.1:{server.port}", instance=INSTANCE, timeout_s=120) as client:
         yield client
 
 
@@ -149,17 +150,17 @@ def test_the_proxy_moves_large_blobs_in_chunks_and_cuts_them_where_we_do(
         return [entry.status.code for entry in answer.responses if entry.status.code]
 
     def calls(method: str) -> int:
-        page = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+        page = httpx.get(f"http://127.0.0.1:{server.port}/metrics", timeout=60).text
         found = re.search(rf'_count{{[^}}]*rpc_method="{method}"[^}}]*code="0"}} (\d+)', page)
         return int(found[1]) if found else 0
 
-    with ReapiClient(f"127.0.0.1:{server.port}", instance="small", timeout_s=30) as ours:
+    with ReapiClient(f"127.0.0.1:{server.port}", instance="small", timeout_s=120) as ours:
         folder = tmp_path_factory.mktemp("up")
         with proxying(server, folder, "small", *options, proxied="local") as up:
             for blob in (old, new):
                 up.write(blob)
                 assert move(up, "UploadMissingBlobs", blob) == []
-        assert calls("SpliceBlob") == 2
+        wait_for(lambda: calls("SpliceBlob") == 2, "both calls are counted")
         assert ours.read(digest_of(new)) == new
         # What the server has of these blobs are the lists that casd spliced them from.
         chunker = FastCdc2020(512 * 1024)
@@ -178,4 +179,4 @@ def test_the_proxy_moves_large_blobs_in_chunks_and_cuts_them_where_we_do(
             for blob in (new, whole):
                 assert move(down, "FetchMissingBlobs", blob) == []
                 assert down.read(digest_of(blob)) == blob
-        assert calls("SplitBlob") == splits + 2
+        wait_for(lambda: calls("SplitBlob") == splits + 2, "both calls are counted")

@@ -43,7 +43,7 @@ def told(command: Sequence[object], directory: Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     if done.returncode:

@@ -55,7 +55,7 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
         assert list(announced.supported_node_properties) == known
         async with (
             grpc.aio.insecure_channel(address) as channel,
-            httpx.AsyncClient(base_url=f"http://{address}") as client,
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client,
         ):
             await upload(channel, command, action)
             execute: Any = channel.unary_stream(
@@ -82,6 +82,9 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
 
 @pytest.mark.parametrize("path", ["/admin/workers", "/admin/operations"])
 async def test_a_cache_alone_has_no_farm(path: str) -> None:
-    async with opened(config(server("admin: {}"))) as system, httpx.AsyncClient() as client:
+    async with (
+        opened(config(server("admin: {}"))) as system,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         address = system.listeners[0].address
         assert (await client.get(f"http://{address}{path}")).status_code == 404

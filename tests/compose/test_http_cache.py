@@ -71,11 +71,11 @@ class Both:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.http = httpx.AsyncClient(base_url=f"http://{address}")
+        self.http = httpx.AsyncClient(base_url=f"http://{address}", timeout=60)
 
     async def grpc(self, work: Callable[[ReapiClient], T]) -> T:
         def run() -> T:
-            with ReapiClient(self._address, instance="a/b", timeout_s=20) as client:
+            with ReapiClient(self._address, instance="a/b", timeout_s=120) as client:
                 return work(client)
 
         return await asyncio.to_thread(run)

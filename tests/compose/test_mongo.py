@@ -28,11 +28,11 @@ async def test_a_mongo_store_does_what_the_file_says(environment: Environment):
       cas_collection: "{name}",
       key_prefix: "p:",
       read_chunk_size: 4,
-      connection_timeout_ms: 2000,
-      command_timeout_ms: 5000,
+      connection_timeout_ms: 60000,
+      command_timeout_ms: 60000,
       write_concern_w: "1",
       write_concern_j: false,
-      write_concern_timeout_ms: 1000,
+      write_concern_timeout_ms: 60000,
       max_requests: 2,
     }} }}], servers: [] }}"""
     stores = StoreBuilder(Config.model_validate(json5.loads(text)).stores, environment)
@@ -42,7 +42,7 @@ async def test_a_mongo_store_does_what_the_file_says(environment: Environment):
     assert await read_bytes(store, DIGEST) == BLOB
     with raw_collection(name) as raw:
         assert [document["_id"] for document in raw.find()] == [f"p:{DIGEST}"]
-    (result,) = await environment.health.results(timeout_s=5)
+    (result,) = await environment.health.results(timeout_s=60)
     assert result.namespace == "/nativelink/stores/CAS/MongoStore"
     assert result.health is Health.OK
     await environment.lifetimes.aclose()

@@ -44,10 +44,10 @@ async def test_a_redis_store_does_what_the_file_says(environment: Environment):
           experimental_pub_sub_channel: "composed",
           read_chunk_size: 4,
           max_chunk_uploads_per_update: 1,
-          key_ttl_s: 1000,
+          key_ttl_s: 100000,
           connection_pool_size: 1,
           max_client_permits: 1,
-          command_timeout_ms: 5000,
+          command_timeout_ms: 60000,
           retry: {{ max_retries: 2, delay: 0.01 }},
         }} }} }} }}]""",
         environment,
@@ -56,13 +56,13 @@ async def test_a_redis_store_does_what_the_file_says(environment: Environment):
     store = (await stores.named("CAS")).store
     with shared_redis().raw(db=7) as raw, raw.pubsub() as listener:
         listener.subscribe("composed")
-        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        assert listener.get_message(timeout=60)["type"] == "subscribe"
         await write_bytes(store, DIGEST, BLOB)
-        assert listener.get_message(timeout=5)["data"] == f"{prefix}{DIGEST}".encode()
+        assert listener.get_message(timeout=60)["data"] == f"{prefix}{DIGEST}".encode()
         assert await read_bytes(store, DIGEST) == BLOB
         assert raw.get(f"{prefix}{DIGEST}") == BLOB
-        assert 990 < raw.ttl(f"{prefix}{DIGEST}") <= 1000
-    (result,) = await environment.health.results(timeout_s=5)
+        assert 99_000 < raw.ttl(f"{prefix}{DIGEST}") <= 100_000
+    (result,) = await environment.health.results(timeout_s=60)
     assert result.namespace == "/nativelink/stores/CAS/backend/RedisStore"
     assert result.health is Health.OK
     await environment.lifetimes.aclose()
@@ -75,7 +75,7 @@ async def test_a_redis_store_whose_server_is_down_starts_and_is_not_well(environ
         '[{ name: "CAS", redis_store: { addresses: ["redis://127.0.0.1:1"] } }]', environment
     )
     await stores.build_all()
-    (result,) = await environment.health.results(timeout_s=5)
+    (result,) = await environment.health.results(timeout_s=60)
     assert result.health is Health.FAILED
     assert result.message.startswith("UNAVAILABLE: Redis at 127.0.0.1:1 cannot be reached")
     await environment.lifetimes.aclose()

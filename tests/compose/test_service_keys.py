@@ -115,7 +115,7 @@ async def test_the_status_page_waits_for_a_store_as_long_as_health_says(
 
     monkeypatch.setattr(MemoryStore, "put", never)
     config = served([{"name": "CAS", "memory": {}}], {"health": {"timeout_seconds": 1}})
-    async with opened(config) as at, httpx.AsyncClient(timeout=4) as client:
+    async with opened(config) as at, httpx.AsyncClient(timeout=60) as client:
         shown = await client.get(f"http://{at}/status")
     assert shown.status_code == 503
     assert "Timeout" in shown.text
@@ -128,7 +128,7 @@ async def test_health_checks_write_blobs_of_the_size_that_global_says(size: int)
         {"health": {}},
         **{"global": {"default_digest_size_health_check": size}},
     )
-    async with opened(config) as at, httpx.AsyncClient() as client:
+    async with opened(config) as at, httpx.AsyncClient(timeout=60) as client:
         shown = await client.get(f"http://{at}/status")
     assert f"wrote and read {size} bytes" in shown.text.replace(",", "")
 

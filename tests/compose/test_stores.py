@@ -290,7 +290,7 @@ async def test_a_grpc_store_reaches_its_upstream_with_what_the_file_says(
         assert upstream.contexts[-1].deadline is not None
         await write_bytes((await stores.named("AC")).store, DIGEST, b"")
         assert ac.blobs == {DIGEST: b""}
-        results = await environment.health.results(timeout_s=5)
+        results = await environment.health.results(timeout_s=60)
         assert [(each.namespace, each.health) for each in results] == [
             ("/nativelink/stores/CAS/GrpcCasStore", Health.OK),
             ("/nativelink/stores/AC/GrpcAcStore", Health.OK),
@@ -308,7 +308,7 @@ async def test_a_grpc_store_whose_upstream_is_down_is_not_well(environment: Envi
         environment,
     )
     await stores.build_all()
-    (result,) = await environment.health.results(timeout_s=5)
+    (result,) = await environment.health.results(timeout_s=60)
     assert result.health is Health.FAILED
     assert result.message.startswith("UNAVAILABLE: cannot connect to 127.0.0.1:1: ")
     await environment.lifetimes.aclose()

@@ -35,7 +35,7 @@ class Front:
 
     async def call(self, work: Callable[[ReapiClient], T], *, instance: str = "") -> T:
         def run() -> T:
-            with ReapiClient(self.address, instance=instance, timeout_s=20) as client:
+            with ReapiClient(self.address, instance=instance, timeout_s=120) as client:
                 return work(client)
 
         return await asyncio.to_thread(run)

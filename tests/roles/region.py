@@ -137,12 +137,12 @@ class Role:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(240)
 
     def _ready(self) -> bool:
         assert self.process.poll() is None, self.log()
         try:
-            return httpx.get(self.status).status_code == 200
+            return httpx.get(self.status, timeout=60).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -152,15 +152,15 @@ class Role:
 
     def workers(self) -> list[dict[str, Any]]:
         """The scheduler's workers."""
-        found: list[dict[str, Any]] = json.loads(httpx.get(f"{self.operators}/workers").text)[
-            "MAIN"
-        ]
+        found: list[dict[str, Any]] = json.loads(
+            httpx.get(f"{self.operators}/workers", timeout=60).text
+        )["MAIN"]
         return found
 
     def stop(self) -> int:
         """Drain it; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(240)
 
 
 @contextmanager

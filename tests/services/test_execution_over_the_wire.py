@@ -87,7 +87,7 @@ class Farm:
             ),
             response_deserializer=operations_pb2.Operation.FromString,
         )
-        return call(request, timeout=20)
+        return call(request, timeout=60)
 
     async def unary(self, name: str, request: Any, reply: Any) -> Any:
         call: Any = self.channel.unary_unary(
@@ -95,7 +95,7 @@ class Farm:
             request_serializer=lambda each: each.SerializeToString(),
             response_deserializer=reply.FromString,
         )
-        return await call(request, timeout=20)
+        return await call(request, timeout=60)
 
     async def join(self, **hello: Any) -> Worker:
         worker = Worker(self.channel)
@@ -364,7 +364,7 @@ async def test_what_a_worker_makes_up_harms_nobody(farm: Farm) -> None:
 @pytest.mark.slow
 async def test_a_drained_worker_gets_nothing(farm: Farm) -> None:
     worker, other = await farm.join(), await farm.join()
-    async with httpx.AsyncClient(base_url=f"http://{farm.address}/admin") as client:
+    async with httpx.AsyncClient(base_url=f"http://{farm.address}/admin", timeout=60) as client:
         path = f"/scheduler/MAIN/set_drain_worker/{worker.worker_id}/1"
         assert (await client.get(path)).status_code == 405
         assert (await client.post(path, headers={"origin": "http://x"})).status_code == 403

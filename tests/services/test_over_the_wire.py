@@ -43,7 +43,7 @@ class Service:
     ) -> T:
         def run() -> T:
             with ReapiClient(
-                self.address, instance=INSTANCE, timeout_s=20, options=options
+                self.address, instance=INSTANCE, timeout_s=60, options=options
             ) as client:
                 return work(client)
 
@@ -150,7 +150,7 @@ async def test_an_upload_goes_on_over_another_connection(service: Service) -> No
             request_serializer=bs.WriteRequest.SerializeToString,
             response_deserializer=bs.WriteResponse.FromString,
         )
-        return call.future(requests, timeout=20)
+        return call.future(requests, timeout=60)
 
     def requests(name: str, start: int) -> Iterator[bs.WriteRequest]:
         for offset in range(start, len(LARGE), PIECE):

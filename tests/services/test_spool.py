@@ -69,7 +69,7 @@ async def test_a_thread_that_works_on_it_is_waited_for(tmp_path: Path) -> None:
     class Slow:
         def update(self, _data: Any, /) -> None:
             entered.set()
-            assert may_go.wait(10)
+            assert may_go.wait(60)
 
         def hexdigest(self) -> str:
             return ""

@@ -126,7 +126,7 @@ async def test_max_concurrent_writes_is_honoured(
         assert store.statistics().writes.threads == threads
         # As many as are allowed do write at a time: each waits until all of them are there.
         lane = store._writes
-        await run_all(lane.run(lambda: meeting.wait(10)) for _ in range(threads))
+        await run_all(lane.run(lambda: meeting.wait(60)) for _ in range(threads))
 
 
 async def test_uploads_that_stall_keep_nobody_from_writing(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ class FakeGcs(ObjectServer):
         return f"http://127.0.0.1:{self.port}{path}"
 
     def make_bucket(self) -> None:
-        httpx.post(self.url("/storage/v1/b"), json={"name": BUCKET}).raise_for_status()
+        httpx.post(self.url("/storage/v1/b"), json={"name": BUCKET}, timeout=60).raise_for_status()
 
     def bucket(self, *, port: int | None = None, **settings: Any) -> Bucket:
         return gcs_bucket(
@@ -252,17 +252,19 @@ class FakeGcs(ObjectServer):
         )
 
     def names(self, prefix: str) -> set[str]:
-        found = httpx.get(self.url(f"/storage/v1/b/{BUCKET}/o"), params={"prefix": prefix}).json()
+        found = httpx.get(
+            self.url(f"/storage/v1/b/{BUCKET}/o"), params={"prefix": prefix}, timeout=60
+        ).json()
         return {each["name"] for each in found.get("items", ())}
 
     def read(self, path: str) -> bytes | None:
         at = self.url(f"/storage/v1/b/{BUCKET}/o/{quote(path, safe='')}")
-        answer = httpx.get(at, params={"alt": "media"})
+        answer = httpx.get(at, params={"alt": "media"}, timeout=60)
         return None if answer.status_code == 404 else answer.content
 
     def write(self, path: str, data: bytes) -> None:
         at = self.url(f"/upload/storage/v1/b/{BUCKET}/o")
-        httpx.post(at, params={"uploadType": "media", "name": path}, content=data)
+        httpx.post(at, params={"uploadType": "media", "name": path}, content=data, timeout=60)
 
 
 class Azurite(ObjectServer):
@@ -306,6 +308,7 @@ class Azurite(ObjectServer):
                 "x-ms-version": version,
                 "authorization": f"SharedKey {self.account}:{signature}",
             },
+            timeout=60,
         ).raise_for_status()
 
     def bucket(self, *, port: int | None = None, **settings: Any) -> Bucket:

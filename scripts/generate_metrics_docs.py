@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+from generated_page import write_or_check
 
 from nativelink.telemetry.meter import Definition, Kind
 from nativelink.telemetry.metrics import CATALOGUE
 from nativelink.telemetry.prometheus import metric_name
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 
 HEAD = """\
 # Metrics
@@ -72,19 +71,5 @@ def page() -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or say whether it is stale."""
-    if arguments == ["--check"]:
-        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page():
-            return 0
-        print(f"docs/{PAGE.name} is stale: run scripts/generate_metrics_docs.py", file=sys.stderr)
-        return 1
-    if arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check("metrics.md", page, __doc__))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+from generated_page import write_or_check
 
 from nativelink.scheduler.operation import ExecutionStage
 from nativelink.scheduler.transitions import TRANSITIONS, diagram
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "scheduler-stages.md"
 
 HEAD = """\
 # Stages of an operation
@@ -46,19 +45,5 @@ def page() -> str:
     return f"{HEAD}```mermaid\n{diagram()}```\n{TABLE}{rows}"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or say whether it is stale."""
-    if arguments == ["--check"]:
-        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page():
-            return 0
-        print(f"docs/{PAGE.name} is stale: run scripts/{Path(__file__).name}", file=sys.stderr)
-        return 1
-    if arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check("scheduler-stages.md", page, __doc__))

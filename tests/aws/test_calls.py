@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ import pytest
 from nativelink.aws.calls import CallPublisher, Calls
 from nativelink.aws.cloudwatch import Datum
 from nativelink.core.errors import Code, unavailable
-from tests.aws.patience import Patience
+from nativelink.testing.patience import Patience, beside
 
 AC = "build.bazel.remote.execution.v2.ActionCache"
 CAS = "build.bazel.remote.execution.v2.ContentAddressableStorage"
@@ -48,13 +47,9 @@ def setup() -> Setup:
 
 @asynccontextmanager
 async def publishing(setup: Setup) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(setup.publisher.run())
-        try:
-            await setup.time.settle()
-            yield
-        finally:
-            task.cancel()
+    async with beside(setup.publisher.run()):
+        await setup.time.settle()
+        yield
 
 
 async def test_hits_and_misses_are_those_of_the_last_minute(setup: Setup) -> None:

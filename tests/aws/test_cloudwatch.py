@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from nativelink.aws.cloudwatch import Datum, PoolPublisher
 from nativelink.core.errors import unavailable
 from nativelink.scheduler.pools import PoolStatistics
-from tests.aws.patience import Patience
+from nativelink.testing.patience import Patience, beside
 
 POOL = PoolStatistics("x86", 3, 5, 12.5, 2, 1, slots=16)
 
@@ -55,18 +54,8 @@ def setup() -> Setup:
     return Setup()
 
 
-@asynccontextmanager
-async def publishing(setup: Setup) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(setup.publisher.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-
-
 async def test_every_round_has_six_values_of_each_pool_and_its_time(setup: Setup) -> None:
-    async with publishing(setup):
+    async with beside(setup.publisher.run()):
         setup.pools.append(replace(POOL, name="arm"))
         start = setup.time.clock.time()
         await setup.time.let_pass(10)
@@ -87,7 +76,7 @@ async def test_every_round_has_six_values_of_each_pool_and_its_time(setup: Setup
 async def test_an_outage_costs_nothing_but_is_said_once(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with publishing(setup):
+    async with beside(setup.publisher.run()):
         caplog.set_level(logging.INFO)
         setup.cloud.error = unavailable("no CloudWatch")
         await setup.time.let_pass(300)
@@ -103,7 +92,7 @@ async def test_an_outage_costs_nothing_but_is_said_once(
 
 
 async def test_the_oldest_values_go_when_there_are_too_many(setup: Setup) -> None:
-    async with publishing(setup):
+    async with beside(setup.publisher.run()):
         setup.cloud.error = unavailable("no CloudWatch")
         await setup.time.let_pass(0)
         start = setup.time.clock.time()
@@ -119,7 +108,7 @@ async def test_the_oldest_values_go_when_there_are_too_many(setup: Setup) -> Non
 
 
 async def test_rounds_are_taken_while_cloudwatch_does_not_answer(setup: Setup) -> None:
-    async with publishing(setup):
+    async with beside(setup.publisher.run()):
         await setup.time.let_pass(0)
         setup.cloud.answers.clear()
         await setup.time.let_pass(50)
@@ -131,7 +120,7 @@ async def test_rounds_are_taken_while_cloudwatch_does_not_answer(setup: Setup) -
 
 
 async def test_interruptions_are_counted_at_normal_resolution(setup: Setup) -> None:
-    async with publishing(setup):
+    async with beside(setup.publisher.run()):
         setup.publisher.interrupted("x86")
         await setup.time.let_pass(0)
         (found,) = (each for each in setup.cloud.values() if each.name == "Interruptions")

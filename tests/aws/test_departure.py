@@ -11,9 +11,9 @@ import pytest
 from nativelink.aws.departure import Departure, DepartureSettings, arrive
 from nativelink.aws.notices import ImdsNotices
 from nativelink.core.errors import Code, NativeLinkError, unavailable
+from nativelink.testing.patience import Patience, beside
 from nativelink.worker.agent import AgentStatistics
 from nativelink.worker.notices import Notices
-from tests.aws.patience import Patience
 
 AT_SMALLEST = NativeLinkError(Code.FAILED_PRECONDITION, "below the smallest size")
 
@@ -132,12 +132,8 @@ class Setup:
 
 @asynccontextmanager
 async def departing(setup: Setup) -> AsyncIterator[Setup]:
-    async with asyncio.TaskGroup() as group:
-        setup.task = group.create_task(setup.departure.run())
-        try:
-            yield setup
-        finally:
-            setup.task.cancel()
+    async with beside(setup.departure.run()) as setup.task:
+        yield setup
 
 
 @pytest.fixture

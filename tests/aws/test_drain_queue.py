@@ -20,7 +20,7 @@ from nativelink.aws.drain_queue import DrainQueue, Message
 from nativelink.aws.events import Gone, Interruption, Rebalance, Terminating, parse_event
 from nativelink.core.errors import Code, NativeLinkError, unavailable
 from nativelink.scheduler.scheduler import WorkerHello, WorkerView
-from tests.aws.patience import Patience
+from nativelink.testing.patience import Patience, beside
 from tests.services.scheduling import FakeGateway
 
 AT = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
@@ -197,13 +197,9 @@ class Setup:
 
 @asynccontextmanager
 async def reading(setup: Setup) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(setup.drain_queue.run())
+    async with beside(setup.drain_queue.run()):
         await setup.time.let_pass(0)
-        try:
-            yield
-        finally:
-            task.cancel()
+        yield
 
 
 @pytest.fixture

@@ -6,28 +6,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from nativelink.compose.environment import Environment
-from nativelink.core.digest import DigestFunction
-from nativelink.services.status import HealthRegistry
-from nativelink.telemetry.meter import Registry
-from nativelink.testing.fakes import FakeClock
 from tests.clients.certificates import Certificates, make_certificates
+from tests.compose.environment import environment_of
 
 
 @pytest.fixture
 async def environment() -> AsyncIterator[Environment]:
-    clock = FakeClock()
     async with AsyncExitStack() as lifetimes:
-        yield Environment(
-            version="1.2.3",
-            clock=clock,
-            registry=Registry(),
-            measured=True,
-            health=HealthRegistry(clock=clock, observe=lambda _result: None),
-            lifetimes=lifetimes,
-            tracer=None,
-            digest_function=DigestFunction.SHA256,
-            health_check_bytes=1024,
-        )
+        yield environment_of(lifetimes)
 
 
 @pytest.fixture(scope="session")

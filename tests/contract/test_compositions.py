@@ -20,12 +20,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 
-from nativelink.compose.environment import Environment
 from nativelink.compose.stores import StoreBuilder
 from nativelink.config import Config
 from nativelink.core.digest import Digest, DigestFunction, StoreKey
 from nativelink.proto.build.bazel.remote.execution.v2.remote_execution_pb2 import ActionResult
-from nativelink.services.status import HealthRegistry
 from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.join.chunker import Chunker
@@ -43,7 +41,6 @@ from nativelink.stores.wrap.compression import CompressionStore
 from nativelink.stores.wrap.compression_codecs import Lz4Codec, ZstdCodec
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.stores.wrap.verify import VerifyStore
-from nativelink.telemetry.meter import Registry
 from nativelink.testing.fakes import DictStore, FakeClock
 from nativelink.testing.store_contract import (
     DigestKeysOnly,
@@ -52,6 +49,7 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from nativelink.testing.store_machine import StoreMachine
+from tests.compose.environment import environment_of
 
 # The documented ones
 
@@ -59,23 +57,11 @@ from nativelink.testing.store_machine import StoreMachine
 @asynccontextmanager
 async def composed(configuration: str) -> AsyncIterator[Store]:
     """The first store of a configuration; `$root` in it is a fresh directory."""
-    clock = FakeClock()
     with TemporaryDirectory() as root:
         async with AsyncExitStack() as lifetimes:
-            environment = Environment(
-                version="0",
-                clock=clock,
-                registry=Registry(),
-                measured=True,
-                health=HealthRegistry(clock=clock, observe=lambda _result: None),
-                lifetimes=lifetimes,
-                tracer=None,
-                digest_function=DigestFunction.SHA256,
-                health_check_bytes=1024,
-            )
             stores = string.Template(configuration).substitute(root=root)
             config = Config.model_validate(json5.loads(f"{{ stores: {stores}, servers: [] }}"))
-            builder = StoreBuilder(config.stores, environment)
+            builder = StoreBuilder(config.stores, environment_of(lifetimes))
             await builder.build_all()
             yield (await builder.named(config.stores[0].name)).store
 

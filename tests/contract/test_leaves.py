@@ -10,16 +10,16 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from nativelink.core.digest import StoreKey
-from nativelink.core.streams import BytesSource
 from nativelink.stores.cloud.ontap_existence_cache import OntapS3ExistenceCacheStore
 from nativelink.stores.filesystem import FilesystemStore
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.noop import NoopStore
 from nativelink.stores.remote.mongo import MongoStore
 from nativelink.stores.remote.redis import RedisStore
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import Store
 from nativelink.testing.fakes import FakeClock
 from nativelink.testing.store_contract import (
+    OneKeyspace,
     RawAccess,
     StoreBasics,
     StreamsBlobs,
@@ -72,7 +72,7 @@ class TestCloudObject(CloudContract):
     server = Moto
 
 
-class TestExperimentalMongo(StringKeys, RawAccess):
+class TestExperimentalMongo(OneKeyspace, RawAccess):
     """On a server that speaks MongoDB's protocol; a document is in memory as a whole."""
 
     kind = MongoStore
@@ -82,16 +82,6 @@ class TestExperimentalMongo(StringKeys, RawAccess):
         self.name = fresh_collection()
         async with open_mongo(self.name) as store:
             yield store
-
-    async def test_1_string_keys_and_digests_live_side_by_side(self) -> None:
-        """As with NativeLink, a string that reads like a digest is that digest's key."""
-        key, data = self.blob(100)
-        async with self.open() as store:
-            await store.put(key, BytesSource(data))
-            for name in ("x", "a.b_c-d", "worker:7@pool=a,b", "ünïcode", "-", "x" * 200):
-                await store.put(name, BytesSource(name.encode()))
-                assert await store.has([name, str(key)]) == [len(name.encode()), 100]
-                assert await read_bytes(store, name) == name.encode()
 
     def raw_put(self, key: StoreKey, data: bytes) -> None:
         with raw_collection(self.name) as raw:

@@ -12,7 +12,7 @@ from nativelink.core.errors import unavailable
 from nativelink.proto.com.github.trace_machina.nativelink.remote_execution import (
     worker_api_pb2 as pb,
 )
-from nativelink.testing.fakes import FakeClock
+from nativelink.testing.patience import Patience, beside
 from nativelink.worker.agent import Agent
 from nativelink.worker.connection import ConnectionSettings
 
@@ -121,33 +121,10 @@ class Hands:
         self.doing[name].set_result(None)
 
 
-class Patience:
-    """Sleeps that end when a test says so."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    async def sleep(self, seconds: float) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._clock.monotonic() + seconds, waiter))
-        await waiter
-
-    async def pass_time(self, seconds: float) -> None:
-        self._clock.advance(seconds)
-        due = [w for at, w in self._sleepers if at <= self._clock.monotonic()]
-        self._sleepers = [(a, w) for a, w in self._sleepers if a > self._clock.monotonic()]
-        for waiter in due:
-            if not waiter.done():
-                waiter.set_result(None)
-        for _ in range(10):
-            await asyncio.sleep(0)
-
-
 class World:
     def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.time = Patience(self.clock)
+        self.time = Patience()
+        self.clock = self.time.clock
         self.scheduler = Scheduler()
         self.hands = Hands()
         self.agent = Agent(
@@ -163,16 +140,26 @@ class World:
         for _ in range(50):
             if not self.scheduler.calls.empty():
                 return self.scheduler.calls.get_nowait()
-            await self.time.pass_time(0.1)
+            await self.time.let_pass(0.1)
         raise AssertionError("the worker does not connect")
+
+    async def joined(self) -> Call:
+        """The next connection, on which the worker is `w1-id`."""
+        call = await self.next_call()
+        await call.accept("w1-id")
+        return call
+
+    async def at_work(self, *operations: str) -> Call:
+        """The next connection, with these actions under way."""
+        call = await self.joined()
+        for name in operations:
+            call.start(name)
+            await self.hands.started.get()
+        return call
 
 
 @asynccontextmanager
 async def working() -> AsyncIterator[World]:
     world = World()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(world.agent.run())
-        try:
-            yield world
-        finally:
-            task.cancel()
+    async with beside(world.agent.run()):
+        yield world

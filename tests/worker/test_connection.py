@@ -28,17 +28,13 @@ async def test_a_worker_introduces_itself_with_all_values_of_its_properties() ->
 
 async def test_what_a_broken_connection_did_not_take_goes_over_the_next_one() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         call.has_room.clear()
         world.hands.announce["op"]()
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
 
         call.break_off()
-        again = await world.next_call()
-        await again.accept("w1-id")
+        again = await world.joined()
 
         assert (await again.heard("execute_complete")).execute_complete.operation_id == "op"
         assert call.from_worker.empty()
@@ -46,27 +42,25 @@ async def test_what_a_broken_connection_did_not_take_goes_over_the_next_one() ->
 
 async def test_a_worker_shows_signs_of_life_every_half_of_its_timeout() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        await world.time.pass_time(0)
-        await world.time.pass_time(2.5)
+        call = await world.joined()
+        await world.time.let_pass(0)
+        await world.time.let_pass(2.5)
         await call.heard("keep_alive_request")
         assert call.from_worker.empty()
-        await world.time.pass_time(2.4)
+        await world.time.let_pass(2.4)
         assert call.from_worker.empty()
 
 
 async def test_a_scheduler_that_falls_silent_is_left_for_another_connection() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         for _ in range(3):
             call.say(keep_alive={})
-            await world.time.pass_time(2.5)
+            await world.time.let_pass(2.5)
         assert not call.cancelled
         assert world.scheduler.calls.empty()
         for _ in range(3):
-            await world.time.pass_time(2.5)
+            await world.time.let_pass(2.5)
 
         assert call.cancelled
         again = await world.next_call()
@@ -75,27 +69,25 @@ async def test_a_scheduler_that_falls_silent_is_left_for_another_connection() ->
 
 async def test_a_worker_that_stood_still_itself_does_not_call_its_scheduler_silent() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         for _ in range(2):
             call.say(keep_alive={})
-            await world.time.pass_time(2.5)
+            await world.time.let_pass(2.5)
         # A laptop that slept, a process that was stopped.
-        await world.time.pass_time(60)
+        await world.time.jump(60)
         assert not call.cancelled
         assert world.agent.statistics().connected
 
         for _ in range(3):
-            await world.time.pass_time(2.5)
+            await world.time.let_pass(2.5)
         assert call.cancelled
 
 
 async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_there() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         for _ in range(20):
-            await world.time.pass_time(2.5)
+            await world.time.let_pass(2.5)
 
         assert not call.cancelled
         assert world.agent.statistics().connected
@@ -103,14 +95,9 @@ async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_th
 
 async def test_actions_outlive_a_broken_connection_and_their_results_are_delivered() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("one")
-        call.start("two")
-        await world.hands.started.get()
-        await world.hands.started.get()
+        call = await world.at_work("one", "two")
         call.break_off()
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
         world.hands.finish("one")
 
         again = await world.next_call()
@@ -125,10 +112,7 @@ async def test_actions_outlive_a_broken_connection_and_their_results_are_deliver
 
 async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_again() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         world.hands.finish("op")
         await call.heard("execute_result")
         call.break_off()
@@ -144,8 +128,7 @@ async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_ag
 async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> None:
     """As many as would fit into no header."""
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         names = [f"operation-{number:026}" for number in range(2000)]
         for name in names:
             call.start(name)
@@ -164,15 +147,12 @@ async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> N
 
 async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         call.break_off()
         again = await world.next_call()
         await again.accept("w1-other")
 
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
         assert world.hands.killed == ["op"]
         # Of ours, which was told what runs here, as NativeLink's was not.
         assert again.from_worker.empty()
@@ -182,14 +162,11 @@ async def test_a_scheduler_that_gives_another_id_has_given_the_actions_to_others
 
 async def test_actions_end_when_no_scheduler_comes_back_for_too_long() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         call.break_off()
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
         for _ in range(70):
-            await world.time.pass_time(1)
+            await world.time.let_pass(1)
             while not world.scheduler.calls.empty():
                 world.scheduler.calls.get_nowait().break_off()
         assert world.hands.killed == ["op"]
@@ -197,16 +174,12 @@ async def test_actions_end_when_no_scheduler_comes_back_for_too_long() -> None:
 
 async def test_a_worker_that_stood_still_asks_once_more_before_its_actions_end() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         call.break_off()
-        await world.time.pass_time(0)
-        await world.time.pass_time(600)
+        await world.time.let_pass(0)
+        await world.time.jump(600)
 
-        again = await world.next_call()
-        await again.accept("w1-id")
+        again = await world.joined()
         world.hands.finish("op")
         await again.heard("execute_result")
         assert world.hands.killed == []
@@ -216,7 +189,7 @@ async def test_pauses_between_attempts_grow_to_five_seconds() -> None:
     async with working() as world:
         attempts: list[float] = []
         for _ in range(1000):
-            await world.time.pass_time(0.05)
+            await world.time.let_pass(0.05)
             while not world.scheduler.calls.empty():
                 attempts.append(world.clock.monotonic())
                 world.scheduler.calls.get_nowait().break_off()
@@ -231,7 +204,7 @@ async def test_an_outage_is_reported_when_it_begins_and_then_every_minute(
 ) -> None:
     async with working() as world:
         for _ in range(1500):
-            await world.time.pass_time(0.1)
+            await world.time.let_pass(0.1)
             while not world.scheduler.calls.empty():
                 world.scheduler.calls.get_nowait().break_off()
         complaints = [each for each in caplog.messages if "no connection" in each]
@@ -244,8 +217,7 @@ async def test_a_first_message_that_is_no_connection_result_ends_the_connection(
         await call.heard("connect_worker_request")
         call.start("op")
 
-        again = await world.next_call()
-        await again.accept("w1-id")
+        await world.joined()
 
         assert call.cancelled
         assert world.hands.started.empty()
@@ -254,12 +226,10 @@ async def test_a_first_message_that_is_no_connection_result_ends_the_connection(
 @pytest.mark.parametrize("garbage", [b"\xff\xff", b"\x0a"])
 async def test_garbage_ends_the_connection_and_the_worker_comes_back(garbage: bytes) -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         call.to_worker.put_nowait(garbage)
-        again = await world.next_call()
-        await again.accept("w1-id")
-        await world.time.pass_time(0)
+        await world.joined()
+        await world.time.let_pass(0)
         assert world.agent.statistics().connections == 2
 
 
@@ -267,7 +237,6 @@ async def test_an_unreachable_scheduler_is_tried_again() -> None:
     async with working() as world:
         call = await world.next_call()
         call.to_worker.put_nowait(NativeLinkError(Code.UNAVAILABLE, "connection refused"))
-        again = await world.next_call()
-        await again.accept("w1-id")
-        await world.time.pass_time(0)
+        await world.joined()
+        await world.time.let_pass(0)
         assert world.agent.statistics().connected

@@ -13,10 +13,7 @@ from tests.worker.played_scheduler import working
 
 async def test_a_result_is_sent() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         world.hands.finish("op")
 
         update = await call.heard("execute_result")
@@ -26,10 +23,7 @@ async def test_a_result_is_sent() -> None:
 
 async def test_a_process_that_ended_is_announced_while_its_outputs_are_still_uploaded() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         world.hands.announce["op"]()
 
         update = await call.heard("execute_complete")
@@ -41,16 +35,12 @@ async def test_a_process_that_ended_is_announced_while_its_outputs_are_still_upl
 
 async def test_messages_that_have_to_wait_keep_their_order() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        for name in ("first", "second"):
-            call.start(name)
-            await world.hands.started.get()
+        call = await world.at_work("first", "second")
         call.has_room.clear()
         for name in ("first", "second"):
             world.hands.announce[name]()
         world.hands.finish("first")
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
         assert call.from_worker.empty()
 
         call.has_room.set()
@@ -63,8 +53,7 @@ async def test_messages_that_have_to_wait_keep_their_order() -> None:
 
 async def test_an_action_is_over_before_its_directory_is_gone() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         world.hands.tidy.clear()
         call.start("op")
         await world.hands.started.get()
@@ -80,10 +69,7 @@ async def test_an_action_is_over_before_its_directory_is_gone() -> None:
 async def test_an_action_may_come_again_while_its_failure_is_being_told() -> None:
     """A scheduler of the same process has it tried once more within the call that tells it."""
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         running: list[int] = []
         call.on_write = lambda: running.append(world.agent.statistics().running)
         world.hands.finish("op")
@@ -94,13 +80,12 @@ async def test_an_action_may_come_again_while_its_failure_is_being_told() -> Non
 async def test_what_is_said_within_the_telling_of_something_else_keeps_its_order() -> None:
     """A scheduler of the same process answers within the call, and an action may fail in that."""
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         names = ["first", "second", "third"]
         for name in names:
             call.start(name)
             await world.hands.started.get()
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
 
         def answer() -> None:
             call.on_write = lambda: None
@@ -109,7 +94,7 @@ async def test_what_is_said_within_the_telling_of_something_else_keeps_its_order
         call.on_write = answer
         world.hands.announce["first"]()
         world.hands.announce["third"]()
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
 
         said = [call.from_worker.get_nowait() for _ in range(call.from_worker.qsize())]
         assert [each.execute_complete.operation_id for each in said] == names
@@ -117,23 +102,19 @@ async def test_what_is_said_within_the_telling_of_something_else_keeps_its_order
 
 async def test_of_many_orders_some_are_begun_at_once_and_the_others_in_turns() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        await world.time.pass_time(0)
+        call = await world.joined()
+        await world.time.let_pass(0)
         for number in range(40):
             call.start(f"op-{number}")
         await asyncio.sleep(0)
         assert 0 < world.hands.started.qsize() < 40
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
         assert world.hands.started.qsize() == 40
 
 
 async def test_orders_to_stop_are_answered_when_it_has_stopped_and_where_nothing_runs() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
-        call.start("op")
-        await world.hands.started.get()
+        call = await world.at_work("op")
         call.say(kill_operation_request=pb.KillOperationRequest(operation_id="another"))
         unknown = (await call.heard("execute_result")).execute_result
         assert unknown.operation_id == "another"
@@ -151,12 +132,11 @@ async def test_orders_to_stop_are_answered_when_it_has_stopped_and_where_nothing
 
 async def test_an_order_that_is_taken_back_before_it_began_leaves_nothing() -> None:
     async with working() as world:
-        call = await world.next_call()
-        await call.accept("w1-id")
+        call = await world.joined()
         # Both are read in one go: the action's task has not run yet when it is cancelled.
         call.start("op")
         call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
-        await world.time.pass_time(0)
+        await world.time.let_pass(0)
 
         assert world.agent.statistics().running == 0
         assert await world.agent.leave(1)

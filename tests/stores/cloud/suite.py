@@ -8,19 +8,18 @@ from typing import ClassVar
 
 from nativelink.core.digest import StoreKey
 from nativelink.core.retry import Retry
-from nativelink.core.streams import BytesSource
 from nativelink.stores.cloud.keys import Keys
 from nativelink.stores.cloud.object_store import CloudObjectStore
-from nativelink.stores.store import Store, read_bytes
+from nativelink.stores.store import Store
 from nativelink.testing.fakes import FakeClock
-from nativelink.testing.store_contract import RawAccess, StreamsBlobs, StringKeys
+from nativelink.testing.store_contract import OneKeyspace, RawAccess, StreamsBlobs
 from tests.stores.cloud.proxy import Fault, every, faults_between
 from tests.stores.cloud.servers import ObjectServer, fresh_prefix, shared
 
 __all__ = ["BucketContract", "CloudContract", "FaultyCloudContract"]
 
 
-class BucketContract(StringKeys, RawAccess):
+class BucketContract(OneKeyspace, RawAccess):
     """The contract, except for memory, which servers in this process would be counted in."""
 
     server: ClassVar[type[ObjectServer]]
@@ -51,18 +50,6 @@ class BucketContract(StringKeys, RawAccess):
 
     def raw_names(self) -> set[str]:
         return shared(self.server).names(self.prefix)
-
-    async def test_1_string_keys_and_digests_live_side_by_side(self) -> None:
-        """Also in NativeLink, a string that reads like a digest is that digest's key."""
-        key, data = self.blob(100)
-        async with self.open() as store:
-            await store.put(key, BytesSource(data))
-            for name in ("x", "a.b_c-d", "worker:7@pool=a,b", "ünïcode", "-", "x" * 200):
-                value = self.text(len(name) + 10, 1)
-                await store.put(name, BytesSource(value))
-                assert await store.has([name, str(key), key]) == [len(value), 100, 100]
-                assert await read_bytes(store, name) == value
-                assert await read_bytes(store, key) == data
 
 
 class CloudContract(BucketContract, StreamsBlobs):

@@ -5,7 +5,7 @@ the numbers of the clauses.
 
 - `StoreBasics` holds for every store, also for one that keeps nothing (noop).
 - `StoreContract` is the whole contract, for stores that keep what is put.
-- `StringKeys` or `DigestKeysOnly` is mixed in, by which keys the kind takes.
+- `StringKeys`, `OneKeyspace` or `DigestKeysOnly` is mixed in, by which keys the kind takes.
 - `RawAccess` is mixed in where stored bytes can be reached without the store, so that reads and
   writes are tested apart from each other.
 - `StreamsBlobs` is mixed in unless the kind holds blobs in memory by purpose (clause 7).
@@ -15,12 +15,13 @@ No test uses the production helpers (`read_bytes`, `write_bytes`, `has_one`).
 
 from nativelink.testing.store_contract.basics import StoreBasics
 from nativelink.testing.store_contract.contract import StoreContract
-from nativelink.testing.store_contract.keys import DigestKeysOnly, StringKeys
+from nativelink.testing.store_contract.keys import DigestKeysOnly, OneKeyspace, StringKeys
 from nativelink.testing.store_contract.media import RawAccess, StreamsBlobs
 from nativelink.testing.store_contract.probes import RecordingSink
 
 __all__ = [
     "DigestKeysOnly",
+    "OneKeyspace",
     "RawAccess",
     "RecordingSink",
     "StoreBasics",

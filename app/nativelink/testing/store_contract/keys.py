@@ -18,7 +18,7 @@ from nativelink.testing.store_contract.probes import (
     reached,
 )
 
-__all__ = ["DigestKeysOnly", "StringKeys"]
+__all__ = ["DigestKeysOnly", "OneKeyspace", "StringKeys"]
 
 
 class StringKeys(StoreContract):
@@ -119,6 +119,21 @@ class StringKeys(StoreContract):
                 gate.open()
             assert sink.data == old
             assert await fetch(store, "key") == new
+
+
+class OneKeyspace(StringKeys):
+    """String keys where one that reads like a digest is that digest's key, as with NativeLink."""
+
+    async def test_1_string_keys_and_digests_live_side_by_side(self) -> None:
+        key, data = self.blob(100)
+        async with self.open() as store:
+            await store.put(key, BytesSource(data))
+            for name in ("x", "a.b_c-d", "worker:7@pool=a,b", "ünïcode", "-", "x" * 200):
+                value = self.text(len(name) + 10, 1)
+                await store.put(name, BytesSource(value))
+                assert await store.has([name, str(key), key]) == [len(value), 100, 100]
+                assert await fetch(store, name) == value
+                assert await fetch(store, key) == data
 
 
 class DigestKeysOnly(StoreContract):

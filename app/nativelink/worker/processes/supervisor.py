@@ -163,12 +163,9 @@ class Slot:
             stopped.exception()
 
     def _read(self) -> None:
-        try:
-            data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = _receive(self._socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             # Its end is told by the nursery, when nothing is left.
             self.close()
@@ -295,12 +292,9 @@ class Supervisor:
             self._all_ended()
 
     def _read(self) -> None:
-        try:
-            data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = _receive(self._socket)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._socket)
             self._end()
@@ -378,3 +372,13 @@ def _reason(status: int) -> str:
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"the action was killed because its supervisor was ended by {name}"
     return _DEAD
+
+
+def _receive(connection: socket.socket) -> bytes | None:
+    """What has come; nothing at its end, however that came about; None if it was a false alarm."""
+    try:
+        return connection.recv(_READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from nativelink.testing.fakes import FakeClock
 
-__all__ = ["Patience"]
+__all__ = ["Patience", "beside"]
 
 
 class Patience:
@@ -47,3 +50,19 @@ class Patience:
             await self.settle()
         self.clock.advance(max(0.0, end - self.clock.monotonic()))
         await self.settle()
+
+    async def jump(self, seconds: float) -> None:
+        """Let so much have passed at once, as after a standstill; then wake whoever slept."""
+        self.clock.advance(seconds)
+        await self.let_pass(0)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[asyncio.Task[object]]:
+    """Something that runs beside the body, and is cancelled after it."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        try:
+            yield task
+        finally:
+            task.cancel()

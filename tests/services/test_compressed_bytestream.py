@@ -17,7 +17,7 @@ from nativelink.services.uploads import Uploads
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.calls import FakeMessageSource
 from nativelink.testing.fakes import DictStore, wait_until
-from tests.services.test_bytestream import (
+from tests.services.bytestream_calls import (
     SHA256,
     FullStore,
     Server,

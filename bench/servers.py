@@ -61,6 +61,7 @@ class Server:
     start_s: float = 0.0
     folder: Path = field(default_factory=Path)
     worker_port: int = 0
+    unwatched_port: int = 0
 
     def client(self) -> ReapiClient:
         """A client by grpcio."""
@@ -78,8 +79,8 @@ class Server:
         """Processor time used so far, user and system; always 0 of an external peer."""
         if self.process is None:
             return 0.0
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        # The process' clock (clock_getcpuclockid(3)): /proc counts whole hundredths of a second.
+        return time.clock_gettime((~self.process.pid << 3) | 2)
 
 
 def _eviction(max_bytes: int) -> dict[str, Any]:
@@ -109,7 +110,9 @@ def _composed(folder: Path) -> dict[str, Any]:
 CONFIGURATIONS = {"memory": _memory, "filesystem": _filesystem, "composed": _composed}
 
 
-def config(kind: str, folder: Path, port: int, tls: dict[str, Any] | None) -> dict[str, Any]:
+def config(
+    kind: str, folder: Path, ports: Sequence[int], tls: dict[str, Any] | None
+) -> dict[str, Any]:
     """A whole configuration file, as JSON (which JSON5 contains)."""
     services = {
         "cas": [{"instance_name": "", "cas_store": "CAS"}],
@@ -120,6 +123,7 @@ def config(kind: str, folder: Path, port: int, tls: dict[str, Any] | None) -> di
     }
     servers = [
         {"listener": {"http": {"socket_address": f"127.0.0.1:{port}"}}, "services": services}
+        for port in ports
     ]
     if tls is not None:
         http = {"socket_address": f"127.0.0.1:{tls['port']}", "tls": tls["config"]}
@@ -158,9 +162,14 @@ def start_ours(
     tls: bool = False,
     pinned: bool = True,
     program: Sequence[str] = (),
-    environment: dict[str, str] | None = None,
+    unwatched: bool = False,
 ) -> Iterator[Server]:
-    """Our server with one of `CONFIGURATIONS`; `program` runs it, by default the entry point."""
+    """Our server with one of `CONFIGURATIONS`.
+
+    Args:
+        program: runs it, by default the entry point.
+        unwatched: serve on `Server.unwatched_port` too, and tell the program of it.
+    """
     with _folder() as folder:
         port = free_port()
         server = Server(name or f"ours, {kind}", port, folder=folder)
@@ -173,7 +182,12 @@ def start_ours(
                 "config": {"cert_file": str(certificate), "key_file": str(key)},
             }
         file = folder / "config.json5"
-        file.write_text(json.dumps(config(kind, folder, port, settings), indent=2))
+        ports, environment = [port], {}
+        if unwatched:
+            server.unwatched_port = free_port()
+            ports.append(server.unwatched_port)
+            environment["UNWATCHED_PORT"] = str(server.unwatched_port)
+        file.write_text(json.dumps(config(kind, folder, ports, settings), indent=2))
         command = [*(program or [str(NATIVELINK)]), str(file)]
         with _process(server, command, pinned=pinned, environment=environment):
             yield server

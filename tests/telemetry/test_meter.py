@@ -85,7 +85,7 @@ def test_a_call_is_counted_under_its_service_method_and_code():
     path = "/build.bazel.v2.Cas/Find"
     recorder = RpcRecorder(registry, [path, "/build.bazel.v2.Cas/NeverCalled"])
     recorder.call_ended(path, Code.OK, 0.0001)
-    recorder.call_ended(path, Code.OK, 0.2)
+    recorder.call_ended(path, Code.OK, 0.2, 3)
     recorder.call_ended(path, Code.NOT_FOUND, 0.001)
     (series,) = registry.collect()
     assert series.definition is RPC_SERVER_DURATION
@@ -96,7 +96,8 @@ def test_a_call_is_counted_under_its_service_method_and_code():
         ("rpc.grpc.status_code", 0),
     )
     assert isinstance(found, HistogramPoint)
-    assert sum(found.counts) == 2
+    assert sum(found.counts) == 4
+    assert found.sum == pytest.approx(0.6001)
     assert dict(missing.attributes)["rpc.grpc.status_code"] == 5
 
 
@@ -114,8 +115,8 @@ def test_paths_that_clients_make_up_are_counted_together():
 
 def test_the_access_log_is_written_at_debug_level(caplog: pytest.LogCaptureFixture):
     caplog.set_level("DEBUG", "nativelink.access")
-    LoggingRpcRecorder(Registry(), ["/a.B/C"]).call_ended("/a.B/C", Code.NOT_FOUND, 0.25)
-    assert caplog.messages == ["/a.B/C NOT_FOUND 0.250000 s"]
+    LoggingRpcRecorder(Registry(), ["/a.B/C"]).call_ended("/a.B/C", Code.NOT_FOUND, 0.25, 2)
+    assert caplog.messages == 2 * ["/a.B/C NOT_FOUND 0.250000 s"]
 
 
 def test_every_instrument_is_described_once_and_histograms_have_ascending_bounds():

@@ -35,9 +35,9 @@ class Observed:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def call_ended(self, method_path: str, code: object, seconds: float) -> None:
+    def call_ended(self, method_path: str, code: object, seconds: float, count: int = 1, /) -> None:
         assert seconds >= 0
-        self.calls.append((method_path.rpartition("/")[2], code.name))
+        self.calls += count * [(method_path.rpartition("/")[2], code.name)]
 
 
 class Live:

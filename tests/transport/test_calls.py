@@ -90,6 +90,7 @@ class Attacker(Client):
             observer=self,
         )
         self.seconds = []
+        self.told = []
         self.service = service
         self.protocol = Http2Protocol(server, Peer("attacker"))
         self.wire = Deaf()
@@ -100,8 +101,9 @@ class Attacker(Client):
         self.protocol.connection_made(self.wire)
         self.send(PREFACE + settings(**greeting))
 
-    def call_ended(self, method_path, code, seconds, /):
-        self.seconds.append(seconds)
+    def call_ended(self, method_path, code, seconds, count=1, /):
+        self.seconds += count * [seconds]
+        self.told.append((method_path.rpartition("/")[2], code.name, count))
 
     def send(self, data):
         self.protocol.data_received(data)
@@ -331,3 +333,22 @@ async def test_a_call_lasts_from_its_arrival_to_its_end(monkeypatch):
     attacker.wire.read()
     attacker.wire.read()
     assert attacker.seconds == [2.0, 5.0]
+
+
+async def test_calls_that_arrive_together_are_told_together_and_last_until_the_last_is_answered():
+    async def slow(request, context):
+        attacker.clock.advance(2.0)
+        return request
+
+    attacker = Attacker(methods=[Method("/test.Echo/Slow", slow)])
+    attacker.wire.read()
+    calls = ["Slow", "Slow", "Unary", "Nothing", "Slow"]
+    attacker.send(b"".join(attacker.call(name) for name in calls))
+    assert attacker.told == [
+        ("Slow", "OK", 2),
+        ("Nothing", "UNIMPLEMENTED", 1),
+        ("Unary", "OK", 1),
+        ("Slow", "OK", 1),
+    ]
+    assert attacker.seconds[0] == 4.0
+    assert attacker.seconds[-1] == 6.0

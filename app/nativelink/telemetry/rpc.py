@@ -39,8 +39,8 @@ class RpcRecorder:
         self._succeeded = {path: cells[Code.OK] for path, cells in self._cells.items()}
         self._unknown = _cells(histogram, "/unknown/unknown")
 
-    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
-        """Count a call."""
+    def call_ended(self, method_path: str, code: Code, seconds: float, count: int = 1, /) -> None:
+        """Count calls (`transport.environment.CallObserver`)."""
         try:
             if code is _OK:
                 cell = self._succeeded[method_path]
@@ -50,10 +50,10 @@ class RpcRecorder:
             cell = self._unknown[code]
         # `cell.record(seconds)` without the price of calling it.
         if seconds <= _FIRST_BOUND:
-            cell.counts[0] += 1
+            cell.counts[0] += count
         else:
-            cell.counts[bisect_left(_BOUNDS, seconds)] += 1
-        cell.sum += seconds
+            cell.counts[bisect_left(_BOUNDS, seconds)] += count
+        cell.sum += seconds * count
 
 
 class LoggingRpcRecorder(RpcRecorder):
@@ -61,9 +61,10 @@ class LoggingRpcRecorder(RpcRecorder):
 
     __slots__ = ()
 
-    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None:
-        super().call_ended(method_path, code, seconds)
-        _log.debug("%s %s %.6f s", method_path, code.name, seconds)
+    def call_ended(self, method_path: str, code: Code, seconds: float, count: int = 1, /) -> None:
+        super().call_ended(method_path, code, seconds, count)
+        for _ in range(count):
+            _log.debug("%s %s %.6f s", method_path, code.name, seconds)
 
 
 def _cells(histogram: Histogram, path: str) -> list[HistogramCell]:

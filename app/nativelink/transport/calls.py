@@ -42,8 +42,12 @@ class Calls(CallEnvironment):
 
         The current call is set in this very context, and cleared at the end: handlers run in
         copies of it, and setting it once here is cheaper than entering each copy twice.
+
+        What is answered at once is told to the observer once for a run of calls of one method that
+        arrived together: their answers leave together too, at the end.
         """
         connection = self.connection
+        path, arrived, count = "", 0.0, 0
         for stream in streams:
             exchange: Exchange | None = stream.call
             if exchange is not None:
@@ -60,11 +64,22 @@ class Calls(CallEnvironment):
                 plan: Plan | None = stream.head.plan
                 if plan is None:
                     plan = stream.head.plan = self.router.plan(stream.head)
-                if plan.unary and stream.ended and len(stream.inbox) == 1:
-                    self._unary(stream, cast("GrpcPlan", plan))
-                else:
+                if not (plan.unary and stream.ended and len(stream.inbox) == 1):
                     self._begin(stream, plan)
+                elif self._unary(stream, cast("GrpcPlan", plan)):
+                    if plan.path is not path or stream.active_at != arrived:
+                        if count:
+                            self._tell(path, arrived, count)
+                        path, arrived, count = plan.path, stream.active_at, 0
+                    count += 1
+        if count:
+            self._tell(path, arrived, count)
         current_call.set(None)
+
+    def _tell(self, path: str, arrived: float, count: int) -> None:
+        """Calls of one method have been answered with OK."""
+        if self.observer is not None:
+            self.observer.call_ended(path, Code.OK, self.monotonic() - arrived, count)
 
     @property
     def resumable(self) -> bool:
@@ -90,13 +105,13 @@ class Calls(CallEnvironment):
             if plan.path and self.observer is not None:
                 self.observer.call_ended(plan.path, plan.code, 0.0)
 
-    def _unary(self, stream: Stream, plan: GrpcPlan) -> None:
-        """A unary request that arrived in one chunk."""
+    def _unary(self, stream: Stream, plan: GrpcPlan) -> bool:
+        """A unary request that arrived in one chunk; whether it is answered with OK."""
         body = stream.inbox[0]
         size = len(body) - PREFIX_BYTES
         if size < 0 or size > self.max_message or split_prefix(body) != (0, size):
             UnaryExchange(self, stream, plan).on_news()
-            return
+            return False
         # The arrival of the batch that it came in: the clock is read once for all of them.
         started = stream.active_at
         timeout = plan.timeout_s
@@ -108,14 +123,14 @@ class Calls(CallEnvironment):
             request = plan.parse(bytes(body[PREFIX_BYTES:]))
         except Exception as error:  # noqa: BLE001 - told to the client
             UnaryExchange(self, stream, plan, context).fail(malformed(plan, error))
-            return
+            return False
         try:
             begun = self._starter.begin(
                 cast("Coroutine[Any, Any, Any]", plan.handler(request, context))
             )
             if type(begun) is not tuple:
                 UnaryExchange(self, stream, plan, context).follow(cast("asyncio.Task[Any]", begun))
-                return
+                return False
             (answer,) = begun
             if type(answer) is bytes and not plan.gzip and not context.trailing_metadata:
                 prefix = message_prefix(0, len(answer))
@@ -124,9 +139,8 @@ class Calls(CallEnvironment):
                 self.reply(stream, plan, context, answer)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - told to the client
             self._refuse(stream, plan, context, started, error_of(raised, plan.path))
-            return
-        if self.observer is not None:
-            self.observer.call_ended(plan.path, Code.OK, self.monotonic() - started)
+            return False
+        return True
 
     def _refuse(
         self,

@@ -21,7 +21,9 @@ __all__ = ["CallEnvironment", "CallObserver"]
 class CallObserver(Protocol):
     """Told of every finished gRPC call (the metric `rpc.server.duration`)."""
 
-    def call_ended(self, method_path: str, code: Code, seconds: float, /) -> None: ...
+    def call_ended(self, method_path: str, code: Code, seconds: float, count: int = 1, /) -> None:
+        """`count` calls of one method have ended in the same way, each after `seconds`."""
+        ...
 
 
 class CallEnvironment:

@@ -246,27 +246,31 @@ class ExpandingSink:
         self._size = 0
 
     async def write(self, chunk: Chunk, /) -> None:
-        rest = memoryview(chunk)
+        view = memoryview(chunk)
+        size, at = len(view), 0
         while True:
             needed = self._needed
             if self._parts:
                 # Only what is cut by the border of two chunks is copied.
-                part = rest[: needed - self._have]
+                part = view[at : at + needed - self._have]
                 self._parts.append(part)
                 self._have += len(part)
+                at += len(part)
                 if self._have < needed:
                     return
                 item = memoryview(b"".join(self._parts))
                 self._parts.clear()
-                rest = rest[len(part) :]
-            elif len(rest) < needed:
-                if rest:
-                    self._parts.append(rest)
-                    self._have = len(rest)
+            elif size - at < needed:
+                if at < size:
+                    self._parts.append(view[at:])
+                    self._have = size - at
                 return
             else:
-                item, rest = rest[:needed], rest[needed:]
-            await self._take(item)
+                item = view[at : at + needed]
+                at += needed
+            block = self._take(item)
+            if block:
+                await self._sink.write(block)
 
     def end(self) -> None:
         """Say that the container is over."""
@@ -275,8 +279,12 @@ class ExpandingSink:
         if self._offset > self._size:
             raise out_of_range(f"offset {self._offset} is beyond the {self._size} bytes")
 
-    async def _take(self, item: memoryview) -> None:
-        """Take the next thing whole: the header, or a frame's first bytes, or its rest."""
+    def _take(self, item: memoryview) -> Chunk | None:
+        """Take the next thing whole: the header, or a frame's first bytes, or its rest.
+
+        Returns:
+            What is to be passed on, if anything.
+        """
         if self._codec is None:
             self._header(item)
         elif self._kind is None:
@@ -285,9 +293,9 @@ class ExpandingSink:
             kind, self._kind = self._kind, None
             self._needed = _FRAME.size
             if kind == _BLOCK_FRAME:
-                await self._block(item)
-            else:
-                self._footer(bytes(item))
+                return self._block(item)
+            self._footer(bytes(item))
+        return None
 
     def _header(self, data: memoryview) -> None:
         version, self._block_size, kind, size = _HEADER.unpack_from(data)
@@ -321,8 +329,8 @@ class ExpandingSink:
         self._kind = kind
         self._needed = length
 
-    async def _block(self, data: memoryview) -> None:
-        """Pass on what is wanted of a block."""
+    def _block(self, data: memoryview) -> Chunk | None:
+        """What is wanted of a block, if anything."""
         if self._lengths and self._position != len(self._lengths) * self._block_size:
             raise _damaged("a block in the middle is short")
         self._lengths.append(len(data))
@@ -331,7 +339,7 @@ class ExpandingSink:
             # Whether it is the last one, and shorter, the footer will say.
             self._position += self._block_size
             self._skipped = True
-            return
+            return None
         assert self._codec is not None
         block = self._codec.expand(data, self._block_size)
         self._position += len(block)
@@ -339,8 +347,7 @@ class ExpandingSink:
         if self._offset > position or (self._end is not None and self._end < self._position):
             last = None if self._end is None else self._end - position
             block = memoryview(block)[max(0, self._offset - position) : last]
-        if block:
-            await self._sink.write(block)
+        return block
 
     def _footer(self, data: bytes) -> None:
         self._ended = True

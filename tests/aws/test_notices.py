@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from nativelink.aws import metadata as metadata_module
 from nativelink.aws.metadata import InstanceMetadata, open_metadata
 from nativelink.aws.notices import ImdsNotices
 from nativelink.core.errors import Code, NativeLinkError
@@ -49,7 +50,9 @@ class Setup:
 
 
 @pytest.fixture
-async def setup() -> AsyncIterator[Setup]:
+async def setup(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setup]:
+    # EC2 answers at once; a thread of a busy machine when it comes to it.
+    monkeypatch.setattr(metadata_module, "_TIMEOUT_S", 60)
     clock = FakeClock()
     with FakeImds() as imds:
         async with open_metadata(imds.url, clock) as metadata:

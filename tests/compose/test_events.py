@@ -128,7 +128,7 @@ async def test_origin_events_tell_of_each_execution(tmp_path: Path) -> None:
     text = f"""{{
       stores: [{{ name: "CAS", memory: {{}} }}, {{ name: "EVENTS", filesystem: {{
         content_path: "{tmp_path}/content", temp_path: "{tmp_path}/temp" }} }}],
-      schedulers: [{{ name: "MAIN", simple: {{}} }}],
+      schedulers: [{{ name: "MAIN", simple: {{ worker_timeout_s: 600 }} }}],
       servers: [{
         server('''cas: [{ instance_name: "a", cas_store: "CAS" }],
         execution: [{ instance_name: "a", cas_store: "CAS", scheduler: "MAIN" }], health: {}''')

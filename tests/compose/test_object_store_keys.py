@@ -30,6 +30,7 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 from nativelink.stores.cloud.gcs import gcs_bucket
 from nativelink.stores.store import write_bytes
+from nativelink.testing.fakes import wait_until
 from tests.clients.certificates import Certificates
 from tests.stores.cloud.servers import KEY, SECRET, Azurite
 
@@ -60,6 +61,8 @@ class Listening:
         self.heads: list[str] = []
         self.protocols: list[str | None] = []
         self.parts = 0
+        #: Nobody is answered before so many parts are there.
+        self.awaited = 0
         self._sending = 0
         self.silent = False
 
@@ -82,7 +85,8 @@ class Listening:
                 self._sending += 1
                 self.parts = max(self.parts, self._sending)
                 await reader.readexactly(_length(head))
-                # Long enough for all others that may to come.
+                await wait_until(lambda: self.parts >= self.awaited)
+                # Long enough for another one that should not to come.
                 for _ in range(2_000):
                     await asyncio.sleep(0)
                 self._sending -= 1
@@ -190,6 +194,7 @@ async def test_http2_is_spoken_unless_it_is_disabled(
 @pytest.mark.parametrize("parts", [1, 3])
 async def test_so_many_parts_of_an_upload_travel_at_once(parts: int):
     async with listening() as there:
+        there.awaited = parts
         spec = AwsSpec(
             provider="aws",
             region="r",

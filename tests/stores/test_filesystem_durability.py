@@ -54,11 +54,19 @@ async def test_data_is_synced_before_the_rename_and_the_rename_before_the_answer
             assert events == ["sync of data", *renames, "sync of names", "answer"]
 
 
-async def test_many_uploads_share_few_syncs(tmp_path: Path) -> None:
+async def test_many_uploads_share_few_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = Held(DiskSync.sync)
     async with make(tmp_path) as store:
+        await scanned(store)
+        monkeypatch.setattr(DiskSync, "sync", lambda self, fds, names: sync(self, fds, names))
         async with asyncio.TaskGroup() as tasks:
             for n in range(200):
                 tasks.create_task(write_bytes(store, f"{n}", b"x" * n))
+            # Whatever they wait for before, the first sync takes longer.
+            await wait_until(lambda: store.statistics().commits.waiting == 200)
+            sync.release()
         statistics = store.statistics().commits
     assert statistics.committed == 200
     assert statistics.waiting == 0

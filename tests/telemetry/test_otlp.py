@@ -120,11 +120,11 @@ async def test_snapshots_are_sent_at_the_interval_and_once_more_at_the_end():
     exporter = Collected()
     sending = pusher(filled(), exporter)
     task = asyncio.create_task(sending.run())
-    assert await asyncio.to_thread(exporter.twice.wait, 10)
+    assert await asyncio.to_thread(exporter.twice.wait, 60)
     task.cancel()
     await asyncio.wait([task])
     before = len(exporter.exports)
-    await sending.close(5)
+    await sending.close(60)
     assert len(exporter.exports) == before + 1
     assert exporter.closed
 
@@ -139,7 +139,7 @@ async def test_an_exporter_that_breaks_does_not_end_the_sending(
 
     exporter = Broken()
     task = asyncio.create_task(pusher(filled(), exporter).run())
-    assert await asyncio.to_thread(exporter.twice.wait, 10)
+    assert await asyncio.to_thread(exporter.twice.wait, 60)
     assert not task.done()
     task.cancel()
     await asyncio.wait([task])
@@ -168,7 +168,7 @@ async def test_a_real_collector_receives_what_was_measured():
     try:
         sending = pusher(filled(), metrics_exporter(f"http://127.0.0.1:{port}", {}))
         await sending.push()
-        await sending.close(5)
+        await sending.close(60)
     finally:
         server.stop(None).wait()
     metrics = service.requests[0].resource_metrics[0].scope_metrics[0].metrics

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 
+import h11
 import pytest
 
 from nativelink.core.errors import unavailable
@@ -201,23 +202,31 @@ async def test_a_drain_closes_a_connection_that_rests():
         assert await client.closed() == b""
 
 
+def states(running):
+    """How far the requests of its connections are, as far as these have said what they speak."""
+    connections = running.server._connections
+    return [each._http.their_state for each in connections if hasattr(each, "_http")]
+
+
 @pytest.mark.parametrize(
-    ("begun", "limit"),
+    ("begun", "limit", "state"),
     [
-        (b"GET /sta", 30),
-        (b"GET /status HTTP/1.1\r\nHost: x\r\nX-Slow: ", 30),
-        (b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc", 60),
+        (b"GET /sta", 30, h11.IDLE),
+        (b"GET /status HTTP/1.1\r\nHost: x\r\nX-Slow: ", 30, h11.IDLE),
+        (
+            b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc",
+            60,
+            h11.SEND_BODY,
+        ),
     ],
     ids=["line", "head", "body"],
 )
-async def test_slow_requests_are_not_awaited_for_ever(begun, limit):
+async def test_slow_requests_are_not_awaited_for_ever(begun, limit, state):
     settings = ServerSettings(header_timeout_s=30, body_timeout_s=60)
     async with live(settings) as running, running.connect() as client:
         client.writer.write(begun)
         await client.writer.drain()
-        await wait_until(lambda: running.server.statistics().connections == 1)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await wait_until(lambda: states(running) == [state])
         running.pass_time(limit - 1)
         assert running.server.statistics().connections == 1
         running.pass_time(2)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
+from nativelink.core.clock import SystemClock
 from nativelink.core.digest import StoreKey, is_empty
 from nativelink.core.errors import out_of_range
 from nativelink.core.streams import Chunk, Sink, Source
 from nativelink.stores.store import absent
 
 __all__ = ["DictStore", "FakeClock", "PassingTime", "PiecesSource", "wait_until"]
+
+
+T = TypeVar("T")
 
 
 class DictStore:
@@ -110,6 +115,17 @@ class PassingTime:
         """Let so much pass at once."""
         self._passed_s += seconds
 
+    async def outlast(self, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of `work`, with a second passing at each turn of the loop until it ends."""
+        task = asyncio.Task(work, loop=asyncio.get_running_loop())
+
+        def is_over() -> bool:
+            self.pass_by(1)
+            return task.done()
+
+        await wait_until(is_over)
+        return await task
+
 
 class PiecesSource:
     """A blob given as the pieces that a test chose, its size announced or not."""
@@ -136,9 +152,10 @@ async def wait_until(predicate: Callable[[], bool], *, timeout_s: float = 60.0) 
         TimeoutError: it did not hold within `timeout_s` seconds of real time. That is the
             failure of a test, never how long a good one takes, however busy the machine is.
     """
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + timeout_s
+    # Not the loop's time, which a test may let pass.
+    clock = SystemClock()
+    give_up = clock.monotonic() + timeout_s
     while not predicate():
-        if loop.time() > give_up:
+        if clock.monotonic() > give_up:
             raise TimeoutError(f"the condition did not come true within {timeout_s} s")
         await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import pytest
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.stores.disk import DiskLane
-from nativelink.testing.fakes import wait_until
+from nativelink.testing.fakes import PassingTime, wait_until
 from nativelink.worker.launch import Exit, Launch
 from nativelink.worker.persistent.messages import WorkInput
 from nativelink.worker.persistent.pool import PersistentSettings, PersistentWorkers
@@ -308,10 +308,11 @@ async def test_a_process_that_died_while_idle_is_replaced(bench: Bench) -> None:
 
 @pytest.mark.slow
 async def test_the_time_limit_ends_the_process_and_what_it_started(bench: Bench) -> None:
-    told = bench.yard.told
-    launch = bench.action(f"spawn={told}", f"tell={told}", "write=so=far", "sleep=1000")
-    running = asyncio.ensure_future(bench.run(launch, timeout_s=3))
+    told, time = bench.yard.told, PassingTime()
+    launch = bench.action("write=so=far", f"spawn={told}", f"tell={told}", "sleep=1000")
+    running = asyncio.ensure_future(bench.run(launch))
     pids = await bench.yard.pids(2)
+    time.pass_by(FOREVER_S)
     ended = await running
     assert (ended.timed_out, ended.exit_code, ended.signal) == (True, 137, 9)
     assert (launch.working_directory / "so").read_text() == "far"

@@ -17,6 +17,7 @@ from nativelink.worker.processes.launcher import Namespaces, ProcessLauncher
 from nativelink.worker.processes.tree import children
 from tests.worker.processes.launching import (
     FOREVER_S,
+    SlotTime,
     Yard,
     is_gone,
     is_slot,
@@ -44,10 +45,10 @@ SURVIVORS = {
 
 @asynccontextmanager
 async def running(
-    launcher: ProcessLauncher, yard: Yard, script: str, timeout_s: float = FOREVER_S
+    launcher: ProcessLauncher, yard: Yard, script: str
 ) -> AsyncIterator[asyncio.Task[Exit]]:
     async with asyncio.TaskGroup() as group:
-        yield group.create_task(launcher.run(yard.shell(script), timeout_s=timeout_s))
+        yield group.create_task(launcher.run(yard.shell(script), timeout_s=FOREVER_S))
 
 
 @pytest.mark.parametrize("script", SURVIVORS.values(), ids=SURVIVORS)
@@ -76,12 +77,16 @@ async def test_nothing_outlives_an_action_that_is_cancelled(
 
 
 @pytest.mark.slow
-async def test_nothing_outlives_the_time_limit(launcher: ProcessLauncher, yard: Yard) -> None:
+async def test_nothing_outlives_the_time_limit(yard: Yard, slot_time: SlotTime) -> None:
     script = "; ".join(f"({survivor})" for survivor in SURVIVORS.values())
-    async with running(launcher, yard, f"{script}; exec sleep 1000", timeout_s=3) as action:
+    async with (
+        ProcessLauncher() as launcher,
+        running(launcher, yard, f"{script}; exec sleep 1000") as action,
+    ):
         pids = await yard.pids(len(SURVIVORS))
+        slot_time.pass_an_hour()
         assert (await action).timed_out
-    assert all(map(is_gone, pids))
+        assert all(map(is_gone, pids))
 
 
 async def test_a_cancelled_cancellation_still_waits_until_all_is_gone(

@@ -11,7 +11,7 @@ import pytest
 
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.worker.processes.launcher import ProcessLauncher
-from tests.worker.processes.launching import FOREVER_S, PATH, Yard
+from tests.worker.processes.launching import FOREVER_S, PATH, SlotTime, Yard
 
 #: Prints what a process can see of itself.
 LOOK = r"""
@@ -258,8 +258,13 @@ async def test_a_working_directory_that_is_none_is_named(
 
 
 @pytest.mark.slow
-async def test_output_before_the_time_limit_is_kept(launcher: ProcessLauncher, yard: Yard) -> None:
-    ended = await launcher.run(yard.shell("echo so far; echo oh >&2; sleep 1000"), timeout_s=1)
+async def test_output_before_the_time_limit_is_kept(yard: Yard, slot_time: SlotTime) -> None:
+    script = "echo so far; echo oh >&2; echo > told; sleep 1000"
+    async with ProcessLauncher() as launcher:
+        running = asyncio.ensure_future(launcher.run(yard.shell(script), timeout_s=FOREVER_S))
+        await yard.lines(1)
+        slot_time.pass_an_hour()
+        ended = await running
     assert (ended.timed_out, ended.exit_code, ended.signal) == (True, 137, 9)
     assert yard.stdout.read_text() == "so far\n"
     assert yard.stderr.read_text() == "oh\n"
@@ -303,14 +308,31 @@ with open("told") as told: told.readline()
 async def test_memory_is_the_largest_sum_over_the_tree(
     launcher: ProcessLauncher, yard: Yard
 ) -> None:
+    # All keep what they have until the slot has slept a few times, between two samples each.
     script = """
 import os, time
+
+def slept():
+    lines = open(f"/proc/{os.getppid()}/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
+
 keep = None
+end, ready = os.pipe()
+wait, go_on = os.pipe()
 for _ in range(3):
     if os.fork() == 0:
+        os.close(go_on)
         keep = bytearray(os.urandom(1)) * (40 << 20)
-        time.sleep(0.6)
+        os.write(ready, b".")
+        os.read(wait, 1)
         os._exit(0)
+all_there = 0
+while all_there < 3:
+    all_there += len(os.read(end, 3))
+before = slept()
+while slept() < before + 4:
+    time.sleep(0.01)
+os.close(go_on)
 for _ in range(3):
     os.wait()
 """

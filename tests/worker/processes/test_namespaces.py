@@ -17,7 +17,7 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.worker.processes import sandbox
 from nativelink.worker.processes.launcher import Namespaces, ProcessLauncher
 from nativelink.worker.processes.tree import children
-from tests.worker.processes.launching import FOREVER_S, Yard, is_gone, supervised
+from tests.worker.processes.launching import FOREVER_S, SlotTime, Yard, is_gone, supervised
 
 
 @pytest.fixture
@@ -217,12 +217,18 @@ async def test_an_end_by_a_signal_comes_through(launcher: ProcessLauncher, yard:
 
 
 @pytest.mark.slow
-async def test_time_limits_and_cancellations_work_in_namespaces(
-    launcher: ProcessLauncher, yard: Yard
-) -> None:
-    ended = await launcher.run(yard.shell("echo so far; sleep 1000"), timeout_s=1)
-    assert ended.timed_out
-    assert yard.stdout.read_text() == "so far\n"
+async def test_time_limits_work_in_namespaces(work: Path, yard: Yard, slot_time: SlotTime) -> None:
+    script = "echo so far; echo > told; sleep 1000"
+    async with ProcessLauncher(namespaces=Namespaces(hidden=[work])) as launcher:
+        running = asyncio.ensure_future(launcher.run(yard.shell(script), timeout_s=FOREVER_S))
+        await yard.lines(1)
+        slot_time.pass_an_hour()
+        assert (await running).timed_out
+        assert yard.stdout.read_text() == "so far\n"
+        assert len((await output(launcher, yard, "echo /proc/[0-9]*")).split()) == 2
+
+
+async def test_cancellations_work_in_namespaces(launcher: ProcessLauncher, yard: Yard) -> None:
     action = asyncio.ensure_future(
         launcher.run(yard.shell("echo $$ > told; sleep 1000 & wait"), timeout_s=FOREVER_S)
     )
@@ -291,7 +297,7 @@ def confined(kind: str) -> str:
             [interpreter(), "-B", "-I", str(program), kind, directory],
             stdout=subprocess.PIPE,
             check=True,
-            timeout=60,
+            timeout=240,
         )
     text = json.loads(ran.stdout)
     assert isinstance(text, str)

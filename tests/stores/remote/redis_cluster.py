@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 import time
 from collections import Counter
@@ -13,16 +14,17 @@ import redis
 
 from nativelink.core.retry import Retry
 from nativelink.stores.remote.redis_address import Endpoint, Login
-from nativelink.stores.remote.redis_cluster import ClusterClient
+from nativelink.stores.remote.redis_cluster import ClusterClient, slot_of
 from nativelink.stores.remote.redis_sentinel import SentinelClient
 from tests.ports import free_ports
 from tests.stores.remote.redis_server import RedisServer, dialing
 
 __all__ = ["RedisCluster", "WatchedRedis"]
 
-_READY_S = 60.0
-#: How long servers do without one of them before they replace it, in milliseconds.
-_NODE_TIMEOUT_MS = 1_000
+_READY_S = 120.0
+#: How long servers do without one of them before they replace it, in milliseconds; and where they
+#: are not to replace anyone, however long the machine makes them silent.
+_NODE_TIMEOUT_MS, _PATIENT_MS = 1_000, 60_000
 
 
 def wait_until(condition: Any) -> None:
@@ -97,6 +99,51 @@ class RedisCluster:
             for fields in self.nodes()
             if "master" in fields[2] and "fail" not in fields[2] and len(fields) > 8
         }
+
+    def slots(self, port: int) -> set[int]:
+        """Those that a master keeps."""
+        (fields,) = (each for each in self.nodes() if f":{port}@" in each[1])
+        ranges = (each.partition("-") for each in fields[8:] if not each.startswith("["))
+        return {
+            slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)
+        }
+
+    @contextlib.contextmanager
+    def moving(self, slot: int, source: int, target: int) -> Iterator[None]:
+        """A slot whose keys have moved from one master to another one, and which has not yet."""
+        masters = self.masters()
+
+        def say(port: int, *words: object) -> Any:
+            with self.servers[port].raw() as raw:
+                return raw.execute_command(*words)
+
+        say(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", masters[source])
+        say(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", masters[target])
+        keys = say(source, "CLUSTER", "GETKEYSINSLOT", slot, 1_000)
+        say(source, "MIGRATE", "127.0.0.1", target, "", 0, 60_000, "KEYS", *keys)
+        yield
+        for port in (target, source):
+            say(port, "CLUSTER", "SETSLOT", slot, "NODE", masters[target])
+
+    def wait_for_replica(self, port: int) -> None:
+        """Return when a master's replica has all that the master has acknowledged so far."""
+        slots = self.slots(port)
+        names = (f"settled {number}" for number in itertools.count())
+        self.servers[port].wait_for_replica(next(each for each in names if slot_of(each) in slots))
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Let no server be replaced because it is slow."""
+        self._miss_after(_PATIENT_MS)
+        try:
+            yield
+        finally:
+            self._miss_after(_NODE_TIMEOUT_MS)
+
+    def _miss_after(self, milliseconds: int) -> None:
+        for server in self.servers.values():
+            with server.raw() as raw:
+                raw.config_set("cluster-node-timeout", milliseconds)
 
     @contextlib.contextmanager
     def raw_cluster(self) -> Iterator[Any]:

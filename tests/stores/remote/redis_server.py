@@ -114,6 +114,16 @@ class RedisServer:
         finally:
             client.close()
 
+    def wait_for_replica(self, name: str) -> None:
+        """Return when a replica has all that this master has acknowledged so far.
+
+        WAIT is about what its own connection wrote, so that writes something: `name`, for a while.
+        """
+        with self.raw(single_connection_client=True) as raw:
+            raw.set(name, "1")
+            assert raw.wait(1, 60_000) >= 1, "the replica is not in step"
+            raw.delete(name)
+
     def kill(self) -> None:
         """End it as a crash would."""
         self.process.kill()

@@ -22,7 +22,7 @@ from tests.stores.remote.redis_cluster import RedisCluster, WatchedRedis
 from tests.stores.remote.redis_server import open_redis
 
 #: Seconds within which servers have found a new master.
-_TAKE_OVER_S = 30.0
+_TAKE_OVER_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +96,14 @@ async def loaded(store: RedisStore) -> AsyncIterator[Load]:
                 task.cancel()
 
 
-async def kept(load: Load, store: RedisStore) -> int:
-    """How many acknowledged blobs are there, each whole."""
+async def lost(load: Load, store: RedisStore) -> set[Digest]:
+    """Acknowledged blobs that are gone; all others are whole."""
     keys = list(load.acknowledged)
     sizes = await store.has(keys)
-    here = [key for key, size in zip(keys, sizes, strict=True) if size is not None]
+    here = {key for key, size in zip(keys, sizes, strict=True) if size is not None}
     for key in here:
         assert await read_bytes(store, key) == load.acknowledged[key]
-    return len(here)
+    return load.acknowledged.keys() - here
 
 
 async def holds(condition: Callable[[], bool]) -> None:
@@ -140,54 +140,68 @@ async def test_resharding_under_load_is_not_noticed(
         return redirection(self, node, reply, command)
 
     monkeypatch.setattr(ClusterClient, "_redirection", noted)
-    async with open_redis(cluster.client(retries=3)) as store:
-        async with loaded(store) as load:
-            (_, first), (_, second), *_ = sorted(cluster.masters().items())
-            port = str(next(iter(cluster.masters())))
-            await off_loop(
-                cluster.cli,
-                *("--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"),
-                *("--cluster-from", first, "--cluster-to", second, "--cluster-slots", "1500"),
-            )
-            await load.succeeds_again()
+    async with open_redis(cluster.client(retries=3), prefix="moved:") as store:
+        with cluster.patient():
+            async with loaded(store) as load:
+                (_, first), (_, second), *_ = sorted(cluster.masters().items())
+                port = str(next(iter(cluster.masters())))
+                await off_loop(
+                    cluster.cli,
+                    *("--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"),
+                    *("--cluster-from", first, "--cluster-to", second, "--cluster-slots", "1500"),
+                )
+                await load.succeeds_again()
+                # What the load may have missed, on a machine that lets it do little.
+                ports = {name: port for port, name in cluster.masters().items()}
+                slots = cluster.slots(ports[second])
+                places = {key: slot_of(f"moved:{key}") for key in load.acknowledged}
+                key = next(key for key, slot in places.items() if slot in slots)
+                with cluster.moving(places[key], ports[second], ports[first]):
+                    assert await read_bytes(store, key) == load.acknowledged[key]
+                await load.succeeds_again()
         assert load.codes == {}
         assert redirected >= {"MOVED", "ASK"}
-        assert await kept(load, store) == len(load.acknowledged) > 100
+        assert await lost(load, store) == set()
+        assert len(load.acknowledged) > 100
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("redis cluster")
 async def test_a_failover_that_is_asked_for_loses_nothing(cluster: RedisCluster):
     async with open_redis(cluster.client(retries=3)) as store:
-        async with loaded(store) as load:
-            replica = next(
-                int(fields[1].partition("@")[0].rpartition(":")[2])
-                for fields in cluster.nodes()
-                if "slave" in fields[2]
-            )
-            await off_loop(cluster.cli, "-p", str(replica), "cluster", "failover")
-            await holds(lambda: replica in cluster.masters())
-            await load.succeeds_again()
+        with cluster.patient():
+            async with loaded(store) as load:
+                replica = next(
+                    int(fields[1].partition("@")[0].rpartition(":")[2])
+                    for fields in cluster.nodes()
+                    if "slave" in fields[2]
+                )
+                await off_loop(cluster.cli, "-p", str(replica), "cluster", "failover")
+                await holds(lambda: replica in cluster.masters())
+                await load.succeeds_again()
         assert load.codes.keys() <= {Code.UNAVAILABLE}
-        assert await kept(load, store) == len(load.acknowledged)
+        assert await lost(load, store) == set()
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("redis cluster")
 async def test_a_killed_master_costs_seconds_and_what_redis_itself_lost(cluster: RedisCluster):
-    async with open_redis(cluster.client(command_timeout_s=2)) as store:
+    async with open_redis(cluster.client(command_timeout_s=2), prefix="killed:") as store:
         async with loaded(store) as load:
-            before = set(load.acknowledged)
             victim = next(iter(cluster.masters()))
-            await off_loop(cluster.cli, "-p", str(victim), "wait", "1", "5000")
+            slots = cluster.slots(victim)
+            before = set(load.acknowledged)
+            await off_loop(cluster.wait_for_replica, victim)
             cluster.servers[victim].kill()
             await holds(lambda: len(cluster.masters()) == 3 and victim not in cluster.masters())
+            replaced = set(load.acknowledged)
             await load.succeeds_again()
         assert load.codes.keys() <= {Code.UNAVAILABLE, Code.NOT_FOUND}
         # Replication is asynchronous: what the dead master alone had is gone, and nothing else.
-        assert await kept(load, store) >= len(load.acknowledged) - 50
-        assert None not in await store.has(list(before))
-        assert load.slowest_s < 10
+        gone = await lost(load, store)
+        assert gone <= replaced - before
+        assert {slot_of(f"killed:{key}") for key in gone} <= slots
+        assert load.slowest_s < _TAKE_OVER_S
 
 
 @pytest.mark.slow
@@ -224,16 +238,16 @@ async def test_sentinels_name_a_new_master_when_the_old_one_is_killed():
     try:
         async with open_redis(watched.client()) as store:
             async with loaded(store) as load:
-                with watched.master.raw() as raw:
-                    before = set(load.acknowledged)
-                    await off_loop(raw.execute_command, "WAIT 1 5000")
+                before = set(load.acknowledged)
+                await off_loop(watched.master.wait_for_replica, "settled")
                 watched.master.kill()
                 await load.succeeds_again()
                 assert await store.removals._client.masters() == (watched.replica.endpoint,)
+                replaced = set(load.acknowledged)
+                await load.succeeds_again()
             assert load.codes.keys() <= {Code.UNAVAILABLE, Code.NOT_FOUND}
             assert Code.UNAVAILABLE in load.codes
-            assert await kept(load, store) >= len(load.acknowledged) - 50
-            assert None not in await store.has(list(before))
-            assert load.slowest_s < 10
+            assert await lost(load, store) <= replaced - before
+            assert load.slowest_s < _TAKE_OVER_S
     finally:
         watched.close()

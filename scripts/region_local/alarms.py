@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from scripts.region_local.metric_math import value_of
 
-__all__ = ["Alarm", "Metric", "Series", "State", "is_due", "judge", "points"]
+__all__ = ["Alarm", "Metric", "Series", "State", "is_due", "judge", "least_samples", "points"]
 
 State: TypeAlias = str
 #: Values by when their period began, seconds since the Unix epoch.
@@ -60,6 +60,8 @@ class Alarm:
         missing: how periods without a value count.
         actions: ARNs of what is told when it is in ALARM.
         state: as it was last seen.
+        fewest: values in those periods below which a percentile says too little: with fewer, the
+            state stays.
     """
 
     name: str
@@ -72,11 +74,20 @@ class Alarm:
     missing: str
     actions: tuple[str, ...]
     state: State
+    fewest: int = 0
 
     @property
     def period_s(self) -> int:
         """Seconds between evaluations."""
         return max(metric.period_s for metric in self.metrics)
+
+
+def least_samples(percent: float) -> int:
+    """Values that a percentile needs to say something.
+
+    CloudWatch User Guide, "Percentile-based CloudWatch alarms and low data samples".
+    """
+    return math.ceil(round(1000 / min(percent, 100 - percent), 6))
 
 
 def is_due(alarm: Alarm, last: float, now: float) -> bool:

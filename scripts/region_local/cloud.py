@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,128 +11,31 @@ import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 
 from scripts.region_local.alarms import Alarm, Metric, Series
-from scripts.region_local.scaling import (
-    TRACKING_PERIODS,
-    Policy,
-    Step,
-    StepPolicy,
-    TrackingPolicy,
+from scripts.region_local.resources import (
+    Balancer,
+    Datum,
+    Group,
+    Hook,
+    Instance,
+    Listener,
+    Rule,
+    alarm_of,
+    dimensions_of,
+    group_of,
+    hook_of,
+    json_of,
+    policy_of,
 )
+from scripts.region_local.scaling import TRACKING_PERIODS, Policy, TrackingPolicy
 
-__all__ = ["Balancer", "Cloud", "Datum", "Group", "Hook", "Instance", "Listener", "Rule"]
+__all__ = ["CREDENTIALS", "Cloud"]
 
 #: An emulator checks none.
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-LAUNCHING: Final = "autoscaling:EC2_INSTANCE_LAUNCHING"
-TERMINATING: Final = "autoscaling:EC2_INSTANCE_TERMINATING"
-
-
-@dataclass(frozen=True)
-class Instance:
-    """An instance that a group wants.
-
-    Attributes:
-        address: in the region's network.
-        kind: instance type.
-    """
-
-    id: str
-    group: str
-    address: str
-    kind: str
-    zone: str
-    user_data: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """An auto scaling group.
-
-    Attributes:
-        instances: ids of those that it wants.
-        kind: instance type of the next one; empty leaves it to the instance.
-        targets: ARNs of target groups that its instances join.
-    """
-
-    name: str
-    smallest: int
-    desired: int
-    largest: int
-    instances: tuple[str, ...]
-    kind: str
-    targets: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A lifecycle hook.
-
-    Attributes:
-        transition: LAUNCHING or TERMINATING.
-        timeout_s: without a heartbeat.
-        goes_on: what happens then: CONTINUE or ABANDON.
-    """
-
-    group: str
-    name: str
-    transition: str
-    timeout_s: float
-    goes_on: bool
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A port of a load balancer.
-
-    Attributes:
-        group: ARN of the target group.
-        suffixes: by which CloudWatch names balancer and target group.
-        target_port: of machines.
-        health: port and path that say whether a machine is well.
-    """
-
-    port: int
-    group: str
-    suffixes: tuple[str, str]
-    target_port: int
-    health: tuple[int, str]
-
-
-@dataclass(frozen=True)
-class Balancer:
-    """A load balancer.
-
-    Attributes:
-        host: its name in DNS.
-    """
-
-    name: str
-    host: str
-    listeners: tuple[Listener, ...]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule of EventBridge.
-
-    Attributes:
-        pattern: as deployed.
-        queues: ARNs of the SQS queues that get what fits.
-    """
-
-    name: str
-    pattern: Mapping[str, Any]
-    queues: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Datum:
-    """A value that AWS' own services would publish."""
-
-    namespace: str
-    name: str
-    dimensions: tuple[tuple[str, str], ...]
-    value: float
+_SERVICES: Final = (
+    "autoscaling", "cloudwatch", "ec2", "elasticache", "elbv2", "events", "route53",
+    "secretsmanager", "sqs",
+)  # fmt: skip
 
 
 class Cloud:
@@ -148,15 +49,18 @@ class Cloud:
     def __init__(self, endpoint: str, region: str) -> None:
         self._endpoint, self._region = endpoint, region
         # Clients may be used by several threads, but not be made by them at the same time.
-        self._autoscaling, self._cloudwatch, self._ec2, self._elb = (
-            self.client(name) for name in ("autoscaling", "cloudwatch", "ec2", "elbv2")
-        )
-        self._events, self._names, self._sqs = (
-            self.client(name) for name in ("events", "route53", "sqs")
-        )
-        self._secrets, self._elasticache = (
-            self.client(name) for name in ("secretsmanager", "elasticache")
-        )
+        clients = {name: self.client(name) for name in _SERVICES}
+        self._clients = clients.values()
+        self._autoscaling, self._cloudwatch = clients["autoscaling"], clients["cloudwatch"]
+        self._ec2, self._elb = clients["ec2"], clients["elbv2"]
+        self._events, self._sqs = clients["events"], clients["sqs"]
+        self._names, self._secrets = clients["route53"], clients["secretsmanager"]
+        self._elasticache = clients["elasticache"]
+
+    def close(self) -> None:
+        """Give connections back."""
+        for client in self._clients:
+            client.close()
 
     def client(self, service: str) -> Any:
         """boto3's client of a service."""
@@ -174,7 +78,7 @@ class Cloud:
     def groups(self) -> list[Group]:
         """Every auto scaling group, by name."""
         pages = self._autoscaling.get_paginator("describe_auto_scaling_groups").paginate()
-        found = (_group(each) for page in pages for each in page["AutoScalingGroups"])
+        found = (group_of(each) for page in pages for each in page["AutoScalingGroups"])
         return sorted(found, key=lambda group: group.name)
 
     def instance(self, id_: str, group: Group) -> Instance:
@@ -188,22 +92,13 @@ class Cloud:
             said["PrivateIpAddress"],
             group.kind or said["InstanceType"],
             said["Placement"]["AvailabilityZone"],
-            _decoded(data["UserData"]["Value"]),
+            base64.b64decode(data["UserData"]["Value"]).decode(),
         )
 
     def hooks(self, group: str) -> list[Hook]:
         """Lifecycle hooks of a group."""
         answer = self._autoscaling.describe_lifecycle_hooks(AutoScalingGroupName=group)
-        return [
-            Hook(
-                group,
-                each["LifecycleHookName"],
-                each["LifecycleTransition"],
-                float(each["HeartbeatTimeout"]),
-                each["DefaultResult"] == "CONTINUE",
-            )
-            for each in answer["LifecycleHooks"]
-        ]
+        return [hook_of(group, each) for each in answer["LifecycleHooks"]]
 
     def end(self, id_: str) -> None:
         """An instance is gone; its group replaces it."""
@@ -271,13 +166,12 @@ class Cloud:
     def policies(self) -> list[Policy]:
         """Every scaling policy."""
         pages = self._autoscaling.get_paginator("describe_policies").paginate()
-        return [_policy(each) for page in pages for each in page["ScalingPolicies"]]
+        return [policy_of(each) for page in pages for each in page["ScalingPolicies"]]
 
     def alarms(self) -> list[Alarm]:
-        """Every alarm on metrics, but those on percentiles, which moto does not calculate."""
+        """Every alarm on metrics."""
         pages = self._cloudwatch.get_paginator("describe_alarms").paginate()
-        found = (each for page in pages for each in page["MetricAlarms"])
-        return [_alarm(each) for each in found if not each.get("ExtendedStatistic")]
+        return [alarm_of(each) for page in pages for each in page["MetricAlarms"]]
 
     def track(self, policy: TrackingPolicy) -> None:
         """Make the alarm that a target tracking policy acts by, as AWS does."""
@@ -287,7 +181,7 @@ class Cloud:
             AlarmDescription="Made by the target tracking policy that it is named after",
             Namespace=metric.namespace,
             MetricName=metric.name,
-            Dimensions=_dimensions(metric.dimensions),
+            Dimensions=dimensions_of(metric.dimensions),
             Statistic=metric.statistic,
             Period=metric.period_s,
             EvaluationPeriods=TRACKING_PERIODS,
@@ -306,7 +200,7 @@ class Cloud:
                         "Metric": {
                             "Namespace": each.namespace,
                             "MetricName": each.name,
-                            "Dimensions": _dimensions(each.dimensions),
+                            "Dimensions": dimensions_of(each.dimensions),
                         },
                         "Period": each.period_s,
                         "Stat": each.statistic,
@@ -336,7 +230,7 @@ class Cloud:
             by_namespace.setdefault(each.namespace, []).append(
                 {
                     "MetricName": each.name,
-                    "Dimensions": _dimensions(each.dimensions),
+                    "Dimensions": dimensions_of(each.dimensions),
                     "Value": each.value,
                 }
             )
@@ -361,88 +255,3 @@ class Cloud:
         """Put a message into the queue of an ARN."""
         url = self._sqs.get_queue_url(QueueName=queue.rpartition(":")[2])["QueueUrl"]
         self._sqs.send_message(QueueUrl=url, MessageBody=text)
-
-
-def json_of(text: str) -> Mapping[str, Any]:
-    """An object in JSON."""
-    found: Mapping[str, Any] = json.loads(text)
-    return found
-
-
-def _decoded(text: str) -> str:
-    return base64.b64decode(text).decode()
-
-
-def _group(said: Mapping[str, Any]) -> Group:
-    mixed = said.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {}).get("Overrides", [])
-    return Group(
-        said["AutoScalingGroupName"],
-        said["MinSize"],
-        said["DesiredCapacity"],
-        said["MaxSize"],
-        tuple(each["InstanceId"] for each in said["Instances"]),
-        mixed[0]["InstanceType"] if mixed else "",
-        tuple(said.get("TargetGroupARNs", ())),
-    )
-
-
-def _dimensions(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """In one order, whoever asks: moto takes other orders for other metrics."""
-    return [{"Name": name, "Value": value} for name, value in sorted(pairs)]
-
-
-def _metric(id_: str, said: Mapping[str, Any], statistic: str, period_s: int) -> Metric:
-    pairs = tuple((each["Name"], each["Value"]) for each in said.get("Dimensions", ()))
-    return Metric(id_, said["Namespace"], said["MetricName"], pairs, statistic, period_s)
-
-
-def _alarm(said: Mapping[str, Any]) -> Alarm:
-    expression = ""
-    metrics: list[Metric] = []
-    for each in said.get("Metrics", ()):
-        if stat := each.get("MetricStat"):
-            period = int(stat["Period"])
-            metrics.append(_metric(each["Id"], stat["Metric"], stat["Stat"], period))
-        else:
-            expression = each["Expression"]
-    if not metrics:
-        metrics.append(_metric("value", said, said["Statistic"], int(said["Period"])))
-    periods = int(said["EvaluationPeriods"])
-    return Alarm(
-        said["AlarmName"],
-        tuple(metrics),
-        expression,
-        periods,
-        int(said.get("DatapointsToAlarm") or periods),
-        float(said["Threshold"]),
-        said["ComparisonOperator"],
-        said.get("TreatMissingData") or "missing",
-        tuple(said.get("AlarmActions", ())),
-        said["StateValue"],
-    )
-
-
-def _policy(said: Mapping[str, Any]) -> Policy:
-    arn, group, name = said["PolicyARN"], said["AutoScalingGroupName"], said["PolicyName"]
-    warmup_s = float(said.get("EstimatedInstanceWarmup") or 0)
-    match said["PolicyType"], said.get("AdjustmentType"):
-        case "StepScaling", "ChangeInCapacity":
-            steps = tuple(
-                Step(
-                    float(each.get("MetricIntervalLowerBound", "-inf")),
-                    float(each.get("MetricIntervalUpperBound", "inf")),
-                    int(each["ScalingAdjustment"]),
-                )
-                for each in said["StepAdjustments"]
-            )
-            return StepPolicy(arn, group, name, steps, warmup_s)
-        case "TargetTrackingScaling", _:
-            tracking = said["TargetTrackingConfiguration"]
-            (query,) = tracking["CustomizedMetricSpecification"]["Metrics"]
-            stat = query["MetricStat"]
-            metric = _metric(query["Id"], stat["Metric"], stat["Stat"], int(stat["Period"]))
-            return TrackingPolicy(
-                arn, group, name, metric, float(tracking["TargetValue"]), warmup_s
-            )
-        case other:
-            raise ValueError(f"{name}: a policy that is not played here: {other}")

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.region_local.cloud import Hook, Rule
+from scripts.region_local.resources import Hook, Rule
 
-__all__ = ["fits", "interruption", "queues_for", "terminating"]
+__all__ = ["ended", "fits", "interruption", "queues_for", "terminating"]
 
 
 def interruption(instance: str, *, account: str, region: str, at: float) -> dict[str, Any]:
@@ -19,6 +19,18 @@ def interruption(instance: str, *, account: str, region: str, at: float) -> dict
         "aws.ec2",
         "EC2 Spot Instance Interruption Warning",
         {"instance-id": instance, "instance-action": "terminate"},
+        account=account,
+        region=region,
+        at=at,
+    )
+
+
+def ended(instance: str, *, account: str, region: str, at: float) -> dict[str, Any]:
+    """A machine shuts down, or is gone."""
+    return _event(
+        "aws.ec2",
+        "EC2 Instance State-change Notification",
+        {"instance-id": instance, "state": "shutting-down"},
         account=account,
         region=region,
         at=at,

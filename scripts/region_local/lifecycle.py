@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.region_local.cloud import Hook
+from scripts.region_local.resources import Hook
 
 __all__ = ["Lifecycle", "Outcome"]
 

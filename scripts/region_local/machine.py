@@ -17,8 +17,8 @@ from typing import Final
 
 import nativelink
 from nativelink.testing.imds import FakeImds
-from scripts.region_local.cloud import Instance
 from scripts.region_local.processes import kill_tree
+from scripts.region_local.resources import Instance
 
 __all__ = ["Machine", "Stage"]
 

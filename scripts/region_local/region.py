@@ -13,8 +13,9 @@ from typing import Final
 
 from infra.settings import NoTls
 from infra.settings_load import load
-from scripts.region_local.agent import Agent, Deployed, Happening
+from scripts.region_local.agent import Agent, Happening
 from scripts.region_local.cloud import Cloud
+from scripts.region_local.deployed import Deployed
 from scripts.region_local.front import Front
 from scripts.region_local.lifecycle import Lifecycle
 from scripts.region_local.network import FIRST, LAST, Network, replace_names
@@ -94,6 +95,7 @@ async def open_region(
         note(f"moto: {endpoint}, Redis: {redis_address}")
         stack = await deploy(file, known.name, endpoint, redis_address, kept / here, note)
         cloud = Cloud(endpoint, known.region)
+        lifetimes.callback(cloud.close)
         cloud.forget_bucket_policies()
         for user, access in cloud.users():
             admit(here, user, access)

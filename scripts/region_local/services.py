@@ -86,9 +86,12 @@ def _listens(address: tuple[str, int]) -> bool:
 @contextmanager
 def moto(host: str, account: str, folder: Path) -> Iterator[str]:
     """AWS; gives its URL."""
-    program = Path(sys.executable).with_name("moto_server")
-    command = [program, "-H", host, "-p", PORT]
-    variables = {"MOTO_ACCOUNT_ID": account, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    command = [sys.executable, "-m", "scripts.region_local.emulator", "-H", host, "-p", PORT]
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "MOTO_ACCOUNT_ID": account,
+        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+    }
     with _running(command, (host, PORT), folder / "moto.log", variables):
         yield f"http://{host}:{PORT}"
 

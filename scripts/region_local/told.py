@@ -14,8 +14,9 @@ from typing import Final
 from ami.boot.prepare import prepare, read_environment
 from infra.capacity import processors
 from infra.user_data import environment_in
-from scripts.region_local.cloud import CREDENTIALS, Instance
+from scripts.region_local.cloud import CREDENTIALS
 from scripts.region_local.network import replace_names
+from scripts.region_local.resources import Instance
 from scripts.region_local.settings import Settings
 
 __all__ = ["Place", "boot", "environment_of", "metadata_of"]

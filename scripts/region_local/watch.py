@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from scripts.region_local.alarms import ALARM, Alarm, is_due, judge, points
-from scripts.region_local.cloud import Cloud, Group
+from scripts.region_local.cloud import Cloud
 from scripts.region_local.metric_math import MathError
+from scripts.region_local.resources import Group
 from scripts.region_local.scaling import Policy, TrackingPolicy, wanted
 
 __all__ = ["POOL_METRICS", "Watch"]
@@ -19,6 +20,9 @@ POOL_METRICS: Final = (
     "QueuedActions", "RunningActions", "OldestQueuedSeconds", "IdleWorkers", "RegisteredWorkers",
     "LoadRatio",
 )  # fmt: skip
+
+#: The id of how many values a metric had.
+_SAMPLES: Final = "samples"
 
 
 @dataclass
@@ -85,7 +89,12 @@ class Watch:
         alarm = watched.alarm
         end = now // alarm.period_s * alarm.period_s
         begin = end - alarm.periods * alarm.period_s
-        series = await asyncio.to_thread(self._cloud.values, alarm.metrics, begin, end)
+        metrics = list(alarm.metrics)
+        if alarm.fewest:
+            metrics.append(replace(metrics[0], id=_SAMPLES, statistic="SampleCount"))
+        series = await asyncio.to_thread(self._cloud.values, metrics, begin, end)
+        if 0 < sum(series.get(_SAMPLES, {}).values()) < alarm.fewest:
+            return None
         found = points(alarm, series, now)
         state = judge(alarm, found)
         if state != alarm.state:

@@ -10,21 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from nativelink.aws.events import Interruption, Terminating, parse_event
+from nativelink.aws.events import Gone, Interruption, Terminating, parse_event
 from scripts.region_local import agent as module
-from scripts.region_local.agent import Agent, Deployed, Happening, differences
-from scripts.region_local.cloud import (
-    LAUNCHING,
-    TERMINATING,
-    Cloud,
-    Group,
-    Hook,
-    Instance,
-    Rule,
-)
+from scripts.region_local.agent import Agent, Happening, differences
+from scripts.region_local.cloud import Cloud
+from scripts.region_local.deployed import Deployed
 from scripts.region_local.lifecycle import Lifecycle
 from scripts.region_local.machine import Stage
 from scripts.region_local.network import Network
+from scripts.region_local.resources import LAUNCHING, TERMINATING, Group, Hook, Instance, Rule
 from scripts.region_local.settings import Settings
 
 READY = Hook("workers", "ready", LAUNCHING, 300.0, goes_on=False)
@@ -193,6 +187,7 @@ async def test_a_machine_that_is_not_wanted_any_more_gets_the_time_to_leave(
     assert machine.killed
     assert playing.stages() == {}
     assert playing.cloud.ended == []
+    assert isinstance(parse_event(playing.cloud.sent[-1]), Gone)
 
 
 async def test_an_interrupted_machine_is_gone_when_its_notice_is_over(playing: Playing) -> None:
@@ -210,3 +205,4 @@ async def test_an_interrupted_machine_is_gone_when_its_notice_is_over(playing: P
     await playing.tick()
     assert machine.killed
     assert playing.cloud.ended == ["i-1"]
+    assert isinstance(parse_event(playing.cloud.sent[-1]), Gone)

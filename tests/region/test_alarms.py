@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scripts.region_local.alarms import Alarm, Metric, is_due, judge, points
+from scripts.region_local.alarms import Alarm, Metric, is_due, judge, least_samples, points
 
 QUEUED = Metric("queued", "NativeLink/x", "QueuedActions", (("Pool", "x86"),), "Maximum", 10)
 WORKERS = replace(QUEUED, id="workers", name="RegisteredWorkers")
@@ -70,3 +70,8 @@ def test_thresholds_are_compared_as_named(comparison: str, at: str, beyond: floa
     alarm = replace(ALARM, comparison=comparison, threshold=1, periods=1, breaches=1)
     assert judge(alarm, [1]) == at
     assert judge(alarm, [beyond]) == "ALARM"
+
+
+@pytest.mark.parametrize(("percent", "samples"), [(99, 1000), (99.9, 10000), (50, 20), (10, 100)])
+def test_a_percentile_needs_ten_values_beyond_it(percent: float, samples: int) -> None:
+    assert least_samples(percent) == samples

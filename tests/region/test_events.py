@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from nativelink.aws.events import Interruption, Terminating, parse_event
+from nativelink.aws.events import Gone, Interruption, Terminating, parse_event
 from scripts.region_local import events
-from scripts.region_local.cloud import TERMINATING, Hook, Rule
+from scripts.region_local.resources import TERMINATING, Hook, Rule
 
 SPOT = Rule(
     "spot",
@@ -28,7 +28,16 @@ LEAVING = Rule(
     },
     ("arn:queue", "arn:other"),
 )
-RULES = [SPOT, LEAVING]
+ENDED = Rule(
+    "ended",
+    {
+        "source": ["aws.ec2"],
+        "detail-type": ["EC2 Instance State-change Notification"],
+        "detail": {"state": ["shutting-down", "stopping"]},
+    },
+    ("arn:queue",),
+)
+RULES = [SPOT, LEAVING, ENDED]
 DRAIN = Hook("workers", "drain", TERMINATING, 900.0, goes_on=True)
 
 
@@ -37,6 +46,12 @@ def test_a_spot_notice_is_what_the_scheduler_reads() -> None:
     ((queue, text),) = events.queues_for(RULES, event)
     assert queue == "arn:queue"
     assert parse_event(text) == Interruption("i-1", 1_700_000_000.0)
+
+
+def test_a_machine_that_ends_is_what_the_scheduler_reads() -> None:
+    event = events.ended("i-1", account="1", region="r", at=1_700_000_000.0)
+    ((_, text),) = events.queues_for(RULES, event)
+    assert parse_event(text) == Gone("i-1", 1_700_000_000.0)
 
 
 def test_a_leaving_machine_is_what_the_scheduler_reads() -> None:

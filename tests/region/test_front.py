@@ -16,9 +16,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from nativelink.testing.fakes import FakeClock
-from scripts.region_local.cloud import LAUNCHING, Cloud, Group, Hook
+from scripts.region_local.cloud import Cloud
 from scripts.region_local.front import Front
 from scripts.region_local.lifecycle import Lifecycle, Outcome
+from scripts.region_local.resources import LAUNCHING, Group, Hook
 
 READY = Hook("workers", "ready", LAUNCHING, 300.0, goes_on=False)
 

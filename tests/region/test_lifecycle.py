@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nativelink.testing.fakes import FakeClock
-from scripts.region_local.cloud import LAUNCHING, Hook
 from scripts.region_local.lifecycle import Lifecycle, Outcome
+from scripts.region_local.resources import LAUNCHING, Hook
 
 READY = Hook("workers", "ready", LAUNCHING, 300.0, goes_on=False)
 

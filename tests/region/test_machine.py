@@ -9,8 +9,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from scripts.region_local.cloud import Instance
 from scripts.region_local.machine import Machine, Stage
+from scripts.region_local.resources import Instance
 
 INSTANCE = Instance("i-1", "workers", "10.64.3.17", "c7i.2xlarge", "eu-central-1a", "")
 

@@ -17,7 +17,7 @@ from infra.machines import Addresses, user_data_of
 from infra.settings_load import load
 from infra.user_data import environment_in, script
 from nativelink.testing.imds import FakeImds
-from scripts.region_local.cloud import Instance
+from scripts.region_local.resources import Instance
 from scripts.region_local.settings import Settings
 from scripts.region_local.told import Place, boot, environment_of, metadata_of
 

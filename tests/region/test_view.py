@@ -11,8 +11,8 @@ from rich.console import Console
 
 from scripts.region_local import view
 from scripts.region_local.agent import Happening, Status
-from scripts.region_local.cloud import Group
 from scripts.region_local.machine import Stage
+from scripts.region_local.resources import Group
 from tests.region.test_watch import FROM_ZERO
 
 

@@ -8,7 +8,8 @@ from math import inf
 from typing import cast
 
 from scripts.region_local.alarms import Alarm, Metric, Series
-from scripts.region_local.cloud import Cloud, Group
+from scripts.region_local.cloud import Cloud
+from scripts.region_local.resources import Group
 from scripts.region_local.scaling import Step, StepPolicy, TrackingPolicy
 from scripts.region_local.watch import Watch
 
@@ -25,6 +26,10 @@ HIGH = Alarm(
     "high", (LOAD,), "", 3, 3, 80, "GreaterThanThreshold", "missing", ("arn:load",), "OK"
 )  # fmt: skip
 STRANGE = replace(FROM_ZERO, name="strange", expression="FILL(queued, 0)")
+SLOW = Alarm(
+    "slow", (replace(QUEUED, id="value", name="CasCallDuration", statistic="p99"),), "", 2, 2, 2,
+    "GreaterThanThreshold", "notBreaching", (), "ALARM", 1000,
+)  # fmt: skip
 GROUP = Group("g", 0, 0, 20, (), "", ())
 
 
@@ -44,11 +49,14 @@ class FakeCloud:
         return {
             each.id: {
                 at: value
-                for at, value in self.metrics.get(each.name, {}).items()
+                for at, value in self.metrics.get(self._key(each), {}).items()
                 if begin <= at < end
             }
             for each in metrics
         }
+
+    def _key(self, metric: Metric) -> str:
+        return "samples" if metric.statistic == "SampleCount" else metric.name
 
     def set_state(self, alarm: Alarm, state: str, reason: str) -> None:
         assert reason
@@ -112,3 +120,20 @@ async def test_the_newest_of_each_metric_is_shown() -> None:
     cloud.metrics = {"QueuedActions": {80: 9, 100: 3, 110: 4}, "LoadRatio": {90: 50}}
     await watch.read_pools(115)
     assert watch.pools == {"g": {"QueuedActions": 4, "LoadRatio": 50}}
+
+
+async def test_few_values_leave_an_alarm_on_a_percentile_as_it_is_and_none_do_not() -> None:
+    cloud = FakeCloud(SLOW)
+    watch, _ = watching(cloud)
+    cloud.metrics = {"CasCallDuration": {100: 1, 110: 1}, "samples": {100: 499, 110: 500}}
+    await watch.look([GROUP], {"g": []}, 119)
+    await watch.look([GROUP], {"g": []}, 121)
+    assert cloud.states == []
+    cloud.metrics = {"CasCallDuration": {110: 1, 120: 1}, "samples": {110: 500, 120: 500}}
+    await watch.look([GROUP], {"g": []}, 131)
+    assert cloud.states == [("slow", "OK")]
+    cloud.metrics = {"CasCallDuration": {120: 3, 130: 3}, "samples": {120: 500, 130: 500}}
+    await watch.look([GROUP], {"g": []}, 141)
+    cloud.metrics = {}
+    await watch.look([GROUP], {"g": []}, 161)
+    assert cloud.states[1:] == [("slow", "ALARM"), ("slow", "OK")]

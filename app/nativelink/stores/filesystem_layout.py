@@ -29,6 +29,7 @@ from nativelink.core.errors import (
     failed_precondition,
     invalid_argument,
 )
+from nativelink.stores.directory_claims import Claim, claim_directory, release_directory
 
 __all__ = ["CONTENT_MODE", "Layout", "parse_digest_name"]
 
@@ -37,6 +38,18 @@ CONTENT_MODE: Final = 0o444
 
 _MAX_NAME_BYTES: Final = 255  # NAME_MAX of every common filesystem
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NOT_OURS: Final = "; uid {uid}, which runs this, must be able to write there"
+_NO_ROOM: Final = "; make room there, or choose another disk"
+#: What to do about directories that cannot be used.
+_REMEDIES: Final = {
+    errno.EACCES: _NOT_OURS,
+    errno.EPERM: _NOT_OURS,
+    errno.EROFS: "; choose a disk that may be written to",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.ENOTDIR: "; something that is no directory is in the way",
+    errno.EEXIST: "; something that is no directory is in the way",
+}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -64,6 +77,7 @@ class Layout:
     """
 
     __slots__ = (
+        "_claims",
         "_numbers",
         "content_path",
         "digests",
@@ -78,11 +92,12 @@ class Layout:
         self.temp_path = temp_path
         self.digests = self.strings = self.temp = -1
         self.must_chmod = False
+        self._claims: list[Claim] = []
         # Starts anywhere, so that no name meets one that an earlier process left behind.
         self._numbers = count(random.getrandbits(62))
 
     def open(self) -> None:
-        """Make the directories, check that they can be used, and empty the temporary ones.
+        """Make the directories, claim them, check their use, and empty the temporary ones.
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION naming the directory and what is wrong with it.
@@ -99,20 +114,28 @@ class Layout:
                     f"content_path and temp_path are the same directory, {self.content_path}: what "
                     "is in temp_path is removed at every start"
                 )
+            for directory, root in (
+                (self.digests, self.content_path),
+                (self.temp, self.temp_path),
+            ):
+                self._claims.append(claim_directory(directory, str(root)))
             for name in ("d", "s"):
                 self._empty(self.temp_path / name)
             self._probe()
         except OSError as error:
             self.close()
             raise failed_precondition(
-                f"filesystem store at {self.content_path} with temp_path {self.temp_path}: {error}"
+                f"cannot use content_path {self.content_path} with temp_path {self.temp_path}: "
+                f"{_told(error)}"
             ) from error
         except NativeLinkError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the directories."""
+        """Close the directories, for other processes to use."""
+        while self._claims:
+            release_directory(self._claims.pop())
         for fd in (self.digests, self.strings, self.temp):
             if fd >= 0:
                 os.close(fd)
@@ -223,6 +246,14 @@ class Layout:
             ) from error
         finally:
             os.unlink(name, dir_fd=source)
+
+
+def _told(error: OSError) -> str:
+    """What is wrong with which file, and what may help."""
+    # Below an open directory there is only a name, which nobody knows.
+    place = f" at {error.filename}" if str(error.filename).startswith("/") else ""
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return f"{error.strerror or error}{place}{remedy.format(uid=os.geteuid())}"
 
 
 def _name_bytes(key: str) -> int | None:

@@ -21,6 +21,7 @@ from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.stores.store import write_bytes
 from nativelink.testing.calls import Caller, digest_message
 from nativelink.testing.fakes import FakeClock, wait_until
+from tests.services.archives.making import Entry, tar
 from tests.transport.http_client.site import Site, answer, open_site
 
 BLOB = b"a blob"
@@ -49,6 +50,10 @@ class Server:
     async def fetch(self, **fields: Any) -> pb.FetchBlobResponse:
         request = pb.FetchBlobRequest(**{"uris": ["urn:x"], **fields})
         return await self._caller.unary("FetchBlob", request, pb.FetchBlobResponse)
+
+    async def fetch_directory(self, **fields: Any) -> pb.FetchDirectoryResponse:
+        request = pb.FetchDirectoryRequest(**{"uris": ["urn:x"], **fields})
+        return await self._caller.unary("FetchDirectory", request, pb.FetchDirectoryResponse)
 
 
 async def open_server(environment: Environment, services: str) -> Server:
@@ -180,11 +185,12 @@ class Web:
                         insecure_allow_http: true, {keys} }} }}]"""
         self._server: Server | None = None
 
-    async def code(self, **fields: Any) -> Code:
+    async def code(self, *, directory: bool = False, **fields: Any) -> Code:
         """What becomes of a fetch."""
         if self._server is None:
             self._server = await open_server(self._environment, self._services)
-        response = await self._server.fetch(uris=[self._site.url("/x")], **fields)
+        fetch = self._server.fetch_directory if directory else self._server.fetch
+        response = await fetch(uris=[self._site.url("/x")], **fields)
         return Code(response.status.code)
 
 
@@ -217,6 +223,23 @@ async def test_tries_are_counted(
     web = Web(environment, site, f"retry: {{ max_retries: {retries}, delay: 0.001 }}")
 
     assert await web.code() is code
+
+
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ("", Code.OK),
+        ("max_unpacked_bytes: 1000", Code.RESOURCE_EXHAUSTED),
+        ("max_unpacked_entries: 1", Code.RESOURCE_EXHAUSTED),
+    ],
+)
+async def test_an_archive_becomes_a_directory_within_limits(
+    environment: Environment, site: Site, keys: str, code: Code
+) -> None:
+    site.pages["/x"] = answer(tar(Entry("d/f", BLOB)))
+    web = Web(environment, site, keys)
+
+    assert await web.code(directory=True) is code
 
 
 async def test_what_has_no_checksum_is_reused_for_a_while(

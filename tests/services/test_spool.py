@@ -48,6 +48,19 @@ async def test_what_goes_in_comes_out(tmp_path: Path, size: int) -> None:
         await spool.close()
 
 
+@pytest.mark.parametrize("size", [0, 1000, 3 * BUFFER_BYTES + 7])
+async def test_it_can_be_read_as_a_file_from_its_beginning(spool: Spool, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    for start in range(0, size, 100_000):
+        await spool.write(memoryview(data)[start : start + 100_000])
+
+    file = await spool.file()
+
+    assert b"".join(iter(lambda: file.read(65_536), b"")) == data
+    file.seek(0)
+    assert file.read(10) == data[:10]
+
+
 async def test_nothing_is_left_behind_and_no_name_is_seen(spool: Spool, tmp_path: Path) -> None:
     await spool.write(bytes(2 * BUFFER_BYTES))
 

@@ -27,6 +27,7 @@ from nativelink.stores.store import Store
 from nativelink.telemetry.assets import AssetRecorder
 
 if TYPE_CHECKING:
+    from nativelink.services.remote_asset.directories import Directories
     from nativelink.services.remote_asset.downloads import Downloads
     from nativelink.transport.http_client.origin import HttpOrigin
 
@@ -80,7 +81,7 @@ async def _fetch(
     index = await _index(spec.fetch_store, stores, env)
     name = _cas_name(spec, cas_specs)
     cas = None if name is None else (await stores.named(name)).store
-    downloads = None
+    downloads = directories = None
     if spec.downloads is not None and spec.downloads.allowed_hosts:
         if cas is None:
             raise invalid_argument(
@@ -91,8 +92,31 @@ async def _fetch(
             downloads = await env.lifetimes.enter_async_context(
                 _downloads(spec.downloads, index, cas, env, recorder)
             )
+        directories = await env.lifetimes.enter_async_context(
+            _directories(spec.downloads, index, cas, env)
+        )
     trees = None if name is None else await stores.trees(name)
-    return FetchInstance(index, cas, downloads, trees)
+    return FetchInstance(index, cas, downloads, directories, trees)
+
+
+def _directories(
+    spec: DownloadsSpec, index: AssetIndex, cas: Store, env: Environment
+) -> Directories:
+    from nativelink.services.archives.limits import ArchiveLimits
+    from nativelink.services.archives.unpacker import Unpacker
+    from nativelink.services.remote_asset.directories import Directories
+
+    limits = ArchiveLimits(spec.max_unpacked_bytes, spec.max_unpacked_entries)
+    return Directories(
+        Unpacker(cas, limits=limits, folder=_folder(spec)),
+        index=index,
+        clock=env.clock,
+        timeout_s=spec.timeout_s,
+    )
+
+
+def _folder(spec: DownloadsSpec) -> Path | None:
+    return None if spec.temp_path is None else Path(spec.temp_path)
 
 
 def _downloads(
@@ -109,7 +133,7 @@ def _downloads(
         max_concurrent=spec.max_concurrent,
         timeout_s=spec.timeout_s,
         retry=retry_of(spec.retry),
-        folder=None if spec.temp_path is None else Path(spec.temp_path),
+        folder=_folder(spec),
         recorder=recorder if env.measured else None,
     )
 

@@ -86,6 +86,15 @@ class DownloadsSpec(Spec):
     max_size_bytes: Annotated[Size, Zero(4 * _GIB)] = Field(
         default=4 * _GIB, description="Bytes of one download."
     )
+    max_unpacked_bytes: Annotated[Size, Zero(16 * _GIB)] = Field(
+        default=16 * _GIB,
+        description="Bytes that an archive unpacks to, for clients that ask for a directory.",
+    )
+    max_unpacked_entries: Annotated[Number, Zero(200_000)] = Field(
+        default=200_000,
+        description="Files, symlinks and directories of such an archive. One costs about 300 bytes "
+        "of memory while it is unpacked.",
+    )
     max_concurrent: Annotated[Number, Zero(32)] = Field(
         default=32,
         description="Downloads at the same time, of one host half of them, so that one that hangs "
@@ -93,8 +102,8 @@ class DownloadsSpec(Spec):
     )
     timeout_s: Annotated[Seconds, Zero(600)] = Field(
         default=600,
-        description="Seconds for one download with all its tries. A client may ask to wait for "
-        "less; the download goes on without it.",
+        description="Seconds for one download with all its tries, and for unpacking an archive. A "
+        "client may ask to wait for less; the work goes on without it.",
     )
     connect_timeout_s: Annotated[Seconds, Zero(10)] = Field(
         default=10, description="Seconds until an attempt to connect is given up."
@@ -117,6 +126,7 @@ class DownloadsSpec(Spec):
     )
     temp_path: PathText | None = Field(
         default=None,
-        description="Directory for downloads of more than 512 KiB until they are whole; there must "
-        "be room for `max_concurrent` of them. Unset: the machine's own (`TMPDIR`).",
+        description="Directory for downloads of more than 512 KiB until they are whole, and for "
+        "archives and large files in them while they are unpacked; there must be room for "
+        "`max_concurrent` downloads. Unset: the machine's own (`TMPDIR`).",
     )

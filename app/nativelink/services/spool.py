@@ -11,14 +11,17 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Final
 
 from nativelink.core.digest import Hasher
 from nativelink.core.errors import resource_exhausted
 from nativelink.core.streams import BytesSource, Chunk, Source
+from nativelink.services.aside import Aside
 
-__all__ = ["Spool"]
+__all__ = ["BUFFER_BYTES", "FileSource", "Spool", "temporary_file"]
 
 #: Of memory, while bytes arrive. A hop to a thread costs 20 us, hashing so much 300 us.
 BUFFER_BYTES: Final = 512 * 1024
@@ -44,7 +47,7 @@ class Spool:
         self._chunks: list[Chunk | bytearray] = []
         self._buffered = 0
         self._file: IO[bytes] | None = None
-        self._hop: asyncio.Future[None] | None = None
+        self._aside = Aside()
         self.size = 0
 
     async def write(self, chunk: Chunk, /) -> None:
@@ -75,30 +78,32 @@ class Spool:
             return BytesSource(b"".join(self._chunks))
         await self._in_thread(self._chunks)
         self._chunks = []
-        return _FileSource(self._file.fileno(), self.size)
+        return FileSource(self._file.fileno(), self.size)
+
+    async def file(self) -> IO[bytes]:
+        """The whole blob as a file, at its beginning, for as long as this is not closed."""
+        if self._file is None:
+            return BytesIO(b"".join(self._chunks))
+        await self._in_thread(self._chunks)
+        self._chunks = []
+        self._file.seek(0)
+        return self._file
 
     async def close(self) -> None:
         """Forget it. Returns when no thread works on it any more."""
-        if self._hop is not None:
-            await asyncio.wait([self._hop])
-            # Retrieved, as whoever waited for it may have been cancelled.
-            self._hop.exception()
+        await self._aside.ended()
         if self._file is not None:
             self._file.close()
 
     async def _in_thread(self, chunks: Sequence[Chunk | bytearray]) -> None:
-        # A thread cannot be stopped: whoever is cancelled here leaves it to `close`.
-        self._hop = asyncio.get_running_loop().run_in_executor(None, self._take, chunks)
         try:
-            await asyncio.shield(self._hop)
+            await self._aside.run(partial(self._take, chunks))
         except OSError as error:
             raise resource_exhausted(f"no room for {self.size} bytes: {error}") from error
 
     def _take(self, chunks: Sequence[Chunk | bytearray]) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - `close` closes it
-                dir=self._folder, buffering=0
-            )
+            self._file = temporary_file(self._folder)
         for chunk in chunks:
             for hasher in self._hashers:
                 hasher.update(chunk)
@@ -107,8 +112,22 @@ class Spool:
                 view = view[self._file.write(view) :]
 
 
-class _FileSource:
-    """Reads a file from its beginning."""
+def temporary_file(folder: Path | None) -> IO[bytes]:
+    """A file without a name, which is gone once it is closed, however this process ends.
+
+    Args:
+        folder: where it is; None for the machine's directory for such.
+    """
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+class FileSource:
+    """Reads a file from its beginning.
+
+    Args:
+        descriptor: of the open file, whose position does not matter.
+        size: of what is in it, in bytes.
+    """
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor

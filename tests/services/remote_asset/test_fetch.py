@@ -266,6 +266,7 @@ class TestWhatIsUnknown:
         assert server.results == [("blob", "not_found")]
         directory = await server.fetch_directory()
         assert directory.status.code == Code.NOT_FOUND
+        assert directory.status.message == f"no directory is known here for {URI!r}"
         assert not directory.HasField("root_directory_digest")
 
     @pytest.mark.parametrize(
@@ -387,9 +388,3 @@ class TestDownloads:
 
         await server.push(qualifiers=(("vcs.commit", "abc"),))
         assert await server.digest(("vcs.commit", "abc"), instance="web") == X
-
-    async def test_directories_are_not_downloaded(self, server: Server) -> None:
-        response = await server.fetch_directory(instance_name="web")
-
-        assert response.status.code == Code.NOT_FOUND
-        assert server.origin.asked == []

@@ -1,9 +1,4 @@
-"""What is not known is downloaded, once for all who ask for it at the same time.
-
-A download belongs to the service, not to the call that began it: a call may end before a large one
-does, and the next call of the client joins it or finds what it left (FetchBlobRequest, `timeout`).
-Failures are not remembered.
-"""
+"""What is not known is downloaded, once for all who ask for it at the same time (`flights.py`)."""
 
 from __future__ import annotations
 
@@ -13,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction
-from nativelink.core.errors import Code, NativeLinkError, unavailable
-from nativelink.core.latch import Latch
+from nativelink.core.errors import Code, NativeLinkError
 from nativelink.core.retry import Retry
 from nativelink.core.streams import CountingSink, Sink
 from nativelink.proto.google.protobuf import timestamp_pb2
+from nativelink.services.remote_asset.flights import Flight, Flights
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.integrity import ALGORITHMS, Integrity
 from nativelink.services.remote_asset.qualifiers import Headers, Qualifiers
@@ -111,32 +106,6 @@ class Refused:
     message: str
 
 
-#: What became of a download; an error is one of this server.
-_Outcome: TypeAlias = Fetched | Refused | NativeLinkError
-
-
-class _Flight:
-    """A download under way.
-
-    Attributes:
-        waiting: calls that want it.
-        running: it has a slot.
-        started_at: seconds since the epoch.
-        fresh_for: it will do for who asks for contents that are not older than this.
-    """
-
-    def __init__(self, started_at: float, not_before: float) -> None:
-        self.started_at = started_at
-        # A request that asks for contents of the future (Bazel does, to get no old ones whatever
-        # the clocks say) is repeated with the same time, and means this download then.
-        self.fresh_for = max(started_at, not_before)
-        self.waiting = 0
-        self.running = False
-        self.ended = Latch()
-        self.outcome: _Outcome = unavailable("the server ended the download")
-        self.task: asyncio.Task[None] | None = None
-
-
 class Downloads:
     """The downloads of one instance: an async context manager that owns their tasks.
 
@@ -177,14 +146,10 @@ class Downloads:
         self._retry = Retry() if retry is None else retry
         self._folder = folder
         self._recorder = recorder
-        self._tasks = asyncio.TaskGroup()
-        #: Those that can be joined.
-        self._flights: dict[Download, _Flight] = {}
-        #: All of them: newer contents may have been asked for meanwhile.
-        self._under_way: set[_Flight] = set()
+        self._flights: Flights[Download, Fetched | Refused] = Flights("the download", clock=clock)
 
     async def __aenter__(self) -> Downloads:
-        await self._tasks.__aenter__()
+        await self._flights.__aenter__()
         return self
 
     async def __aexit__(
@@ -194,14 +159,7 @@ class Downloads:
         trace: TracebackType | None,
     ) -> None:
         """Give up what is under way and wait until nothing of it is left."""
-        ending = tuple(self._under_way)
-        for flight in ending:
-            if flight.task is not None:
-                flight.task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
-        for flight in ending:
-            # One that was cancelled before its first step did not do this itself.
-            flight.ended.set()
+        await self._flights.__aexit__(kind, error, trace)
 
     async def fetch(
         self, wanted: Download, *, timeout_s: float | None = None, not_before: float = 0.0
@@ -217,58 +175,29 @@ class Downloads:
         Raises:
             NativeLinkError: of the CAS.
         """
-        flight = self._flights.get(wanted)
-        if flight is None or flight.fresh_for < not_before:
-            flight = self._flights[wanted] = _Flight(self._clock.time(), not_before)
-            self._under_way.add(flight)
-            flight.task = self._tasks.create_task(self._run(wanted, flight))
-        flight.waiting += 1
+
+        async def work(flight: Flight[Fetched | Refused]) -> Fetched | Refused:
+            async with self._slots.taken(wanted.uris[0][0]):
+                flight.running = True
+                return await self._timed(wanted, flight.started_at)
+
         try:
-            async with asyncio.timeout(timeout_s):
-                await flight.ended.wait()
+            return await self._flights.join(
+                wanted, work, timeout_s=timeout_s, not_before=not_before
+            )
         except TimeoutError:
             return Refused(
                 wanted.uris[0][0],
                 Code.DEADLINE_EXCEEDED,
                 f"the download takes longer than the {timeout_s:g} s of the request",
             )
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.running and flight.task is not None:
-                # Nobody wants any more what never began.
-                flight.task.cancel()
-                self._forget(wanted, flight)
-        if isinstance(flight.outcome, NativeLinkError):
-            raise flight.outcome.copy()
-        return flight.outcome
 
-    async def _run(self, wanted: Download, flight: _Flight) -> None:
-        """The body of a download's task; raises nothing but a cancellation."""
-        try:
-            async with self._slots.taken(wanted.uris[0][0]):
-                flight.running = True
-                flight.outcome = await self._timed(wanted, flight)
-        except NativeLinkError as error:
-            flight.outcome = error
-        except Exception as error:  # noqa: BLE001 - every caller raises it
-            _log.exception("a download of %r failed", _public(wanted.uris[0][0]))
-            flight.outcome = NativeLinkError(Code.INTERNAL, f"a download failed: {error!r}")
-        finally:
-            self._forget(wanted, flight)
-            flight.ended.set()
-
-    def _forget(self, wanted: Download, flight: _Flight) -> None:
-        """Let nobody join any more."""
-        self._under_way.discard(flight)
-        if self._flights.get(wanted) is flight:
-            del self._flights[wanted]
-
-    async def _timed(self, wanted: Download, flight: _Flight) -> Fetched | Refused:
+    async def _timed(self, wanted: Download, started_at: float) -> Fetched | Refused:
         started = self._clock.monotonic()
         outcome: Fetched | Refused
         try:
             async with asyncio.timeout(self._timeout_s):
-                outcome = await self._tries(wanted, flight.started_at)
+                outcome = await self._tries(wanted, started_at)
         except TimeoutError:
             outcome = Refused(
                 wanted.uris[0][0],

@@ -1,32 +1,43 @@
 """Fetch: what a URI leads to (build.bazel.remote.asset.v1.Fetch).
 
 What was pushed, or downloaded before, is found in the index; whatever it refers to must still be
-in the CAS. What is not known is downloaded where the operator allows it. Failures outside of this
-server are told in the response's status, as the API asks; the call itself succeeds then. (Only
-clients that would take it for a success get an error instead: `status_readers.py`.)
+in the CAS. What is not known is downloaded where the operator allows it, and a directory may be
+had from an archive, or be a part of a larger one. Failures outside of this server are told in the
+response's status, as the API asks; the call itself succeeds then. (Only clients that would take it
+for a success get an error instead: `status_readers.py`.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction, digest_function
-from nativelink.core.errors import Code, NativeLinkError, invalid_argument
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    invalid_argument,
+    resource_exhausted,
+)
 from nativelink.core.rpc import CallContext, Method, Reply
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
-from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.services.digest_functions import use_digest_function
 from nativelink.services.instances import Instances
 from nativelink.services.methods import method, service
+from nativelink.services.remote_asset.directories import (
+    Directories,
+    parse_path,
+    part_of,
+)
 from nativelink.services.remote_asset.downloads import Download, Downloads, Refused
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.presence import is_complete
 from nativelink.services.remote_asset.qualifiers import Query, essential, parse_qualifiers
 from nativelink.services.remote_asset.status_readers import code_for_call, reads_status
+from nativelink.stores.remote.messages import digest_message
 from nativelink.stores.store import Store
 from nativelink.stores.wrap.verdicts import Verdicts
 
@@ -44,7 +55,7 @@ class FetchRecorder(Protocol):
     """Hears how fetches ended."""
 
     def fetched(self, kind: str, result: str, /) -> None:
-        """One was answered; `result` is `known`, `downloaded` or the name of a code."""
+        """One was answered; `result` is `known`, `downloaded`, `unpacked` or the name of a code."""
         ...
 
 
@@ -56,6 +67,7 @@ class FetchInstance:
         index: what is known.
         cas: must still have what is found; None if this server does not know it.
         downloads: for blobs that are not known; None: nothing is downloaded.
+        directories: for archives; None: directories are not made of any.
         trees: which directories were found with all that is in them a short while ago; None:
             they are looked at each time.
     """
@@ -63,6 +75,7 @@ class FetchInstance:
     index: AssetIndex
     cas: Store | None = None
     downloads: Downloads | None = None
+    directories: Directories | None = None
     trees: Verdicts | None = None
 
 
@@ -102,7 +115,7 @@ class FetchService:
             raise NativeLinkError(code_for_call(outcome.code), outcome.message)
         response = self._response(pb.FetchBlobResponse(), outcome)
         if not isinstance(outcome, Refused):
-            response.blob_digest.CopyFrom(_message(outcome.digest))
+            response.blob_digest.CopyFrom(digest_message(outcome.digest))
         return response
 
     async def _fetch_directory(
@@ -111,7 +124,7 @@ class FetchService:
         outcome = await self._fetch(Kind.DIRECTORY, request)
         response = self._response(pb.FetchDirectoryResponse(), outcome)
         if not isinstance(outcome, Refused):
-            response.root_directory_digest.CopyFrom(_message(outcome.digest))
+            response.root_directory_digest.CopyFrom(digest_message(outcome.digest))
         return response
 
     async def _fetch(self, kind: Kind, request: _Request) -> Asset | Refused:
@@ -124,16 +137,78 @@ class FetchService:
             _seconds(request.oldest_content_accepted),
             _timeout_s(request),
         )
-        outcome: Asset | Refused | None = await self._known(instance, question)
-        result = "known"
-        if outcome is None:
-            outcome = await _download(instance, question)
-            result = "downloaded"
+        outcome, result = await self._asset(instance, question)
         if isinstance(outcome, Refused):
             result = outcome.code.name.lower()
         if self._recorder is not None:
             self._recorder.fetched(kind, result)
         return outcome
+
+    async def _asset(
+        self, instance: FetchInstance, question: _Question
+    ) -> tuple[Asset | Refused, str]:
+        """What is asked for, and how it was had."""
+        known = await self._known(instance, question)
+        if known is not None:
+            return known, "known"
+        if question.kind is Kind.DIRECTORY and instance.cas is not None:
+            return await self._directory(instance, instance.cas, question)
+        return await _download(instance, question), "downloaded"
+
+    async def _directory(
+        self, instance: FetchInstance, cas: Store, question: _Question
+    ) -> tuple[Asset | Refused, str]:
+        """A directory that nobody pushed: an archive's, or a part of another one."""
+        query = question.query
+        if len(query.directories) > 1:
+            raise invalid_argument("the qualifier directory was given more than once")
+        names = [name for value in query.directories for name in parse_path(value)]
+        whole = replace(question, query=query.whole)
+        found: Asset | Refused | None = None
+        result = "known"
+        if query.directories:
+            found = await self._known(instance, whole)
+        if found is None:
+            found, result = await self._unpacked(instance, whole)
+        if isinstance(found, Refused):
+            return found, result
+        part = await part_of(cas, found.digest, names)
+        if part is None:
+            missing = f"{found.uri} has no directory {query.directories[0][:200]!r}"
+            return Refused(found.uri, Code.NOT_FOUND, missing), result
+        return replace(found, digest=part, qualifiers=query.given), result
+
+    async def _unpacked(
+        self, instance: FetchInstance, question: _Question
+    ) -> tuple[Asset | Refused, str]:
+        """The directory that an archive unpacks to."""
+        if instance.directories is None:
+            return Refused(question.query.uris[0], Code.NOT_FOUND, _unknown(question)), ""
+        started = self._clock.monotonic()
+        archive, result = await self._asset(instance, replace(question, kind=Kind.BLOB))
+        if isinstance(archive, Refused):
+            return archive, result
+        for wanted in question.query.resource_types:
+            if not await instance.directories.are_of(archive.digest, wanted):
+                message = f"what {archive.uri} leads to is not of the type {wanted[:80]!r}"
+                return Refused(archive.uri, Code.ABORTED, message), result
+        root = await instance.directories.find(archive.digest, question.function)
+        if root is not None:
+            asset = replace(archive, digest=root)
+            if await _is_there(instance, Kind.DIRECTORY, asset):
+                return asset, result
+        left = question.timeout_s
+        if left is not None:
+            left = max(0.0, left - (self._clock.monotonic() - started))
+        outcome = await instance.directories.unpack(archive, question.function, timeout_s=left)
+        if isinstance(outcome, Refused):
+            return outcome, result
+        asset = replace(archive, digest=outcome)
+        if not await _is_there(instance, Kind.DIRECTORY, asset):
+            raise resource_exhausted(
+                f"what {archive.digest} unpacks to did not stay in the CAS: it is too small"
+            )
+        return asset, "unpacked" if result == "known" else result
 
     async def _known(self, instance: FetchInstance, question: _Question) -> Asset | None:
         """The first that is known, and of use, of what is asked for."""
@@ -145,7 +220,7 @@ class FetchService:
                     (asset.function or self._default_function) is function
                     and (asset.expires_at is None or now < _seconds(asset.expires_at))
                     and _is_young(asset, question.oldest)
-                    and not any(each.excludes(asset.digest, function) for each in query.checksums)
+                    and not _contradicts(query, question.kind, asset.digest, function)
                     and await _is_there(instance, question.kind, asset)
                 ):
                     return asset
@@ -192,7 +267,7 @@ class _Question:
 async def _download(instance: FetchInstance, question: _Question) -> Asset | Refused:
     query = question.query
     web = [at for at, uri in enumerate(query.uris) if uri[:8].lower().startswith(_DOWNLOADED)]
-    if question.kind is Kind.DIRECTORY or instance.downloads is None or not web:
+    if question.kind is not Kind.BLOB or instance.downloads is None or not web:
         what = _unknown(question)
         if question.kind is Kind.BLOB and web:
             what += ", and this server downloads nothing"
@@ -212,6 +287,14 @@ async def _download(instance: FetchInstance, question: _Question) -> Asset | Ref
     if isinstance(outcome, Refused):
         return outcome
     return Asset(outcome.uri, query.essential, outcome.digest, question.function)
+
+
+def _contradicts(query: Query, kind: Kind, digest: Digest, function: DigestFunction) -> bool:
+    """Whether a blob is not the one that a checksum is asked for of, as far as its name tells.
+
+    The checksum of a directory is of the archive that it was made of.
+    """
+    return kind is Kind.BLOB and any(each.excludes(digest, function) for each in query.checksums)
 
 
 def _unknown(question: _Question) -> str:
@@ -258,7 +341,3 @@ async def _is_there(instance: FetchInstance, kind: Kind, asset: Asset) -> bool:
 def _seconds(timestamp: timestamp_pb2.Timestamp) -> float:
     """Since the epoch; 0 for one that is not set."""
     return timestamp.ToNanoseconds() / 1e9
-
-
-def _message(digest: Digest) -> reapi.Digest:
-    return reapi.Digest(hash=digest.hash, size_bytes=digest.size_bytes)

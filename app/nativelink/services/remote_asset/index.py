@@ -8,7 +8,7 @@ read is compared with what was asked for.
 
 What NativeLink has no field for (when, and what else is needed) is a record of its own, under a
 key made of the entry's and of the contents' digest: it can only ever belong to these contents.
-Directories, which NativeLink does not serve, have keys of another domain.
+Directories, which NativeLink does not serve, have keys of other domains.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from nativelink.core.digest import Digest, DigestFunction, digests_of
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as api
-from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.proto.google.protobuf import timestamp_pb2
 from nativelink.proto.nativelink.v1 import remote_asset_pb2 as stored
 from nativelink.services.remote_asset.qualifiers import Qualifiers
+from nativelink.stores.remote.messages import digest_message
 from nativelink.stores.store import Store, read_bytes, write_bytes
 
 __all__ = ["Asset", "AssetIndex", "Kind", "artifact_key"]
@@ -39,7 +39,6 @@ _log: Final = logging.getLogger(__name__)
 #: Entries are read whole. Requests that make them are messages of 4 MiB at most.
 _MAX_ENTRY_BYTES: Final = 16 * 1024 * 1024
 _FUNCTIONS: Final = frozenset(map(int, DigestFunction))
-_DIRECTORY_DOMAIN: Final = "nativelink v1 remote asset directory"
 _RECORD_DOMAIN: Final = "nativelink v1 remote asset record"
 
 
@@ -48,6 +47,16 @@ class Kind(StrEnum):
 
     BLOB = "blob"
     DIRECTORY = "directory"
+    #: A directory that was made of an archive. Its URI names the archive's contents, and only this
+    #: program stores such.
+    UNPACKED = "unpacked"
+
+
+#: Of the keys of what NativeLink does not have.
+_DOMAINS: Final = {
+    Kind.DIRECTORY: "nativelink v1 remote asset directory",
+    Kind.UNPACKED: "nativelink v1 remote asset unpacked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +175,16 @@ class AssetIndex:
 def _keys(kind: Kind, uri: str, qualifiers: Qualifiers) -> Iterable[Digest]:
     """Where an asset may be."""
     ordered = _ordered(qualifiers)
-    if kind is Kind.DIRECTORY:
-        return (_directory_key(uri, ordered),)
+    if kind is not Kind.BLOB:
+        return (_own_key(kind, uri, ordered),)
     return (artifact_key(uri, qualifiers), artifact_key(uri, ordered))
 
 
 def _places(kind: Kind, asset: Asset) -> Iterable[tuple[Digest, Qualifiers]]:
     """Where an asset is stored, with the qualifiers in the order in which they stand there."""
     ordered = _ordered(asset.qualifiers)
-    if kind is Kind.DIRECTORY:
-        return ((_directory_key(asset.uri, ordered), ordered),)
+    if kind is not Kind.BLOB:
+        return ((_own_key(kind, asset.uri, ordered), ordered),)
     return (
         (artifact_key(asset.uri, ordered), ordered),
         (artifact_key(asset.uri, asset.qualifiers), asset.qualifiers),
@@ -186,8 +195,8 @@ def _ordered(qualifiers: Qualifiers) -> Qualifiers:
     return tuple(sorted(set(qualifiers)))
 
 
-def _directory_key(uri: str, ordered: Qualifiers) -> Digest:
-    return _domain_key(_DIRECTORY_DOMAIN, uri, *(text for pair in ordered for text in pair))
+def _own_key(kind: Kind, uri: str, ordered: Qualifiers) -> Digest:
+    return _domain_key(_DOMAINS[kind], uri, *(text for pair in ordered for text in pair))
 
 
 def _record_key(key: Digest, contents: Digest) -> Digest:
@@ -205,7 +214,7 @@ def _artifact(asset: Asset, qualifiers: Qualifiers) -> stored.RemoteAssetArtifac
     return stored.RemoteAssetArtifact(
         uri=asset.uri,
         qualifiers=[api.Qualifier(name=name, value=value) for name, value in qualifiers],
-        blob_digest=_message(asset.digest),
+        blob_digest=digest_message(asset.digest),
         expire_at=asset.expires_at,
         digest_function=None if asset.function is None else asset.function.name,
     )
@@ -214,8 +223,8 @@ def _artifact(asset: Asset, qualifiers: Qualifiers) -> stored.RemoteAssetArtifac
 def _record(asset: Asset, now: float) -> stored.RemoteAssetRecord:
     at = now if asset.content_time is None else asset.content_time
     record = stored.RemoteAssetRecord(
-        references_blobs=map(_message, asset.references_blobs),
-        references_directories=map(_message, asset.references_directories),
+        references_blobs=map(digest_message, asset.references_blobs),
+        references_directories=map(digest_message, asset.references_directories),
     )
     record.content_time.FromNanoseconds(int(at * 1e9))
     return record
@@ -237,7 +246,3 @@ def _asset(
             () if record is None else tuple(digests_of(record.references_directories))
         ),
     )
-
-
-def _message(digest: Digest) -> reapi.Digest:
-    return reapi.Digest(hash=digest.hash, size_bytes=digest.size_bytes)

@@ -40,6 +40,7 @@ _MAX_QUALIFIERS: Final = 256
 
 _CHECKSUM: Final = "checksum.sri"
 _TYPE: Final = "resource_type"
+_DIRECTORY: Final = "directory"
 _HEADER: Final = "http_header:"
 _HEADER_OF_URI: Final = "http_header_url:"
 #: Bazel before 7: `{"URI": {"NAME": "VALUE"}}`.
@@ -92,6 +93,22 @@ class Query:
     def essential(self) -> Qualifiers:
         """The qualifiers without those that only say how to get at the contents."""
         return essential(self.given)
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The paths of the part of a directory that is wanted."""
+        return tuple(dict.fromkeys(value for name, value in self.given if name == _DIRECTORY))
+
+    @property
+    def resource_types(self) -> tuple[str, ...]:
+        """What the contents are said to be."""
+        return tuple(value for name, value in self.given if name == _TYPE)
+
+    @property
+    def whole(self) -> Query:
+        """The query for all of what it asks for a part of."""
+        given = tuple(each for each in self.given if each[0] != _DIRECTORY)
+        return Query(self.uris, given, self.checksums)
 
     @property
     def has_headers(self) -> bool:

@@ -1,0 +1,1 @@
+"""Archives (tar and zip, packed in what is usual) made directories of the CAS."""

@@ -14,19 +14,22 @@ from nativelink.stores.remote.redis_address import Login
 from nativelink.stores.remote.redis_client import StandardClient
 from nativelink.stores.remote.redis_node import Dialing
 from nativelink.stores.remote.redis_removals import Removals
+from nativelink.stores.store import write_bytes
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
 from tests.stores.remote.redis_played import PlayedRedis, started
+from tests.stores.remote.redis_server import RedisServer, open_redis, standard
 
 FLAGS = b"%1\r\n$22\r\nnotify-keyspace-events\r\n$4\r\nExeg\r\n"
 KEY = DigestFunction.SHA256.digest_of(b"x")
 
 
+@pytest.mark.parametrize("tracking", [b"+OK\r\n", b"-ERR unknown subcommand\r\n"])
 async def test_what_may_have_left_while_nobody_listened_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tracking: bytes
 ) -> None:
     monkeypatch.setattr(redis_removals, "_PAUSE_S", 0)
-    server = PlayedRedis(CONFIG=FLAGS, SUBSCRIBE=b"", PING=b"+PONG\r\n")
+    server = PlayedRedis(CONFIG=FLAGS, SUBSCRIBE=b"", CLIENT=tracking, PING=b"+PONG\r\n")
     dialing = Dialing(
         Login(), connect_timeout_s=5, command_timeout_s=5, connections=1, recorder=None
     )
@@ -66,6 +69,7 @@ async def test_nothing_is_promised_before_the_subscription_stands(
 
     server = PlayedRedis(
         CONFIG=FLAGS,
+        CLIENT=b"+OK\r\n",
         SUBSCRIBE=lambda: heard("SUBSCRIBE", b""),
         PING=lambda: heard("PING", b"+PONG\r\n"),
     )
@@ -80,3 +84,21 @@ async def test_nothing_is_promised_before_the_subscription_stands(
                 await wait_until(lambda: "told" in order)
         client.close()
     assert order == ["SUBSCRIBE", "PING", "told"]
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
+async def test_a_redis_that_is_emptied_is_forgotten_whole(command: str) -> None:
+    with RedisServer("--notify-keyspace-events", "Exeg") as server:
+        async with open_redis(standard(server.endpoint)) as store:
+            cache = ExistenceCacheStore(
+                store, eviction=EvictionPolicy(), clock=FakeClock(), removals=store.removals
+            )
+            told: list[StoreKey | None] = []
+            store.removals.on_removed(told.append)
+            await wait_until(lambda: told == [None])
+            await write_bytes(cache, KEY, b"x")
+            assert await cache.has([KEY]) == [1]
+            with server.raw() as raw:
+                raw.execute_command(command)
+            await wait_until(lambda: told.count(None) > 1)
+            assert await cache.has([KEY]) == [None]

@@ -33,7 +33,8 @@ class Removals:
     missed while a connection is down: whenever one stands, any key may have left before.
 
     Redis tells only if `notify-keyspace-events` says so: `Exeg` is enough; a warning is logged
-    if nothing would come.
+    if nothing would come. That a database was emptied (FLUSHALL, FLUSHDB) is no event of its keys:
+    it is heard by who tracks what he reads, which these connections say that they do.
 
     Args:
         client: knows the servers.
@@ -126,6 +127,16 @@ class Removals:
         if flags is None or ("K" in flags and "E" not in flags):
             escaped = "".join(f"\\{each}" if each in "*?[]\\" else each for each in self._prefix)
             connection.say("PSUBSCRIBE", f"__keyspace@{database}__:{escaped}*")
+        await self._track(connection)
+
+    async def _track(self, connection: RedisConnection) -> None:
+        """Be told when a database is emptied; nothing else, as no key is read here."""
+        try:
+            await connection.call("CLIENT", "TRACKING", "ON")
+        except NativeLinkError as error:
+            # Not every server that speaks like Redis can, or lets us.
+            if error.code is Code.UNAVAILABLE:
+                raise
 
     async def _flags(self, connection: RedisConnection) -> str | None:
         """What the server tells; None if it does not let us know (managed servers)."""
@@ -149,6 +160,9 @@ class Removals:
 
     def _heard(self, message: list[Any]) -> None:
         match message:
+            case [b"invalidate", None]:
+                self._tell(None)
+                return
             case [b"message", channel, name]:
                 _, _, event = channel.partition(b"__:")
             case [b"pmessage", _, channel, event]:

@@ -17,7 +17,7 @@ from nativelink.stores.cloud.bucket import Bucket, Found
 from nativelink.stores.cloud.client import ClientSettings
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config, S3Credential
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 __all__ = ["BotoCredentials", "S3Address", "StaticCredentials", "s3_bucket"]
 
@@ -149,18 +149,16 @@ def s3_bucket(
         # The other key, `endpoint`, comes behind a variable AWS_ENDPOINT_URL_S3.
         config["aws_endpoint_url_s3"] = base
 
-    def opened(retrying: Retry | None) -> S3Store:
+    def opened(options: ClientConfig, retries: RetryConfig) -> S3Store:
         return S3Store(
             address.bucket,
             config=config,
-            client_options=client.options(),
-            retry_config=client.retries(retrying),
+            client_options=options,
+            retry_config=retries,
             credential_provider=credentials,
         )
 
-    with client.opening(address.bucket):
-        objects = opened(None)
-        uploads = opened(retry)
+    objects, uploads = client.handles(address.bucket, opened, retry)
     return Bucket(
         objects,
         uploads=uploads,

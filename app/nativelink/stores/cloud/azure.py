@@ -13,7 +13,13 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 
 if TYPE_CHECKING:
-    from obstore.store import AzureConfig, AzureCredentialProvider, AzureSASToken
+    from obstore.store import (
+        AzureConfig,
+        AzureCredentialProvider,
+        AzureSASToken,
+        ClientConfig,
+        RetryConfig,
+    )
 
 __all__ = ["AzureAddress", "azure_bucket"]
 
@@ -80,18 +86,16 @@ def azure_bucket(
     if address.account_key is not None:
         config["account_key"] = address.account_key
 
-    def opened(retrying: Retry | None) -> AzureStore:
+    def opened(options: ClientConfig, retries: RetryConfig) -> AzureStore:
         return AzureStore(
             address.container,
             config=config,
-            client_options=client.options(),
-            retry_config=client.retries(retrying),
+            client_options=options,
+            retry_config=retries,
             credential_provider=credentials,
         )
 
-    with client.opening(address.container):
-        objects = opened(None)
-        uploads = opened(retry)
+    objects, uploads = client.handles(address.container, opened, retry)
     return Bucket(
         objects,
         uploads=uploads,

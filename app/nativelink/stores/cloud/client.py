@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nativelink.core.errors import invalid_argument
 from nativelink.core.retry import Retry
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 __all__ = ["ClientSettings"]
+
+_S = TypeVar("_S")
 
 #: obstore signs a request once for all its tries, and signatures are good for 15 minutes; it
 #: advises to stay below 5.
@@ -78,11 +79,17 @@ class ClientSettings:
             },
         }
 
-    @contextmanager
-    def opening(self, bucket: str) -> Generator[None, None, None]:
-        """Raise what obstore finds wrong with settings as INVALID_ARGUMENT."""
+    def handles(
+        self, bucket: str, make: Callable[[ClientConfig, RetryConfig], _S], retry: Retry
+    ) -> tuple[_S, _S]:
+        """Two of a bucket: for requests, which we try again, and for uploads, as obstore does.
+
+        Raises:
+            NativeLinkError: INVALID_ARGUMENT for what obstore finds wrong with settings.
+        """
+        options = self.options()
         try:
-            yield
+            return make(options, self.retries(None)), make(options, self.retries(retry))
         except FAILURES as error:
             text = str(error).partition("\n\nDebug source")[0]
             raise invalid_argument(f"bucket {bucket}: {text}") from error

@@ -13,7 +13,13 @@ from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 
 if TYPE_CHECKING:
-    from obstore.store import GCSConfig, GCSCredential, GCSCredentialProvider
+    from obstore.store import (
+        ClientConfig,
+        GCSConfig,
+        GCSCredential,
+        GCSCredentialProvider,
+        RetryConfig,
+    )
 
 __all__ = ["gcs_bucket", "has_credentials"]
 
@@ -74,19 +80,17 @@ def gcs_bucket(
     if endpoint is not None:
         config["base_url"] = endpoint
 
-    def opened(retrying: Retry | None) -> GCSStore:
+    def opened(options: ClientConfig, retries: RetryConfig) -> GCSStore:
         return GCSStore(
             bucket,
             config=config,
-            client_options=client.options(),
-            retry_config=client.retries(retrying),
+            client_options=options,
+            retry_config=retries,
             credential_provider=credentials,
         )
 
     try:
-        with client.opening(bucket):
-            objects = opened(None)
-            uploads = opened(retry)
+        objects, uploads = client.handles(bucket, opened, retry)
     except NativeLinkError as error:
         if "credential" in error.message:
             error.code = Code.FAILED_PRECONDITION

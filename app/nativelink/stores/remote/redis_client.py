@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Final
 
 from nativelink.core.errors import Code, NativeLinkError
@@ -45,6 +45,7 @@ class RedisClient(ABC):
         self.dialing = dialing
         self._retry = retry
         self._permits = asyncio.Semaphore(max_in_flight) if max_in_flight else None
+        self._nodes: dict[Endpoint, RedisNode] = {}
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands, in order; what is no trouble of a node stays a `ReplyError`.
@@ -91,9 +92,22 @@ class RedisClient(ABC):
             if isinstance(reply, ReplyError):
                 raise as_error(reply, who=endpoint)
 
-    @abstractmethod
     def close(self) -> None:
         """Drop all connections; what waits fails."""
+        for node in self._nodes.values():
+            node.close()
+
+    def node(self, endpoint: Endpoint) -> RedisNode:
+        """Our connections to a server."""
+        node = self._nodes.get(endpoint)
+        if node is None:
+            node = self._nodes[endpoint] = RedisNode(endpoint, self.dialing)
+        return node
+
+    def _forget_others(self, known: Set[Endpoint]) -> None:
+        """Drop the connections to all servers but these."""
+        for endpoint in self._nodes.keys() - known:
+            self._nodes.pop(endpoint).close()
 
     @abstractmethod
     def doubt(self) -> None:
@@ -106,10 +120,6 @@ class RedisClient(ABC):
         Raises:
             NativeLinkError: nobody knows.
         """
-
-    @abstractmethod
-    def node(self, endpoint: Endpoint) -> RedisNode:
-        """Our connections to one of `masters`."""
 
     @abstractmethod
     async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
@@ -139,20 +149,13 @@ class StandardClient(RedisClient):
         self, endpoint: Endpoint, dialing: Dialing, *, retry: Retry, max_in_flight: int
     ) -> None:
         super().__init__(dialing, retry=retry, max_in_flight=max_in_flight)
-        self._node = RedisNode(endpoint, dialing)
-
-    def close(self) -> None:
-        self._node.close()
+        self._node = self.node(endpoint)
 
     def doubt(self) -> None:
         """There is one server, and there is no other."""
 
     async def masters(self) -> Sequence[Endpoint]:
         return (self._node.endpoint,)
-
-    def node(self, endpoint: Endpoint) -> RedisNode:
-        assert endpoint == self._node.endpoint
-        return self._node
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._node.run(commands)

@@ -58,7 +58,6 @@ class ClusterClient(RedisClient):
     ) -> None:
         super().__init__(dialing, retry=retry, max_in_flight=max_in_flight)
         self._seeds = tuple(seeds)
-        self._nodes: dict[Endpoint, RedisNode] = {}
         #: Who has which slot; empty before the first look.
         self._owners: list[RedisNode | None] = []
         #: Whether the map is known to be wrong.
@@ -68,22 +67,12 @@ class ClusterClient(RedisClient):
         #: Who answered last, and so is asked first.
         self._told_by: Endpoint | None = None
 
-    def close(self) -> None:
-        for node in self._nodes.values():
-            node.close()
-
     def doubt(self) -> None:
         self._stale = True
 
     async def masters(self) -> Sequence[Endpoint]:
         await self._look()
         return tuple({node.endpoint for node in self._owners if node is not None})
-
-    def node(self, endpoint: Endpoint) -> RedisNode:
-        node = self._nodes.get(endpoint)
-        if node is None:
-            node = self._nodes[endpoint] = RedisNode(endpoint, self.dialing)
-        return node
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
         await self._look()
@@ -214,8 +203,7 @@ class ClusterClient(RedisClient):
         self._owners = owners
         self._stale = False
         self._told_by = told_by
-        for endpoint in self._nodes.keys() - known:
-            self._nodes.pop(endpoint).close()
+        self._forget_others(known)
         for endpoint in known:
             # Replicas too: any of them may be who is left to ask.
             self.node(endpoint)

@@ -45,14 +45,9 @@ class SentinelClient(RedisClient):
         self._sentinels = list(sentinels)
         self._sentinel_login = sentinel_login
         self._service = service
-        self._nodes: dict[Endpoint, RedisNode] = {}
         self._master: RedisNode | None = None
         #: Somebody asks them.
         self._finding: Attempt | None = None
-
-    def close(self) -> None:
-        for node in self._nodes.values():
-            node.close()
 
     def doubt(self) -> None:
         self._master = None
@@ -60,12 +55,6 @@ class SentinelClient(RedisClient):
     async def masters(self) -> Sequence[Endpoint]:
         master = self._master or await self._find()
         return (master.endpoint,)
-
-    def node(self, endpoint: Endpoint) -> RedisNode:
-        node = self._nodes.get(endpoint)
-        if node is None:
-            node = self._nodes[endpoint] = RedisNode(endpoint, self.dialing)
-        return node
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Any]:
         master = self._master or await self._find()
@@ -122,10 +111,7 @@ class SentinelClient(RedisClient):
             # Who is right is asked first next time.
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
-            for other, old in list(self._nodes.items()):
-                if other != endpoint:
-                    del self._nodes[other]
-                    old.close()
+            self._forget_others({endpoint})
             return self.node(endpoint)
         raise failure or unavailable("there are no sentinels")
 

@@ -7,6 +7,7 @@ the handler, the peer's reset or the deadline, wins; what comes later finds it `
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Coroutine
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from nativelink.transport.streams import Stream
 __all__ = ["Exchange"]
 
 
-class Exchange:
+class Exchange(ABC):
     """One stream's handler and its answer; the base of the kinds.
 
     Attributes:
@@ -37,20 +38,20 @@ class Exchange:
         self._task: asyncio.Task[Any] | None = None
         stream.call = self
 
+    @abstractmethod
     def on_news(self) -> None:
         """More body, its end, or a reset."""
-        raise NotImplementedError
 
-    def on_drained(self) -> None:
+    def on_drained(self) -> None:  # noqa: B027 - most kinds never wait for that
         """The outbox is empty."""
 
+    @abstractmethod
     def succeed(self, result: Any) -> None:
         """The handler returned: answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: NativeLinkError) -> None:
         """The handler raised, or could not begin: answer."""
-        raise NotImplementedError
 
     def run(self, handler: Awaitable[Any]) -> None:
         """Begin the handler's coroutine."""

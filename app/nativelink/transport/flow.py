@@ -7,6 +7,7 @@ stream's outbox and goes on, in the order in which the streams were blocked, as 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
@@ -46,7 +47,7 @@ def header_block(fields: Iterable[Field], *, end_stream: bool = False) -> Header
     return len(block).to_bytes(3, "big") + bytes((HEADERS, flags)), block
 
 
-class Sending:
+class Sending(ABC):
     """The sending half of a connection.
 
     Args:
@@ -296,9 +297,9 @@ class Sending:
                 missing -= count
         return allowed
 
+    @abstractmethod
     def _close_stream(self, stream: Stream) -> None:
         """Our END_STREAM is queued."""
-        raise NotImplementedError
 
 
 def _rest(parts: Sequence[Chunk], sent: int) -> list[Chunk]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import warnings
 from collections.abc import Generator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
 
-settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
+from tests.waiting import is_waiting
+
+settings.register_profile(
+    "same every time",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    # How long it takes to choose what to test says how busy the machine is.
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("same every time")
 
 # What a test does not close fails it, when it ends. What hangs in a cycle is found by the garbage
@@ -21,6 +31,30 @@ settings.load_profile("same every time")
 gc.set_threshold(700, 10, 1_000_000)
 
 _LONGEST_ID = 80
+#: Whoever waits for other programs, and these, leave the processors to tests that compute.
+_NICENESS = 5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--waiting",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many of the processes of -n take tests that mostly wait, and no others",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    about = getattr(config, "workerinput", None)
+    if about and _takes_waiting(about["workerid"], about["workercount"], config):
+        os.nice(_NICENESS)
+
+
+def _takes_waiting(process: str, count: int, config: pytest.Config) -> bool:
+    """Whether one of xdist's processes, gw0 to gwN, is there for tests that mostly wait."""
+    waiting: int = config.option.waiting
+    return int(process.removeprefix("gw")) >= max(1, count - waiting)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -32,11 +66,25 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 class ModuleScheduling(LoadGroupScheduling):  # type: ignore[misc]
-    """A module's tests run in one process, which starts what they share, and so do a group's."""
+    """A module's tests run in one process, which starts what they share, and so do a group's.
+
+    Those that mostly wait run in processes of their own, beside as many others as there are
+    processors. When these have nothing left, they help.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
         return scope.partition("::")[0]
+
+    def _assign_work_unit(self, node: Any) -> None:
+        waiting = _takes_waiting(node.gateway.id, self.numnodes, self.config)
+        fitting = [scope for scope in self.workqueue if is_waiting(scope) == waiting]
+        if fitting:
+            self.workqueue.move_to_end(fitting[0], last=False)
+        elif waiting:
+            node.shutdown()
+            return
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModuleScheduling | None:

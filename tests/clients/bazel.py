@@ -102,7 +102,7 @@ class Bazel:
             *flags,
         ]
 
-    def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Any command."""
         return subprocess.run(
             [str(self.program), *self._startup, *arguments],
@@ -122,6 +122,7 @@ class Bazel:
         log: bool = False,
         ok: bool = True,
         command: str = "build",
+        timeout: float = 600,
     ) -> Build:
         """Build; fails the test if the build fails, unless `ok` is False.
 
@@ -131,9 +132,11 @@ class Bazel:
             log: whether to read the execution log too.
             ok: whether a failure is one of the test.
             command: `build`, or `test`.
+            timeout: seconds after which it fails.
         """
         logging = [f"--execution_log_json_file={self._log}"] if log else []
-        done = self.run(command, *self._flags, *logging, *flags, "--", *targets)
+        arguments = (*self._flags, *logging, *flags, "--", *targets)
+        done = self.run(command, *arguments, timeout=timeout)
         if ok and done.returncode:
             pytest.fail(f"bazel {command} {' '.join(flags)}: code {done.returncode}\n{done.stdout}")
         summary = _SUMMARY.search(done.stdout)
@@ -171,7 +174,7 @@ class Bazel:
 
     def stop(self) -> None:
         """End its server process."""
-        self.run("shutdown", timeout=60)
+        self.run("shutdown", timeout=240)
 
     def file(self, name: str) -> Path:
         """An output of the top-level package."""

@@ -9,12 +9,14 @@ from pathlib import Path
 __all__ = ["Gate", "wait_for"]
 
 
-def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 60) -> None:
-    """Wait until something is so."""
+def wait_for(
+    condition: Callable[[], object], what: str, *, timeout_s: float = 120, every_s: float = 0.02
+) -> None:
+    """Wait until something is so, which is looked at every so many seconds."""
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 class Gate:

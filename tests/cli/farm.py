@@ -24,7 +24,8 @@ CONFIG = """{
   stores: [{ name: "CAS", memory: { eviction_policy: { max_bytes: "64mb" } } },
            { name: "AC", memory: { eviction_policy: { max_bytes: "8mb" } } }],
   schedulers: [{ name: "MAIN",
-                 simple: { supported_platform_properties: { cpu_count: "minimum" } } }],
+                 simple: { supported_platform_properties: { cpu_count: "minimum" },
+                           worker_timeout_s: 600 } }],
   servers: [{
     listener: { http: { socket_address: "127.0.0.1:0" } },
     services: {

@@ -19,6 +19,7 @@ from nativelink.testing.execution import ExecutionClient
 from tests.ports import free_ports
 
 __all__ = [
+    "PATIENT",
     "Farm",
     "Json",
     "Ports",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
+
+#: For a scheduler whose workers are not to be given up, however long the machine makes them silent.
+PATIENT: Json = {"worker_timeout_s": 60}
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class Farm:
 
     def call(self, what: Any) -> Any:
         """Run a coroutine in its loop."""
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(120)
 
 
 @contextmanager
@@ -237,8 +241,8 @@ def open_farm(
         thread = threading.Thread(target=body, name="farm")
         thread.start()
         try:
-            yield opened.result(60)
+            yield opened.result(120)
         finally:
             runner.get_loop().call_soon_threadsafe(ended.set)
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive()

@@ -82,7 +82,7 @@ class ForeignWorker:
     ) -> None:
         self._outbox.put(api.UpdateForScheduler(going_away_request=api.GoingAwayRequest()))
         self._outbox.put(None)
-        self._thread.join(10)
+        self._thread.join(60)
         self._channel.close()
 
     def _read(self) -> None:
@@ -197,7 +197,7 @@ class ForeignScheduler:
     def result(self) -> api.ExecuteResult:
         """The next result; signs of life and announcements before it are passed over."""
         while True:
-            update = self.updates.get(timeout=30)
+            update = self.updates.get(timeout=120)
             if update.WhichOneof("update") == "execute_result":
                 return update.execute_result
 

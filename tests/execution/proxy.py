@@ -42,7 +42,7 @@ class Proxy:
         self._pairs += self._frozen
         self.cut()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def cut(self) -> None:
         """Break all connections, and every new one until `mend`."""

@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from nativelink.compose.stores import StoreBuilder
 from nativelink.compose.system import open_system
 from nativelink.config import Config
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.testing.execution import ExecutionClient
 from tests.execution.farm import Farm, Ports, farm_config
+from tests.execution.gate import wait_for
 
 
-async def test_a_work_directory_that_another_process_uses_is_not_emptied(tmp_path: Path) -> None:
+async def test_a_work_directory_that_another_process_uses_stops_us_before_anything_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = tmp_path / "work"
     (work / "running").mkdir(parents=True)
+    monkeypatch.setattr(StoreBuilder, "build_all", None)  # a store empties its own directories
     config = Config.model_validate(farm_config(tmp_path, Ports.free(), worker={"name": "local"}))
     claim = os.open(work, os.O_RDONLY)
     try:
@@ -40,14 +45,20 @@ def test_the_metrics_say_what_each_worker_of_the_process_does(
     farm: Farm, client: ExecutionClient
 ) -> None:
     client.run("true", salt=os.urandom(8))
-
-    with urllib.request.urlopen(f"http://127.0.0.1:{farm.ports.public}/metrics") as answer:
-        page = answer.read().decode()
-
-    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if "worker_local" in line)
     name = 'worker_name="local"'
+
+    def measured() -> dict[str, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{farm.ports.public}/metrics") as answer:
+            page = answer.read().decode()
+        return dict(line.rsplit(" ", 1) for line in page.splitlines() if "worker_local" in line)
+
+    def at_rest() -> bool:
+        return measured()[f"nativelink_worker_local_running{{{name}}}"] == "0"
+
+    # It cleans up after this action, and after those of other tests, when they are answered.
+    wait_for(at_rest, "the end of all actions")
+    values = measured()
     assert values[f"nativelink_worker_local_connected{{{name}}}"] == "1"
-    assert values[f"nativelink_worker_local_running{{{name}}}"] == "0"
     assert values[f"nativelink_worker_local_connections_total{{{name}}}"] == "1"
     assert int(values[f"nativelink_worker_local_executed_total{{{name}}}"]) > 0
 

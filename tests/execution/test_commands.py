@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -12,8 +13,9 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.execution import Blobs, ExecutionClient, File, make_action
-from tests.execution.farm import Farm
+from tests.execution.farm import Farm, Ports, farm_config, open_farm
 from tests.execution.gate import wait_for
+from tests.worker.processes.launching import SlotTime
 
 
 def shell(client: ExecutionClient, script: str, **action: object) -> re.ExecuteResponse:
@@ -132,19 +134,39 @@ def test_nothing_that_a_command_started_survives_it(client: ExecutionClient, scr
     assert_ended(int(client.outputs(response.result)["pid"]))
 
 
-def test_at_the_timeout_everything_dies_and_what_there_is_is_kept(
-    client: ExecutionClient,
-) -> None:
-    response = shell(
-        client,
-        "echo so far; echo and this >&2; echo half > out; mkdir d; echo deep > d/file; "
-        "(setsid sh -c 'echo $$ > pid; exec sleep 86400' &); sleep 86400",
-        outputs=["out", "d", "pid", "never"],
-        timeout_s=0.3,
-    )
+@pytest.fixture
+def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Farm, SlotTime]]:
+    """A farm in which time passes when the test says so."""
+    time, ports = SlotTime(tmp_path, monkeypatch), Ports.free()
+    folder = tmp_path / "farm"
+    with open_farm(folder, farm_config(folder, ports, worker={}), ports) as running:
+        yield running, time
 
+
+@pytest.mark.slow
+def test_at_the_timeout_everything_dies_and_what_there_is_is_kept(
+    timed: tuple[Farm, SlotTime], tmp_path: Path
+) -> None:
+    farm, time = timed
+    done = tmp_path / "done"
+    script = (
+        "echo so far; echo and this >&2; echo half > out; mkdir d; echo deep > d/file; "
+        f"(setsid sh -c 'echo $$ > pid; touch {done}; exec sleep 86400' &); sleep 86400"
+    )
+    blobs, outputs = Blobs(), ["out", "d", "pid", "never"]
+    action = make_action(["sh", "-c", script], blobs, outputs=outputs, timeout_s=600.5)
+    with farm.client() as client:
+        client.upload(blobs)
+        execution = client.execute(action)
+        wait_for(done.exists, "all that the action does")
+        time.pass_an_hour()
+        response = execution.result()
+        check_what_was_kept(client, response)
+
+
+def check_what_was_kept(client: ExecutionClient, response: re.ExecuteResponse) -> None:
     assert response.status.code == Code.DEADLINE_EXCEEDED
-    assert "0.3 s" in response.status.message
+    assert "600.5 s" in response.status.message
     result = response.result
     assert result.exit_code != 0
     assert client.stdout(result) == b"so far\n"

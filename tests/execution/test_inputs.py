@@ -260,7 +260,6 @@ def test_all_missing_inputs_are_named_and_after_their_upload_the_action_runs(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_tree_of_50000_files_is_put_in_place(client: ExecutionClient) -> None:
     tree = {
         f"d{folder}": {f"f{number}": f"{folder}/{number % 50}" for number in range(500)}

@@ -198,7 +198,7 @@ def test_a_cancelled_operation_ends_and_its_process_dies_and_there_is_room_again
     client: ExecutionClient, farm: Farm, gate: Gate
 ) -> None:
     def workers() -> dict[str, set[str]]:
-        shown = httpx.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers").json()
+        shown = httpx.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers", timeout=60).json()
         return {
             worker["worker_id"]: set(worker["running"])
             for scheduler in shown.values()

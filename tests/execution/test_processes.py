@@ -67,7 +67,7 @@ def test_an_action_of_a_worker_that_is_killed_runs_elsewhere_and_dies_here(
     assert response.status.code == Code.OK
     assert response.result.execution_metadata.worker.startswith("heir")
     other.drain()
-    assert other.process.wait(30) == 0
+    assert other.process.wait(240) == 0
 
 
 def test_a_worker_that_is_told_to_end_finishes_its_action_first(
@@ -83,7 +83,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_action_first(
     response = execution.result()
 
     assert client.stdout(response.result) == b"to the end\n"
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(240) == 0
     assert len(gate.arrived) == 1
 
 
@@ -113,4 +113,4 @@ def test_a_scheduler_that_is_killed_has_its_workers_back_when_it_runs_again(
         assert len(gate.arrived) == 2
         assert is_gone(gate.arrived[0])
     worker.drain()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(240) == 0

@@ -16,7 +16,7 @@ from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.testing.execution import Blobs, ExecutionClient, make_action
-from tests.execution.farm import Farm, Ports, farm_config, open_farm, worker_config
+from tests.execution.farm import PATIENT, Farm, Ports, farm_config, open_farm, worker_config
 from tests.execution.foreign import ForeignScheduler, ForeignWorker
 from tests.execution.gate import Gate, wait_for
 from tests.execution.proxy import Proxy
@@ -31,7 +31,7 @@ EXECUTING = re.ExecutionStage.EXECUTING
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A farm without workers."""
     folder, ports = tmp_path_factory.mktemp("base"), Ports.free()
-    with open_farm(folder, farm_config(folder, ports), ports) as running:
+    with open_farm(folder, farm_config(folder, ports, scheduler=PATIENT), ports) as running:
         yield running
 
 
@@ -52,6 +52,9 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 def open_worker(
     folder: Path, ports: Ports, *, name: str = "elsewhere", skew_s: float = 0, **worker: Any
 ) -> Iterator[Farm]:
+    # It misses its scheduler when the connection breaks, and no sooner because all are slow.
+    endpoint = {"uri": f"grpc://127.0.0.1:{ports.workers}", "timeout": 60}
+    worker = {"worker_api_endpoint": endpoint, **worker}
     config = worker_config(folder, ports, name=name, worker=worker)
     with open_farm(folder, config, ports, clock=SkewedClock(skew_s)) as running:
         agent = running.system.workers[0].agent
@@ -110,11 +113,11 @@ def test_a_worker_whose_clock_is_wrong_works_all_the_same(
     base: Farm, client: ExecutionClient, tmp_path: Path, skew_s: float
 ) -> None:
     with open_worker(tmp_path / "w", base.ports, skew_s=skew_s):
-        in_time = client.run("sh", "-c", "echo made > out", outputs=["out"], timeout_s=30)
+        in_time = client.run("sh", "-c", "echo made > out", outputs=["out"], timeout_s=300)
         late = client.run("sh", "-c", "sleep 86400", timeout_s=0.1, salt=str(skew_s).encode())
 
     assert client.outputs(in_time.result) == {"out": b"made\n"}
-    assert 0 <= in_time.result.execution_metadata.virtual_execution_duration.ToSeconds() < 30
+    assert 0 <= in_time.result.execution_metadata.virtual_execution_duration.ToSeconds() < 300
     assert late.status.code == Code.DEADLINE_EXCEEDED
 
 
@@ -174,7 +177,8 @@ def test_a_connection_that_died_in_silence_is_noticed_by_both_sides(
         gate.wait()
 
         proxy.freeze()
-        wait_for(lambda: agent.statistics().connections == 2, "another connection")
+        # A machine that is slow may make it miss more than this one.
+        wait_for(lambda: agent.statistics().connections >= 2, "another connection")
         gate.open()
 
         assert execution.result().status.code == Code.OK
@@ -259,7 +263,7 @@ def test_our_worker_executes_for_a_foreign_scheduler(
     with ForeignScheduler() as scheduler:
         ports = Ports(base.ports.public, scheduler.port)
         with open_worker(tmp_path / "w", ports, name="ours", max_inflight_tasks=3):
-            hello = scheduler.hellos.get(timeout=10)
+            hello = scheduler.hellos.get(timeout=60)
             assert hello.worker_id_prefix == "ours"
             assert hello.max_inflight_tasks == 3
             assert {(each.name, each.value) for each in hello.properties} == {("OSFamily", "linux")}
@@ -288,7 +292,7 @@ def test_our_worker_executes_for_a_foreign_scheduler(
             scheduler.start("three", request(waiting))
             gate.wait(2)
             scheduler.hang_up()
-            scheduler.hellos.get(timeout=10)
+            scheduler.hellos.get(timeout=60)
             wait_for(lambda: not Path(f"/proc/{gate.arrived[1]}").exists(), "its end too")
             scheduler.start("four", request(quick))
             assert scheduler.result().operation_id == "four"

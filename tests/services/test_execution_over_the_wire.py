@@ -153,6 +153,10 @@ class Worker:
                 await self.finish(update.start_action)
 
 
+#: It gives up no worker of a test, however long that takes.
+PATIENT = Policy(worker_timeout_s=600)
+
+
 @pytest.fixture(autouse=True)
 def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each one that there is for a turn of the loop is told."""
@@ -163,7 +167,7 @@ def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
 async def farm() -> AsyncIterator[Farm]:
     cas, registry = DictStore(), Registry()
     recorder = ExecutionRecorder(registry)
-    async with LocalScheduler(Policy(), clock=SystemClock(), recorder=recorder) as scheduler:
+    async with LocalScheduler(PATIENT, clock=SystemClock(), recorder=recorder) as scheduler:
         FarmMetrics(registry, SystemClock()).add("MAIN", scheduler)
         gateway: WorkerGateway = scheduler
         server = Server(

@@ -1,6 +1,7 @@
 """A worker of a simulated farm, and its character.
 
-It is honest, or slow, or stubborn (it ignores orders to stop), or a liar, or its disk is full.
+It is honest, or slow, or stubborn (it ignores orders to stop), or a liar, or its disk is full, or
+it is broken: whatever it is given fails.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ class FakeWorker:
         if self.running.pop(operation_id, None) is None:
             return
         roll = rng.random()
-        if roll < self.sim.failure_rate:
+        if self.character == "broken":
+            self.say(self._failed(operation_id, Code.INTERNAL, "broken"))
+        elif roll < self.sim.failure_rate:
             code = rng.choice(
                 (
                     Code.INTERNAL, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DATA_LOSS,

@@ -63,6 +63,7 @@ class Known:
     slots: int
     connected: bool = True
     draining: bool = False
+    quarantined_until: float | None = None
     held: dict[str, Held] = field(default_factory=dict)
 
 
@@ -162,7 +163,10 @@ class Oracle:
         held = self._held(event.worker_id, event.operation_id)
         if held is None:
             return
-        del self.workers[event.worker_id].held[event.operation_id]
+        known = self.workers[event.worker_id]
+        del known.held[event.operation_id]
+        if isinstance(event, events.ExecutionFinished):
+            known.quarantined_until = None
         asked = self.operations.get(event.operation_id)
         if asked is not None and held.own and isinstance(event, events.ExecutionFailed):
             if event.failure.code is Code.RESOURCE_EXHAUSTED and not held.ended:
@@ -187,11 +191,13 @@ class Oracle:
 
     def judge(self, event: events.Event, found: list[effects.Effect], now: float) -> None:
         """Look at what the machine wants done."""
-        del now
         for effect in found:
             match effect:
                 case effects.StartExecution():
-                    self._judge_start(effect)
+                    self._judge_start(effect, now)
+                case effects.WorkerQuarantined():
+                    must(effect.seconds > 0, f"{effect.worker_id}: quarantined for no time")
+                    self.workers[effect.worker_id].quarantined_until = now + effect.seconds
                 case effects.AttemptEnded():
                     asked = self.operations[effect.operation_id]
                     must(asked.holder == effect.worker_id, "a try ended that was not going on")
@@ -222,7 +228,7 @@ class Oracle:
         if held is not None:
             held.own = False
 
-    def _judge_start(self, start: effects.StartExecution) -> None:
+    def _judge_start(self, start: effects.StartExecution, now: float) -> None:
         asked = self.operations[start.operation_id]
         who = f"{start.operation_id} on {start.worker_id}"
         must(not asked.done, f"{who}: started after its end was reported")
@@ -233,6 +239,9 @@ class Oracle:
             raise BrokenPromiseError(f"{who}: there is no such worker")
         must(known.connected, f"{who}: the worker is not connected")
         must(not known.draining, f"{who}: the worker is draining")
+        if known.quarantined_until is not None:
+            must(now >= known.quarantined_until, f"{who}: the worker is in quarantine")
+            must(not known.held, f"{who}: the worker is tried with more than one")
         must(start.operation_id not in known.held, f"{who}: the worker still has an earlier try")
         must(suits(start.action.properties, known.properties), f"{who}: the worker does not suit")
         known.held[start.operation_id] = Held(self._usage(start.action))

@@ -37,6 +37,8 @@ class Simulation:
 
     def __init__(self, seed: int, *, size: int = 12, check: bool = True) -> None:
         self.random = rng = random.Random(seed)
+        #: Whether there are workers that fail whatever they are given.
+        self.some_are_broken = seed % 7 == 3
         self.policy = Policy(
             supported_properties=SUPPORTED,
             allocation=rng.choice(list(Allocation)),
@@ -52,6 +54,9 @@ class Simulation:
             unschedulable_timeout_s=rng.choice((0, 4, 15)),
             backpressure_pause_s=1,
             longest_pause_s=3,
+            quarantine_after=2 if self.some_are_broken else 0,
+            quarantine_s=1,
+            longest_quarantine_s=4,
             ageing_s=5,
             reservation_after_s=rng.choice((1, 30)),
         )
@@ -202,6 +207,8 @@ class Simulation:
         character = self.random.choice(
             ("honest", "honest", "honest", "slow", "stubborn", "liar", "full")
         )
+        if self.some_are_broken and len(self.workers) % 2:
+            character = "broken"
         worker = FakeWorker(self, f"worker-{len(self.workers)}", character)
         self.workers.append(worker)
         worker.connect()

@@ -234,6 +234,7 @@ class Farm:
             connected=9,
             draining=2,
             paused=3,
+            quarantined=1,
             active=4,
         )
 
@@ -260,6 +261,7 @@ def test_queues_and_workers_are_shown_when_somebody_looks(meter: Meter) -> None:
     assert meter.points("worker.state.count") == [
         ({"worker.state": "draining"}, 2),
         ({"worker.state": "paused"}, 3),
+        ({"worker.state": "quarantined"}, 1),
     ]
 
 
@@ -270,6 +272,7 @@ def test_schedulers_share_what_is_not_told_apart(meter: Meter) -> None:
     assert meter.points("worker.state.count") == [
         ({"worker.state": "draining"}, 4),
         ({"worker.state": "paused"}, 6),
+        ({"worker.state": "quarantined"}, 2),
     ]
     assert [attributes for attributes, _ in meter.points("worker.active.count")] == [
         {"scheduler.name": "ONE"},

@@ -148,6 +148,8 @@ def _state(view: WorkerView) -> Text:
     if view.draining:
         return Text("draining", style="yellow")
     if view.paused:
+    if view.quarantined:
+        return Text("quarantined", style="yellow")
         return Text("full", style="yellow")
     return Text("busy" if view.running else "idle", style="green")
 

@@ -124,6 +124,7 @@ def _request(remote: Remote, method: str, path: str) -> tuple[int, bytes]:
     else:
         tls = endpoint.tls
         trusted = None if tls.use_native_roots or tls.ca_file is None else str(tls.ca_file)
+        quarantined=worker.get("quarantined", False),
         context = ssl.create_default_context(cafile=trusted)
         if tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)

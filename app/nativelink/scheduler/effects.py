@@ -18,6 +18,7 @@ __all__ = [
     "StartExecution",
     "Unschedulable",
     "WorkerEvicted",
+    "WorkerQuarantined",
 ]
 
 
@@ -45,6 +46,15 @@ class WorkerEvicted:
     """The worker is not known any more: end its connection."""
 
     worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerQuarantined:
+    """For logs: the worker gets nothing for so many seconds, and why."""
+
+    worker_id: str
+    seconds: float
     reason: str
 
 
@@ -99,6 +109,7 @@ Effect: TypeAlias = (
     StartExecution
     | KillExecution
     | WorkerEvicted
+    | WorkerQuarantined
     | OperationUpdated
     | OperationForgotten
     | StageChanged

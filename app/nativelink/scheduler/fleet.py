@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from nativelink.core.errors import Code
-from nativelink.scheduler.effects import KillExecution, WorkerEvicted
+from nativelink.scheduler.effects import KillExecution, WorkerEvicted, WorkerQuarantined
 from nativelink.scheduler.events import WorkerJoined
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import Failure
-from nativelink.scheduler.outcomes import Outcome, final_failure, judge, reason_of
+from nativelink.scheduler.outcomes import (
+    Outcome,
+    final_failure,
+    judge,
+    reason_of,
+    with_worker,
+)
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import within
 from nativelink.scheduler.records import Operation
@@ -205,7 +211,53 @@ class Fleet:
                     failure=final_failure(failure),
                 )
             case Outcome.TRY_AGAIN:
+                operation.faults = with_worker(operation.faults, worker.worker_id)
+                if worker.quarantined:
+                    self._quarantine(worker, f"it failed again, {reason_of(failure)}")
                 self._tries.fail(operation, worker, failure)
+
+    def acquit(self, worker: Worker) -> None:
+        """A worker gave a result: it has room, and can do its work."""
+        worker.pauses = worker.faults = worker.quarantines = 0
+        worker.quarantined = False
+        worker.quarantined_until = None
+
+    def blame(self, operation: Operation, by: Worker) -> None:
+        """A worker gave a result of an operation: it was others' fault that it failed there.
+
+        What fails everywhere is nobody's fault, so neither a bad action nor a cache that is down
+        can have a fleet quarantined.
+        """
+        limit = self._policy.quarantine_after
+        for worker_id in operation.faults:
+            worker = self.workers.get(worker_id)
+            if worker is not None and worker is not by:
+                worker.faults += 1
+                if limit and worker.faults >= limit and not worker.quarantined:
+                    self._quarantine(
+                        worker,
+                        f"{worker.faults} actions in a row failed there and went well elsewhere",
+                    )
+        operation.faults = ()
+
+    def _quarantine(self, worker: Worker, reason: str) -> None:
+        """Give a worker nothing for a while, and then one operation at a time."""
+        policy = self._policy
+        # The exponent is bounded, as numbers of the power of thousands are none any more.
+        length = policy.quarantine_s * 2.0 ** min(worker.quarantines, 32)
+        length = min(length, policy.longest_quarantine_s)
+        worker.quarantined = True
+        worker.quarantines += 1
+        worker.quarantined_until = self._journal.now + length
+        self._journal.effects.append(WorkerQuarantined(worker.worker_id, length, reason))
+        self._matching.release(worker)
+        self._due.arm(Timer(TimerKind.QUARANTINE, worker.worker_id), worker.quarantined_until)
+        self._matching.publish(worker)
+
+    def end_quarantine(self, worker: Worker) -> None:
+        """A worker is to be tried again."""
+        worker.quarantined_until = None
+        self.feed(worker)
 
     def _pause(self, worker: Worker) -> None:
         """Give a worker nothing until something ends there, or for a while if it has nothing."""

@@ -190,6 +190,10 @@ class Invariants:
                 yield f"{worker_id} is to end no pause"
             if worker.paused and not worker.paused_until and not worker.leases:
                 yield f"{worker_id} is paused for ever"
+            if worker.quarantined_until is not None and not worker.quarantined:
+                yield f"{worker_id} is to end no quarantine"
+            if worker.quarantined and not worker.faults:
+                yield f"{worker_id} is quarantined for nothing"
             lane = worker.reserved_for
             if lane is not None and (lane.reserved is not worker or not lane.waiting):
                 yield f"{worker_id} is reserved for nothing"

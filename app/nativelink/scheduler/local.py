@@ -348,6 +348,13 @@ class LocalScheduler:
                     self._told.append(link)
                     self.recorder.worker_disconnected(effect.worker_id, "evicted")
                 logger.warning("worker %s is evicted: %s", effect.worker_id, effect.reason)
+            case effects.WorkerQuarantined():
+                logger.warning(
+                    "worker %s gets nothing for %g s: %s",
+                    effect.worker_id,
+                    effect.seconds,
+                    effect.reason,
+                )
             case effects.AttemptEnded():
                 logger.info(
                     "worker %s did not execute operation %s: %s",

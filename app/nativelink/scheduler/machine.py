@@ -250,13 +250,16 @@ class Machine:
             return
         worker, lease = found
         self.fleet.release(worker, lease)
-        worker.pauses = 0
+        self.fleet.acquit(worker)
         if lease.revoked_at is None:
+            operation = self.lifecycle.operations[lease.operation_id]
             self.lifecycle.complete(
-                self.lifecycle.operations[lease.operation_id],
+                operation,
                 f"{worker.worker_id} finished it, exit code {event.exit_code}",
                 response=event.response,
             )
+            if operation.faults:
+                self.fleet.blame(operation, worker)
         self.fleet.feed(worker)
 
     def _execution_failed(self, event: events.ExecutionFailed) -> None:
@@ -296,6 +299,7 @@ class Machine:
         for name, worker in fleet.workers.items():
             found.append((Timer(TimerKind.WORKER, name), fleet.worker_at(worker)))
             found.append((Timer(TimerKind.PAUSE, name), worker.paused_until))
+            found.append((Timer(TimerKind.QUARANTINE, name), worker.quarantined_until))
             for lease in worker.leases:
                 found.append((Timer(TimerKind.KILL, name, lease), fleet.kill_at(worker, lease)))
         for name, operation in lifecycle.operations.items():
@@ -310,7 +314,7 @@ class Machine:
     def _really_due(self, timer: Timer) -> float | None:
         """When a timer is due as things are, or None if not at all."""
         match timer.kind:
-            case TimerKind.WORKER | TimerKind.KILL | TimerKind.PAUSE:
+            case TimerKind.WORKER | TimerKind.KILL | TimerKind.PAUSE | TimerKind.QUARANTINE:
                 worker = self.fleet.workers.get(timer.subject)
                 if worker is None:
                     return None
@@ -318,6 +322,8 @@ class Machine:
                     return self.fleet.worker_at(worker)
                 if timer.kind is TimerKind.PAUSE:
                     return worker.paused_until
+                if timer.kind is TimerKind.QUARANTINE:
+                    return worker.quarantined_until
                 return self.fleet.kill_at(worker, timer.object)
             case TimerKind.RETENTION:
                 name = self.lifecycle.names.get(timer.subject)
@@ -341,6 +347,8 @@ class Machine:
                 self.fleet.kill_again(self.fleet.workers[timer.subject], timer.object)
             case TimerKind.PAUSE:
                 self.fleet.unpause(self.fleet.workers[timer.subject])
+            case TimerKind.QUARANTINE:
+                self.fleet.end_quarantine(self.fleet.workers[timer.subject])
             case TimerKind.EXECUTING:
                 self.fleet.take_away(self.lifecycle.operations[timer.subject])
             case TimerKind.CLIENTS:

@@ -13,20 +13,20 @@ from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = [
     "Outcome",
-    "avoided",
     "final_failure",
     "gave_up",
     "judge",
     "reason_of",
     "remembered",
     "turned_away",
+    "with_worker",
 ]
 
 #: Reasons that are kept; an operation may be handed back any number of times.
 _KEPT_REASONS: Final = 8
 _REASON_LENGTH: Final = 1000
-#: Workers that are avoided; with more of them it hardly matters which one is tried again.
-_AVOIDED: Final = 16
+#: Workers that an operation avoids, or blames; with more it hardly matters which is tried again.
+_REMEMBERED_WORKERS: Final = 16
 
 #: How a worker that is about to leave gives back what it did not finish, or did not begin.
 _HANDED_BACK: Final = frozenset(
@@ -81,10 +81,10 @@ def remembered(operation: Operation, worker_id: str, failure: Failure) -> tuple[
     return (*operation.failures[1 - _KEPT_REASONS :], f"{worker_id}: {reason_of(failure)}")
 
 
-def avoided(operation: Operation, worker_id: str) -> tuple[str, ...]:
-    """The workers that an operation is to avoid, with one more."""
-    others = [each for each in operation.failed_on if each != worker_id]
-    return (*others[1 - _AVOIDED :], worker_id)
+def with_worker(workers: tuple[str, ...], worker_id: str) -> tuple[str, ...]:
+    """Workers that an operation remembers, with one more."""
+    others = [each for each in workers if each != worker_id]
+    return (*others[1 - _REMEMBERED_WORKERS :], worker_id)
 
 
 def turned_away(operation: Operation, policy: Policy, now: float) -> Failure | None:

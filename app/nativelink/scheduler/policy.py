@@ -66,6 +66,11 @@ class Policy:
             is so again before anything ran there to its end.
         longest_pause_s: how long at most. A worker whose disk is full is asked twice a minute
             whether it still is.
+        quarantine_after: actions in a row that must have failed on a worker, and been executed by
+            others, for it to be quarantined: three, as one or two may be chance.
+        quarantine_s: how long it gets nothing then. Then it is tried with one action at a time, and
+            as long as these fail it is quarantined again, each time for twice as long.
+        longest_quarantine_s: how long at most: what only this worker could run waits for so long.
         ageing_s: how much longer an operation must have waited to go before one whose priority is
             higher by one. As this orders the queue by `queued_at - priority * ageing_s`, which
             never changes while it waits, nothing is ever sorted again, and nothing starves.
@@ -87,5 +92,8 @@ class Policy:
     unschedulable_timeout_s: float = 1200
     backpressure_pause_s: float = 1
     longest_pause_s: float = 30
+    quarantine_after: int = 3
+    quarantine_s: float = 15
+    longest_quarantine_s: float = 120
     ageing_s: float = 60
     reservation_after_s: float = 30

@@ -36,7 +36,7 @@ class SchedulerStatistics:
         queued, executing, completed: operations by stage; completed ones as long as retained.
         unschedulable: queued ones that no connected worker could ever run.
         workers: those that are known, lost ones that may come back included.
-        connected, draining, paused: how many of them are.
+        connected, draining, paused, quarantined: how many of them are.
         active: how many of them have an action.
     """
 
@@ -49,6 +49,7 @@ class SchedulerStatistics:
     connected: int
     draining: int
     paused: int
+    quarantined: int
     active: int
 
 

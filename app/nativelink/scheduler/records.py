@@ -60,6 +60,7 @@ class Operation:
         failures: why tries failed, counted or not; the last ones.
         failed_on: workers on which it failed, or that had no room for it, in that order; the
             last ones.
+        faults: workers on which it failed in a way that may be theirs; the last ones.
         refusals: how often a worker had no room for it, one after the other.
         refused_since: when the first of them had none; None before.
         deaths: workers that died while they ran it.
@@ -89,6 +90,7 @@ class Operation:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
     refusals: int = 0
     refused_since: float | None = None
     deaths: tuple[str, ...] = ()

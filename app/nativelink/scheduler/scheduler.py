@@ -234,6 +234,8 @@ class WorkerView:
         connected: False while it may still come back.
         connected_at: seconds since the Unix epoch.
         last_seen_at: likewise.
+        quarantined: it gets nothing, or one at a time, because what failed there went well
+            elsewhere again and again.
     """
 
     worker_id: str
@@ -246,6 +248,7 @@ class WorkerView:
     connected: bool
     connected_at: float
     last_seen_at: float
+    quarantined: bool = False
 
 
 class WorkerGateway(Protocol):

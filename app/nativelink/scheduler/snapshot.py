@@ -49,6 +49,7 @@ class OperationState:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
     refusals: int = 0
     refused_since: float | None = None
     deaths: tuple[str, ...] = ()
@@ -88,6 +89,10 @@ class WorkerState:
     paused: bool = False
     paused_until: float | None = None
     pauses: int = 0
+    faults: int = 0
+    quarantined: bool = False
+    quarantined_until: float | None = None
+    quarantines: int = 0
     leases: tuple[LeaseState, ...] = ()
     reserved_for: str = ""
 
@@ -149,6 +154,7 @@ def _operation_state(operation: Operation) -> OperationState:
         attempts=operation.attempts,
         failures=operation.failures,
         failed_on=operation.failed_on,
+        faults=operation.faults,
         refusals=operation.refusals,
         refused_since=operation.refused_since,
         deaths=operation.deaths,
@@ -176,6 +182,10 @@ def _worker_state(worker: Worker) -> WorkerState:
         paused=worker.paused,
         paused_until=worker.paused_until,
         pauses=worker.pauses,
+        faults=worker.faults,
+        quarantined=worker.quarantined,
+        quarantined_until=worker.quarantined_until,
+        quarantines=worker.quarantines,
         leases=tuple(
             [
                 LeaseState(
@@ -245,6 +255,10 @@ def _restore_worker(machine: Machine, state: WorkerState) -> None:
         paused=state.paused,
         paused_until=state.paused_until,
         pauses=state.pauses,
+        faults=state.faults,
+        quarantined=state.quarantined,
+        quarantined_until=state.quarantined_until,
+        quarantines=state.quarantines,
     )
     for lease in state.leases:
         worker.leases[lease.operation_id] = Lease(
@@ -282,6 +296,7 @@ def _restore_operation(machine: Machine, state: OperationState) -> None:
         attempts=state.attempts,
         failures=state.failures,
         failed_on=state.failed_on,
+        faults=state.faults,
         refusals=state.refusals,
         refused_since=state.refused_since,
         deaths=state.deaths,

@@ -42,6 +42,7 @@ def statistics(matching: Matching, fleet: Fleet, counts: Sequence[int]) -> Sched
         connected=sum(worker.lost_at is None for worker in workers),
         draining=sum(worker.draining for worker in workers),
         paused=sum(worker.paused for worker in workers),
+        quarantined=sum(worker.quarantined for worker in workers),
         active=sum(bool(worker.leases) for worker in workers),
     )
 

@@ -19,10 +19,11 @@ class TimerKind(IntEnum):
     WORKER = 1
     KILL = 2
     PAUSE = 3
-    EXECUTING = 4
-    CLIENTS = 5
-    UNSCHEDULABLE = 6
-    RETENTION = 7
+    QUARANTINE = 4
+    EXECUTING = 5
+    CLIENTS = 6
+    UNSCHEDULABLE = 7
+    RETENTION = 8
 
 
 class Timer(NamedTuple):

@@ -7,7 +7,13 @@ from nativelink.scheduler.effects import AttemptEnded
 from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.operation import Failure
-from nativelink.scheduler.outcomes import avoided, gave_up, reason_of, remembered, turned_away
+from nativelink.scheduler.outcomes import (
+    gave_up,
+    reason_of,
+    remembered,
+    turned_away,
+    with_worker,
+)
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.records import Operation
 from nativelink.scheduler.workers import Worker
@@ -42,7 +48,7 @@ class Tries:
             operation.refused_since = now
         operation.refusals += 1
         operation.failures = remembered(operation, worker.worker_id, failure)
-        operation.failed_on = avoided(operation, worker.worker_id)
+        operation.failed_on = with_worker(operation.failed_on, worker.worker_id)
         final = turned_away(operation, self._policy, now)
         if final is None:
             self.hand_back([operation], reason)
@@ -58,7 +64,7 @@ class Tries:
         """A try failed in a way that may go better next time."""
         operation.attempts += 1
         operation.failures = remembered(operation, worker.worker_id, failure)
-        operation.failed_on = avoided(operation, worker.worker_id)
+        operation.failed_on = with_worker(operation.failed_on, worker.worker_id)
         reason = reason_of(failure)
         if operation.attempts > self._policy.max_job_retries:
             self._ended(operation, reason, counted=True)

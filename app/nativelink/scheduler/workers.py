@@ -62,6 +62,12 @@ class Worker:
         paused: it gets nothing new because it said that it has no room.
         paused_until: when that ends by itself; None if the end of an operation ends it.
         pauses: how many of them, one after the other, without a result in between.
+        faults: operations that failed here and were executed by others, without a result of its
+            own in between.
+        quarantined: since there were too many of them; it gets one operation at a time until it
+            has given a result.
+        quarantined_until: when it is tried next; None while it may get one.
+        quarantines: how many of them, one after the other, without a result in between.
         leases: what it has, by operation.
         finishing: how many of these run no process any more: their outputs are being stored.
         used: what that takes away of each `minimum` property.
@@ -88,6 +94,10 @@ class Worker:
     paused: bool = False
     paused_until: float | None = None
     pauses: int = 0
+    faults: int = 0
+    quarantined: bool = False
+    quarantined_until: float | None = None
+    quarantines: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
     finishing: int = 0
     used: list[int] = field(default_factory=list)
@@ -107,6 +117,7 @@ class Worker:
             self.lost_at is None
             and not self.draining
             and not self.paused
+            and (not self.quarantined or (self.quarantined_until is None and not self.leases))
             and (
                 not self.max_inflight_tasks
                 or (
@@ -179,6 +190,7 @@ class Worker:
             connected=self.lost_at is None,
             connected_at=self.connected_at,
             last_seen_at=self.last_seen_at,
+            quarantined=self.quarantined,
         )
 
 

@@ -104,6 +104,7 @@ def worker_document(view: WorkerView) -> dict[str, object]:
         "running": list(view.running),
         "draining": view.draining,
         "paused": view.paused,
+        "quarantined": view.quarantined,
         "connected": view.connected,
         "connected_at": view.connected_at,
         "last_seen_at": view.last_seen_at,

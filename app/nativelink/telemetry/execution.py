@@ -289,6 +289,7 @@ class FarmMetrics:
         found = [scheduler.statistics() for scheduler in self._schedulers.values()]
         yield ("draining",), sum(each.draining for each in found)
         yield ("paused",), sum(each.paused for each in found)
+        yield ("quarantined",), sum(each.quarantined for each in found)
 
     def _figures(self, read: Callable[[SchedulerStatistics], int]) -> Iterable[Observation]:
         for name, scheduler in self._schedulers.items():

@@ -153,7 +153,7 @@ WORKER_STATE: Final = Definition(
     Kind.UP_DOWN_COUNTER,
     "{worker}",
     "Workers that get no new actions: `draining` because somebody said so, `paused` because they "
-    "said that they have no room.",
+    "said that they have no room, `quarantined` because what failed there went well elsewhere.",
     ("worker.state",),
 )
 SCHEDULER_MATCHING_DURATION: Final = Definition(

@@ -170,10 +170,8 @@ def _header(block: bytes, packing: str, *, is_first: bool) -> _Header:
     if len(block) < _BLOCK:
         raise unfit(what) if is_first else _cut_off()
     said = _octal(block[_CHECKSUM])
-    plain = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
-    # Some programs once added up signed bytes.
-    signed = plain - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
-    if said is None or said not in (plain, signed):
+    total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    if said is None or (said != total and said != total - _signs(block)):
         raise unfit(what)
     size, mode = _number(block[124:136]), _number(block[100:108])
     if size is None or mode is None:
@@ -183,6 +181,11 @@ def _header(block: bytes, packing: str, *, is_first: bool) -> _Header:
     if block[257:263] == b"ustar\0" and (prefix := _field(block[345:500])):
         name = prefix + b"/" + name
     return _Header(block[156:157], name, _field(block[157:257]), size, mode)
+
+
+def _signs(block: bytes) -> int:
+    """What a block's sum is less if its bytes are signed, as some programs once added them up."""
+    return 256 * sum(byte > 127 for byte in block[: _CHECKSUM.start] + block[_CHECKSUM.stop :])
 
 
 def _extended(header: _Header, records: dict[bytes, bytes]) -> _Header:

@@ -91,7 +91,7 @@ def test_an_operation_is_listed_with_what_it_waits_for(scheduled: Scheduled):
     assert heading == ["operation", "stage", "since", "priority", "what", "worker", "note"]
     assert [row[:2] for row in operations] == [[first, "QUEUED"], [second, "QUEUED"]]
     assert operations[0][4:6] == ["CppCompile //app:1", "-"]
-    assert operations[0][6] == "next in the queue, no worker is connected"
+    assert operations[0][6] == "no worker is connected"
     filtered = scheduled.nativelink("ops", "list", "-f", "mnemonic=Javac", "--json")
     assert [each["name"] for each in json.loads(filtered.out)] == [second]
 
@@ -223,6 +223,32 @@ def test_a_drained_worker_gets_nothing_until_it_is_undrained(scheduled: Schedule
     scheduled.order(worker)
 
 
+def test_an_operation_is_found_by_the_beginning_of_its_name(scheduled: Scheduled):
+    first, second = scheduled.execute(1), scheduled.execute(2)
+    beginning = next(
+        first[:length]
+        for length in range(len("main/") + 4, len(first))
+        if not second.startswith(first[:length])
+    )
+    shown = json.loads(scheduled.nativelink("ops", "show", "--json", beginning).out)
+    assert shown["name"] == first
+    assert scheduled.nativelink("ops", "cancel", beginning) == (0, f"{first} is cancelled\n", "")
+    assert scheduled.nativelink("ops", "wait", beginning).code == 1
+    answer = scheduled.nativelink("ops", "show", "main/zzzzzz")
+    assert answer.code == 2
+    assert "main/zzzzzz" in answer.err
+
+
+def test_a_worker_is_found_by_the_beginning_of_its_id(scheduled: Scheduled):
+    first, second = scheduled.join("i-0123-a"), scheduled.join("i-0456-b")
+    shown = json.loads(scheduled.nativelink("workers", "show", "--json", "i-0123").out)
+    assert shown["worker_id"] == first.worker_id
+    answer = scheduled.nativelink("workers", "drain", "i-0")
+    assert answer.code == 2
+    ids = ", ".join(sorted((first.worker_id, second.worker_id)))
+    assert answer.err == f"nativelink: 2 workers begin with 'i-0': {ids}\n"
+
+
 def test_a_wrong_name_drains_nobody(scheduled: Scheduled):
     worker = scheduled.join()
     answer = scheduled.nativelink("workers", "drain", worker.worker_id, "no-such")
@@ -236,4 +262,8 @@ def test_a_wrong_name_drains_nobody(scheduled: Scheduled):
 def test_a_server_without_the_page_is_told_from_one_without_workers(scheduled: Scheduled):
     answer = scheduled.nativelink("workers", "list", "--admin-path", "/elsewhere")
     assert answer.code == 2
-    assert "/elsewhere/workers: 404" in answer.err
+    assert answer.err == (
+        f"nativelink: {scheduled.farm.url} does not serve that: there is no page "
+        "/elsewhere/workers, which takes a scheduler in that process and services.admin on that "
+        "listener (--admin-path if it was moved)\n"
+    )

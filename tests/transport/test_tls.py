@@ -71,6 +71,18 @@ async def test_an_older_version_is_refused(authority):
                 pass
 
 
+async def test_plain_grpc_to_a_port_of_tls_ends_at_once(authority):
+    # Without that it would end with the time for a handshake.
+    patient = ServerSettings(address="127.0.0.1:0", handshake_timeout_s=3600)
+    async with (
+        live(patient, tls=TlsSettings(*authority.issue("server"))) as running,
+        running.connect() as client,
+    ):
+        client.greet()
+        assert await client.closed() == b""
+        assert running.server.statistics().handshakes_failed == {"wrong version number": 1}
+
+
 @pytest.mark.parametrize("protocols", [("http/1.1",), ()])
 async def test_http_1_is_served_by_alpn_and_without_it(authority, protocols):
     async with (

@@ -24,8 +24,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
-_Name = Annotated[str, typer.Argument(help="As `ops list` shows it.", metavar="OPERATION")]
-_Names = Annotated[list[str], typer.Argument(help="As `ops list` shows it.", metavar="OPERATION…")]
+_HELP = "As `ops list` shows it, or its beginning."
+_Name = Annotated[str, typer.Argument(help=_HELP, metavar="OPERATION")]
+_Names = Annotated[list[str], typer.Argument(help=_HELP, metavar="OPERATION…")]
 _STYLES = {"CACHE_CHECK": "cyan", "QUEUED": "yellow", "EXECUTING": "green", "COMPLETED": "dim"}
 #: What a person reads at a time.
 _IN_A_LIST = 100
@@ -77,21 +78,21 @@ async def list_(
         Column("operation"),
         Column("stage"),
         Column("since", right=True),
-        Column("priority", right=True),
-        Column("what", flexible=True),
-        Column("worker", flexible=True),
-        Column("note", flexible=True),
+        Column("priority", right=True, optional=3),
+        Column("what", flexible=True, telling_end=True),
+        Column("worker", flexible=True, optional=2),
+        Column("note", flexible=True, optional=1),
     ]
     session.screen.table(
         columns,
         [
             (
-                printable(view.name),
+                session.screen.name(view.name),
                 _stage(view),
                 span(max(0.0, now - _since(view))),
                 str(view.priority),
                 _what(view),
-                printable(view.worker_id),
+                session.screen.name(view.worker_id),
                 _note(view),
             )
             for view in views
@@ -102,9 +103,9 @@ async def list_(
 @asks_server(app, "show")
 async def show(session: Session, name: _Name) -> None:
     """Show an operation: its stage, why it waits, and what happened to it so far."""
-    from nativelink.client.operations import document_of, get_operation
+    from nativelink.client.operations import document_of, find_operation
 
-    view = await get_operation(session.remote, name)
+    view = await find_operation(session.remote, name)
     if session.screen.json:
         session.screen.show_json(document_of(view))
     else:
@@ -126,17 +127,17 @@ async def wait(
     """
     from nativelink.client.operations import (
         document_of,
+        find_operation,
         follow_operation,
-        get_operation,
         outcome_of,
     )
 
-    latest = await get_operation(session.remote, name)
+    latest = await find_operation(session.remote, name)
     said = ""
     try:
         async with (
             asyncio.timeout(timeout_s),
-            follow_operation(session.remote, name) as views,
+            follow_operation(session.remote, latest.name) as views,
         ):
             async for latest in views:
                 line = ", ".join(filter(None, (_stage(latest).plain, _note(latest))))
@@ -158,14 +159,16 @@ async def wait(
 @asks_server(app, "cancel")
 async def cancel(session: Session, names: _Names) -> None:
     """Cancel operations; an execution that others wait for as well goes on for them."""
-    from nativelink.client.operations import cancel_operation
+    from nativelink.client.operations import cancel_operation, find_operation
 
-    for name in names:
+    # All are looked up before the first is cancelled: a name that is wrong changes nothing.
+    found = [(await find_operation(session.remote, name)).name for name in names]
+    for name in found:
         await cancel_operation(session.remote, name)
         if not session.screen.json:
             session.screen.line(f"{printable(name)} is cancelled")
     if session.screen.json:
-        session.screen.show_json([{"name": name, "cancelled": True} for name in names])
+        session.screen.show_json([{"name": name, "cancelled": True} for name in found])
 
 
 def _show(session: Session, view: OperationView) -> None:
@@ -237,13 +240,9 @@ def _what(view: OperationView) -> str:
 
 
 def _note(view: OperationView) -> str:
-    words = []
-    if view.queue_position is not None:
-        words.append(
-            "next in the queue"
-            if view.queue_position == 0
-            else f"{view.queue_position:,} before it"
-        )
-    if view.note:
-        words.append(printable(view.note))
-    return ", ".join(words)
+    """Why it waits: for what the scheduler says, or else for those before it."""
+    if view.note or view.queue_position is None:
+        return printable(view.note)
+    if view.queue_position == 0:
+        return "next in the queue"
+    return f"{view.queue_position:,} before it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,8 +31,14 @@ __all__ = [
 _WIDTH_OF_A_FILE: Final = 160
 #: Between columns of a table.
 _GAP: Final = 2
+#: Columns of a terminal on which a UUID is long.
+_NARROW: Final = 120
+#: At the end of a name, by its first eight characters.
+_UUID: Final = re.compile(r"([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: A flexible column keeps so many characters, or it says nothing at all.
 _MIN_WIDTH: Final = 8
+#: Cells that say nothing.
+_NOTHING: Final = frozenset({"", "-", "0"})
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
@@ -44,11 +51,16 @@ class Column(NamedTuple):
         heading: what stands above it.
         right: numbers are aligned at their ends.
         flexible: may be cut; all others are shown whole, to be copied.
+        optional: may be left out where there is no room, unless 0; columns without a word go first,
+            then those with the highest number.
+        telling_end: what is cut goes from the middle, as a label's end tells most.
     """
 
     heading: str
     right: bool = False
     flexible: bool = False
+    optional: int = 0
+    telling_end: bool = False
 
 
 class Screen:
@@ -62,6 +74,12 @@ class Screen:
     def __init__(self, *, as_json: bool) -> None:
         self.json = as_json
         self.console = console_of(sys.stdout)
+
+    def name(self, name: str) -> str:
+        """A name in a list: on a small terminal no more of its UUID than tells it from others."""
+        if self.console.is_terminal and self.console.width < _NARROW:
+            name = _UUID.sub(r"\1", name)
+        return printable(name)
 
     def show_json(self, answer: Mapping[str, object] | Sequence[object]) -> None:
         """Print an answer for programs."""
@@ -91,10 +109,23 @@ class Screen:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Text | str]]) -> None:
         """Print a table. An empty cell is a dash, so that programs can count columns.
 
-        On a terminal that is too narrow, flexible columns are cut; in a file nothing is.
+        On a terminal that is too narrow, optional columns are left out and flexible ones are cut;
+        in a file nothing is.
         """
         from rich.text import Text
 
+        if self.console.is_terminal:
+            left_out = _superfluous(columns, rows, self.console.width)
+            kept = [number for number in range(len(columns)) if number not in left_out]
+            missed = [
+                columns[number].heading
+                for number in sorted(left_out)
+                if _says_something(rows, number)
+            ]
+            if missed:
+                print(f"… no room for: {', '.join(missed)}; --json shows all", file=sys.stderr)
+            columns = [columns[number] for number in kept]
+            rows = [[row[number] for number in kept] for row in rows]
         heading = [Text(column.heading, style="bold") for column in columns]
         cells = [
             [each if isinstance(each, Text) else Text(each or "-") for each in row] for row in rows
@@ -108,11 +139,47 @@ class Screen:
         for row in (heading, *cells):
             line = Text()
             for number, (cell, column, width) in enumerate(zip(row, columns, widths, strict=True)):
+                if column.telling_end and cell.cell_len > width:
+                    cell = _without_middle(cell, width)
                 cell.truncate(width, overflow="ellipsis")
                 cell.align("right" if column.right else "left", width)
                 line.append(" " * _GAP if number else "").append_text(cell)
             line.rstrip()
             self.line(line)
+
+
+def _without_middle(text: Text, width: int) -> Text:
+    """The beginning and, twice as long, the end."""
+    begin = (width - 1) // 3
+    end = width - 1 - begin
+    return text[:begin].append("…").append_text(text[-end:])
+
+
+def _superfluous(
+    columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], room: int
+) -> set[int]:
+    """The optional columns that must go, so that all others have what they need at least."""
+    needed = [_least_width(column, number, rows) for number, column in enumerate(columns)]
+    optional = [number for number, column in enumerate(columns) if column.optional]
+    optional.sort(key=lambda each: (_says_something(rows, each), -columns[each].optional))
+    gone: set[int] = set()
+    for number in optional:
+        kept = [each for each in range(len(columns)) if each not in gone]
+        if sum(needed[each] for each in kept) + _GAP * (len(kept) - 1) <= room:
+            break
+        gone.add(number)
+    return gone
+
+
+def _least_width(column: Column, number: int, rows: Sequence[Sequence[Text | str]]) -> int:
+    from rich.cells import cell_len
+
+    width = max(cell_len(str(each)) for each in (column.heading, *(row[number] for row in rows)))
+    return min(width, _MIN_WIDTH) if column.flexible else width
+
+
+def _says_something(rows: Sequence[Sequence[Text | str]], number: int) -> bool:
+    return any(str(row[number]) not in _NOTHING for row in rows)
 
 
 def _shrink(widths: list[int], flexible: Sequence[int], room: int) -> None:

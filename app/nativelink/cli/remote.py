@@ -17,6 +17,7 @@ import typer
 from nativelink.cli.output import Screen, printable
 
 if TYPE_CHECKING:
+    from nativelink.client.obstacles import Obstacle
     from nativelink.client.remote import Remote
 
 __all__ = ["Options", "RemoteCommand", "Session", "asks_server"]
@@ -26,6 +27,8 @@ _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 _FAILED: Final = 2
 _PANEL: Final = "Server"
+#: A person waits no longer for a server that does not answer.
+_CONNECT_TIMEOUT_S: Final = 10.0
 
 
 class Function(StrEnum):
@@ -130,6 +133,7 @@ def asks_server(app: typer.Typer, name: str) -> Callable[[RemoteCommand], Remote
 
         parameters = [*own, *common]
         run.__doc__ = command.__doc__
+        # What `inspect` looks for first; functions have none of their own.
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         app.command(name)(run)
@@ -147,6 +151,8 @@ def _common_parameters() -> list[inspect.Parameter]:
 
 
 def _run(command: RemoteCommand, options: Options, values: dict[str, Any]) -> int:
+    # Of connections that fail grpcio tells its own story on standard error; commands tell ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from nativelink.core.errors import Code, NativeLinkError
 
     try:
@@ -154,9 +160,7 @@ def _run(command: RemoteCommand, options: Options, values: dict[str, Any]) -> in
         sys.stdout.flush()
     except NativeLinkError as error:
         message = printable(error.message)
-        if error.code is Code.UNAVAILABLE:
-            message = f"{options.server} cannot be reached ({message}); is the server running?"
-        elif error.code is Code.UNIMPLEMENTED:
+        if error.code is Code.UNIMPLEMENTED:
             message = f"{options.server} does not serve that: {message}"
         print(f"nativelink: {message}", file=sys.stderr)
         return _FAILED
@@ -179,7 +183,7 @@ async def _in_session(
     from nativelink.compose.channels import endpoint_of, is_tls
     from nativelink.config.specs_common import ClientTlsSpec
     from nativelink.core.digest import DigestFunction
-    from nativelink.core.errors import invalid_argument
+    from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 
     if options.tls_cert is None and options.tls_key is not None:
         raise invalid_argument("--tls-key needs the certificate that belongs to it, --tls-cert")
@@ -195,12 +199,57 @@ async def _in_session(
         )
         if not is_tls(options.server):
             raise invalid_argument(f"{options.server} is no TLS address; grpcs://HOST:PORT is one")
-    async with open_remote(
-        endpoint_of(options.server, tls),
-        instance_name=options.instance,
-        function=DigestFunction[options.digest_function.name],
-    ) as remote:
-        return await command(Session(options, remote, Screen(as_json=options.json)), **values)
+    endpoint = endpoint_of(options.server, tls, connect_timeout_s=_CONNECT_TIMEOUT_S)
+    try:
+        async with open_remote(
+            endpoint,
+            instance_name=options.instance,
+            function=DigestFunction[options.digest_function.name],
+        ) as remote:
+            return await command(Session(options, remote, Screen(as_json=options.json)), **values)
+    except NativeLinkError as error:
+        if error.code is not Code.UNAVAILABLE:
+            raise
+        from nativelink.client.obstacles import find_obstacle
+
+        obstacle = await asyncio.to_thread(find_obstacle, endpoint)
+        raise NativeLinkError(error.code, _unavailable(options, error.message, obstacle)) from error
+
+
+def _unavailable(options: Options, message: str, obstacle: Obstacle | None) -> str:
+    """What a person is told, and what may help."""
+    if obstacle is None:
+        return f"{options.server} can be reached, but not what was asked for: {message}"
+    told = f"{options.server} cannot be reached: {obstacle.what}"
+    remedy = _remedy(options, obstacle)
+    return f"{told}; {remedy}" if remedy else told
+
+
+def _remedy(options: Options, obstacle: Obstacle) -> str:
+    from nativelink.client.obstacles import Fault
+
+    address = options.server.partition("://")[2]
+    match obstacle.fault:
+        case Fault.CLOSED:
+            return "is the server running?"
+        case Fault.SILENT:
+            return "is a firewall in between?"
+        case Fault.PLAIN:
+            return f"ask grpc://{address}"
+        case Fault.TLS:
+            return f"ask grpcs://{address}"
+        case Fault.UNTRUSTED if options.tls_ca is None:
+            return "--tls-ca names the file of its authority"
+        case Fault.UNTRUSTED:
+            return f"--tls-ca {options.tls_ca} is of another authority"
+        case Fault.OTHER_NAME:
+            return "call it by such a name"
+        case Fault.CLIENT if options.tls_cert is None:
+            return "--tls-cert and --tls-key show one"
+        case Fault.CLIENT:
+            return "its client_ca_file says whom it trusts"
+        case _:
+            return ""
 
 
 def _text(path: Path | None) -> str | None:

@@ -31,8 +31,9 @@ _AdminPath = Annotated[
         rich_help_panel="Server",
     ),
 ]
-_Id = Annotated[str, typer.Argument(help="As `workers list` shows it.", metavar="WORKER")]
-_Ids = Annotated[list[str], typer.Argument(help="As `workers list` shows it.", metavar="WORKER…")]
+_HELP = "As `workers list` shows it, or its beginning."
+_Id = Annotated[str, typer.Argument(help=_HELP, metavar="WORKER")]
+_Ids = Annotated[list[str], typer.Argument(help=_HELP, metavar="WORKER…")]
 
 #: A list shows so many properties; `show` shows all.
 _PROPERTIES_IN_A_LIST = 4
@@ -56,16 +57,16 @@ async def list_(session: Session, admin_path: _AdminPath = "/admin") -> None:
         Column("worker"),
         Column("state"),
         Column("running", right=True),
-        Column("seen", right=True),
-        Column("scheduler"),
-        Column("address"),
+        Column("seen", right=True, optional=1),
+        Column("scheduler", optional=2),
+        Column("address", optional=3),
         Column("properties", flexible=True),
     ]
     session.screen.table(
         columns,
         [
             (
-                printable(each.view.worker_id),
+                session.screen.name(each.view.worker_id),
                 _state(each.view),
                 _load(each.view),
                 ago(each.view.last_seen_at, now),
@@ -147,9 +148,9 @@ def _state(view: WorkerView) -> Text:
         return Text("lost", style="red")
     if view.draining:
         return Text("draining", style="yellow")
-    if view.paused:
     if view.quarantined:
         return Text("quarantined", style="yellow")
+    if view.paused:
         return Text("full", style="yellow")
     return Text("busy" if view.running else "idle", style="green")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from nativelink.client.remote import Remote
+from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.proto.google.protobuf import empty_pb2
@@ -21,6 +22,7 @@ __all__ = [
     "Outcome",
     "cancel_operation",
     "document_of",
+    "find_operation",
     "follow_operation",
     "get_operation",
     "list_operations",
@@ -30,6 +32,8 @@ __all__ = [
 _OPERATIONS: Final = "/google.longrunning.Operations/"
 _WAIT_EXECUTION: Final = "/build.bazel.remote.execution.v2.Execution/WaitExecution"
 _PAGE_SIZE: Final = 1000
+#: Of a name behind its instance, where a person cuts it down.
+_LEAST_BEGINNING: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,28 @@ async def get_operation(remote: Remote, name: str) -> OperationView:
     request = operations_pb2.GetOperationRequest(name=name)
     answer = await remote.call(f"{_OPERATIONS}GetOperation", request, operations_pb2.Operation)
     return view_of(answer)
+
+
+async def find_operation(remote: Remote, name: str) -> OperationView:
+    """One operation as it is now, by its name, or by the beginning of its name.
+
+    Raises:
+        NativeLinkError: NOT_FOUND; INVALID_ARGUMENT if several names begin so.
+    """
+    try:
+        return await get_operation(remote, name)
+    except NativeLinkError as error:
+        instance, _, beginning = name.rpartition("/")
+        if error.code is not Code.NOT_FOUND or len(beginning) < _LEAST_BEGINNING:
+            raise
+        views, _ = await list_operations(replace(remote, instance_name=instance))
+        found = [view for view in views if view.name.startswith(name)]
+        if not found:
+            raise
+    if len(found) > 1:
+        names = ", ".join(view.name for view in found[:5])
+        raise invalid_argument(f"{len(found)} operations begin with {name!r}: {names}")
+    return found[0]
 
 
 async def cancel_operation(remote: Remote, name: str) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
-import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from nativelink.client.obstacles import client_context
 from nativelink.client.remote import Remote
-from nativelink.core.errors import Code, NativeLinkError, internal, not_found, unavailable
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    internal,
+    invalid_argument,
+    not_found,
+    unavailable,
+)
 from nativelink.scheduler.scheduler import WorkerView
 from nativelink.services.farm import worker_document
+from nativelink.transport.endpoints import ClientTls
 
 __all__ = ["JoinedWorker", "WorkerView", "find_worker", "list_workers", "set_drain"]
 
@@ -42,9 +51,19 @@ async def list_workers(remote: Remote, *, admin_path: str) -> list[JoinedWorker]
     """All workers, by scheduler and id.
 
     Raises:
-        NativeLinkError: NOT_FOUND if the server has no such page; UNAVAILABLE.
+        NativeLinkError: UNIMPLEMENTED if the server has no such page; UNAVAILABLE.
     """
-    body = await _ask(remote, "GET", f"{admin_path}/workers")
+    path = f"{admin_path}/workers"
+    try:
+        body = await _ask(remote, "GET", path)
+    except NativeLinkError as error:
+        if error.code is Code.NOT_FOUND:
+            raise NativeLinkError(
+                Code.UNIMPLEMENTED,
+                f"there is no page {path}, which takes a scheduler in that process and "
+                "services.admin on that listener (--admin-path if it was moved)",
+            ) from error
+        raise
     try:
         schedulers = json.loads(body)
         return [
@@ -53,19 +72,25 @@ async def list_workers(remote: Remote, *, admin_path: str) -> list[JoinedWorker]
             for worker in workers
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise internal(f"{admin_path}/workers is no list of workers: {error!r}") from error
+        raise internal(f"{path} is no list of workers: {error!r}") from error
 
 
 async def find_worker(remote: Remote, worker_id: str, *, admin_path: str) -> JoinedWorker:
-    """The worker of this id.
+    """The worker of this id, or the only one whose id begins so.
 
     Raises:
-        NativeLinkError: NOT_FOUND naming those that there are.
+        NativeLinkError: NOT_FOUND naming those that there are; INVALID_ARGUMENT if several ids
+            begin so.
     """
     workers = await list_workers(remote, admin_path=admin_path)
-    for worker in workers:
-        if worker.view.worker_id == worker_id:
-            return worker
+    meant = [each for each in workers if each.view.worker_id == worker_id] or [
+        each for each in workers if worker_id and each.view.worker_id.startswith(worker_id)
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        ids = ", ".join(sorted(each.view.worker_id for each in meant)[:10])
+        raise invalid_argument(f"{len(meant)} workers begin with {worker_id!r}: {ids}")
     ids = ", ".join(worker.view.worker_id for worker in workers[:10]) or "none"
     more = f" and {len(workers) - 10} more" if len(workers) > 10 else ""
     raise not_found(f"there is no worker {worker_id!r}; workers: {ids}{more}")
@@ -99,6 +124,7 @@ def _view(worker: dict[str, Any]) -> WorkerView:
         connected=worker["connected"],
         connected_at=worker["connected_at"],
         last_seen_at=worker["last_seen_at"],
+        quarantined=worker.get("quarantined", False),
     )
 
 
@@ -118,22 +144,17 @@ def _request(remote: Remote, method: str, path: str) -> tuple[int, bytes]:
     endpoint = remote.endpoint
     parts = urlsplit(f"//{endpoint.address}")
     host, port = parts.hostname or "", parts.port
-    connection: http.client.HTTPConnection
-    if endpoint.tls is None:
-        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-    else:
-        tls = endpoint.tls
-        trusted = None if tls.use_native_roots or tls.ca_file is None else str(tls.ca_file)
-        quarantined=worker.get("quarantined", False),
-        context = ssl.create_default_context(cafile=trusted)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-        connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
     try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        with contextlib.closing(_connection(host, port, endpoint.tls)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise unavailable(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
+
+
+def _connection(host: str, port: int | None, tls: ClientTls | None) -> http.client.HTTPConnection:
+    if tls is None:
+        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+    context = client_context(tls)
+    return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)

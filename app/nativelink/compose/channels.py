@@ -108,7 +108,8 @@ def host_and_port(address: str) -> tuple[str, int]:
         port = None
     if parts.scheme not in _PLAIN | _TLS or not parts.hostname or port is None:
         raise invalid_argument(
-            f"address {address!r}: grpc://host:port is expected, or grpcs://host:port for TLS"
+            f"address {address!r}: grpc://host:port is expected, or grpcs://host:port for TLS; "
+            "an IPv6 address stands in brackets"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return host, port

@@ -13,8 +13,9 @@ _log = logging.getLogger(__name__)
 #: Seconds between two lines of the log: scanners and a fleet without certificates fail all day.
 _TELL_EVERY_S: Final = 60.0
 
-#: Who speaks plain HTTP to us would not understand an alert, and OpenSSL makes none.
-_NOT_TLS: Final = frozenset({"HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})
+#: Who speaks plain text to us would not understand an alert, and OpenSSL makes none. The preface of
+#: HTTP/2, which plain gRPC begins with, has a wrong version.
+_NOT_TLS: Final = frozenset({"HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER"})
 
 
 class FailedHandshakes:

@@ -1,5 +1,6 @@
 """What a person is told when the server is up."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,7 @@ def test_the_lines_are_those_of_the_first_listener_with_a_whole_cache():
         "build --remote_instance_name=main",
         "build --remote_upload_local_results=true",
         "build --remote_timeout=600",
+        "build --remote_retries=10",
         "build --experimental_guard_against_concurrent_changes=true",
     ]
 
@@ -70,6 +72,17 @@ def test_where_build_events_are_taken_one_more_line_sends_them_there():
     assert bazelrc(system(cache, events))[-1] == line.format("127.0.0.1:2")
     both = listener(services=("cas", "experimental_bep"))
     assert bazelrc(system(events, both))[-1] == line.format("127.0.0.1:50051")
+
+
+def test_documents_have_the_lines_that_are_printed():
+    printed = bazelrc(system(listener(services=("cas", "execution", "experimental_bep"))))
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("## Your project's `.bazelrc`\n\n```\n")[2].partition("```")[0]
+    assert block.splitlines() == printed[:-1]
+    page = (root / "docs" / "clients.md").read_text(encoding="utf-8")
+    lines = [line.removeprefix("build ").partition("  #")[0] for line in printed]
+    assert re.findall(r"^\| `(--[^`]+)` \|", page, re.MULTILINE)[: len(lines)] == lines
 
 
 def test_without_a_cache_there_is_nothing_to_paste():
@@ -140,6 +153,23 @@ def test_pages_have_an_address_for_browsers(capsys: pytest.CaptureFixture[str]):
         "  grpcs://127.0.0.1:2  cas",
         "  https://127.0.0.1:2  /status",
         "  http://127.0.0.1:3  /status",
+    ]
+
+
+def test_every_instance_of_the_http_cache_has_its_address(capsys: pytest.CaptureFixture[str]):
+    tls = TlsSettings(Path("/c"), Path("/k"))
+    show_banner(
+        system(
+            listener(caches=("/main", "")),
+            listener(address="127.0.0.1:2", tls=tls, services=(), pages=(), caches=("/tasks",)),
+        ),
+        {},
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[4:7] == [
+        "  http://127.0.0.1:50051/main  /cas, /ac, /cache, /v8/artifacts",
+        "  http://127.0.0.1:50051  /cas, /ac, /cache, /v8/artifacts",
+        "  https://127.0.0.1:2/tasks  /cas, /ac, /cache, /v8/artifacts",
     ]
 
 

@@ -77,13 +77,13 @@ def test_a_blob_and_every_page_are_served_until_ctrl_c(memory_file: Path):
             assert update(channel, b"hello") == 0
             assert read(channel, b"hello") == b"hello"
         http = f"http://{server.address}"
-        status = httpx.get(f"{http}/status")
+        status = httpx.get(f"{http}/status", timeout=60)
         assert status.status_code == 200
         assert [entry["namespace"] for entry in status.json()] == [
             "/nativelink/stores/CAS/MemoryStore",
             "/nativelink/stores/AC/MemoryStore",
         ]
-        metrics = httpx.get(f"{http}/metrics").text
+        metrics = httpx.get(f"{http}/metrics", timeout=60).text
         assert (
             'nativelink_rpc_server_duration_seconds_count{rpc_service="build.bazel.remote.'
             'execution.v2.ContentAddressableStorage",rpc_method="BatchReadBlobs",'
@@ -91,11 +91,11 @@ def test_a_blob_and_every_page_are_served_until_ctrl_c(memory_file: Path):
         ) in metrics
         assert 'nativelink_store_entries{store_name="CAS",store_type="memory"} 2\n' in metrics
         assert f'nativelink_build_info{{version="{nativelink.__version__}"' in metrics
-        admin = httpx.get(f"{http}/admin").json()
+        admin = httpx.get(f"{http}/admin", timeout=60).json()
         assert admin["stores"]["CAS"]["count"] == 2
         assert admin["servers"]["0"]["calls_total"] == 2
-        assert "/metrics" in httpx.get(f"{http}/").text
-        assert httpx.get(f"{http}/nothing").status_code == 404
+        assert "/metrics" in httpx.get(f"{http}/", timeout=60).text
+        assert httpx.get(f"{http}/nothing", timeout=60).status_code == 404
         assert server.end(signal.SIGINT) == 0
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])))
@@ -114,7 +114,7 @@ def test_the_banner_says_where_what_and_how(memory_file: Path):
         f"build --remote_cache=grpc://{server.address}",
         "build --remote_instance_name=main",
     ]
-    assert len(rc) == 5
+    assert len(rc) == 6
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_ctrl_c_lets_an_upload_under_way_finish(memory_file: Path):
 
     def requests():
         yield bytestream_pb2.WriteRequest(resource_name=name, data=data[:50_000])
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         yield bytestream_pb2.WriteRequest(
             write_offset=50_000, data=data[50_000:], finish_write=True
         )
@@ -148,12 +148,15 @@ def test_ctrl_c_lets_an_upload_under_way_finish(memory_file: Path):
             response_deserializer=bytestream_pb2.WriteResponse.FromString,
         )
         answer = write.future(requests())
-        while httpx.get(f"http://{server.address}/admin").json()["servers"]["0"]["calls"] == 0:
+        while (
+            httpx.get(f"http://{server.address}/admin", timeout=60).json()["servers"]["0"]["calls"]
+            == 0
+        ):
             pass
         server.process.send_signal(signal.SIGINT)
         server.wait_for("draining")
         go_on.set()
-        assert answer.result(30).committed_size == len(data)
+        assert answer.result(120).committed_size == len(data)
         assert server.join() == 0
 
 
@@ -166,7 +169,7 @@ def test_a_second_ctrl_c_waits_for_nothing(memory_file: Path):
             resource_name=f"main/uploads/22222222-2222-2222-2222-222222222222/blobs/{'0' * 64}/10",
             data=b"x",
         )
-        blocked.wait(60)
+        blocked.wait(120)
 
     with running(memory_file) as server, grpc.insecure_channel(server.address) as channel:
         write = channel.stream_unary(
@@ -175,14 +178,17 @@ def test_a_second_ctrl_c_waits_for_nothing(memory_file: Path):
             response_deserializer=bytestream_pb2.WriteResponse.FromString,
         )
         answer = write.future(requests())
-        while httpx.get(f"http://{server.address}/admin").json()["servers"]["0"]["calls"] == 0:
+        while (
+            httpx.get(f"http://{server.address}/admin", timeout=60).json()["servers"]["0"]["calls"]
+            == 0
+        ):
             pass
         server.process.send_signal(signal.SIGINT)
         server.wait_for("draining")
         assert server.end(signal.SIGINT) == 128 + signal.SIGINT
         blocked.set()
         with pytest.raises(grpc.RpcError):
-            answer.result(30)
+            answer.result(120)
 
 
 @pytest.mark.slow
@@ -194,7 +200,13 @@ def test_the_all_in_one_configuration_keeps_its_blobs_over_a_restart(tmp_path: P
                 if instance == "main":
                     assert update(channel, b"kept", instance) == 0
                 assert read(channel, b"kept", instance) == b"kept"
-            assert httpx.get(f"http://{server.address}/status").status_code == 200
+            assert httpx.get(f"http://{server.address}/status", timeout=60).status_code == 200
+            for line in server.lines:
+                if "/v8/artifacts" in line:
+                    url, *paths = line.replace(",", "").split()
+                    # Each says what it takes below it, and not that there is nothing.
+                    answers = [httpx.get(f"{url}{path}/%20", timeout=60) for path in paths]
+                    assert [answer.status_code for answer in answers] == [400, 400, 404, 400]
             assert server.end(signal.SIGINT) == 0
     assert (tmp_path / "nativelink" / "cas" / "content").is_dir()
     assert f"at most 10 GB  in {tmp_path}/nativelink/cas/content\n" in server.output
@@ -209,9 +221,38 @@ def test_the_second_process_on_a_port_is_told_so_in_one_line(memory_file: Path, 
         assert refused.returncode == 1
         assert refused.stderr == (
             f"nativelink: servers/0: cannot listen on {server.address}: another program listens "
-            "there already\n"
+            "there already; stop it, or choose another address\n"
         )
         assert server.end(signal.SIGINT) == 0
+
+
+@pytest.mark.slow
+def test_a_second_start_by_mistake_leaves_the_uploads_of_the_first_alone(
+    memory_file: Path, tmp_path: Path
+):
+    upload = tmp_path / "temp" / "d" / "under-way"
+    upload.parent.mkdir(parents=True)
+    upload.write_text("half of it")
+    with running(memory_file) as server:
+        second = tmp_path / "second.json5"
+        disk = f'filesystem: {{ content_path: "{tmp_path}/c", temp_path: "{tmp_path}/temp" }}'
+        text = MEMORY.replace('memory: { eviction_policy: { max_bytes: "64mb" } }', disk)
+        second.write_text(text.replace("127.0.0.1:0", server.address))
+        assert command(second).returncode == 1
+        assert server.end(signal.SIGINT) == 0
+    assert upload.read_text() == "half of it"
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_work_is_told_in_one_line_at_the_start(tmp_path: Path):
+    file = tmp_path / "config.json5"
+    away = 'redis_store: { addresses: ["redis://127.0.0.1:1"] }'
+    file.write_text(MEMORY.replace('memory: { eviction_policy: { max_bytes: "64mb" } }', away))
+    with running(file, until="does not work", NL_LOG="compact") as server:
+        assert server.end(signal.SIGINT) == 0
+    (told,) = [line for line in server.lines if "does not work" in line]
+    assert "WARN cli.serve: stores/CAS/RedisStore does not work: UNAVAILABLE: Redis at " in told
+    assert told.endswith("; calls that need it fail until it does (/status)\n")
 
 
 REFUSED = {
@@ -228,7 +269,7 @@ REFUSED = {
         "stores/A: "
     ),
     MEMORY.replace("127.0.0.1:0", "192.0.2.1:0"): (
-        "servers/0: cannot listen on 192.0.2.1:0: Cannot assign requested address"
+        "servers/0: cannot listen on 192.0.2.1:0: this machine has no such address"
     ),
 }
 

@@ -19,12 +19,15 @@ from opentelemetry.proto.collector.trace.v1 import (
     trace_service_pb2_grpc,
 )
 
+from nativelink.compose.stores import StoreBuilder
 from nativelink.compose.system import System, open_system
 from nativelink.config import Config
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.grpc.health.v1 import health_pb2
+from nativelink.testing.fakes import wait_until
+from tests.ports import free_port
 from tests.transport.authority import Authority
 
 CACHE = """
@@ -67,7 +70,7 @@ async def capabilities(address: str, *metadata: tuple[str, str]) -> pb.ServerCap
 
 
 async def page(address: str, path: str) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return await client.get(f"http://{address}{path}")
 
 
@@ -237,6 +240,7 @@ async def test_a_call_that_does_not_finish_in_time_is_cut_off():
     ):
         write = channel.stream_unary("/google.bytestream.ByteStream/Write")()
         await write.wait_for_connection()
+        await wait_until(lambda: system.listeners[0].server.statistics().calls == 1)
         assert not await system.drain(0.01)
         with pytest.raises(grpc.aio.AioRpcError) as cut:
             await write
@@ -284,16 +288,30 @@ async def test_when_the_system_is_left_its_ports_are_free():
             probe.bind(("127.0.0.1", port))
 
 
-async def test_a_port_that_is_taken_closes_what_was_opened_before():
+async def test_a_port_that_is_taken_is_said_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+):
     async with opened(config(server(CACHE))) as first:
         taken = first.listeners[0].address
+        monkeypatch.setattr(StoreBuilder, "build_all", None)
         with pytest.raises(NativeLinkError) as refused:
             async with opened(config(server(CACHE), server(CACHE, address=taken))):
                 pass
         assert refused.value.code is Code.UNAVAILABLE
         assert refused.value.message == (
-            f"servers/1: cannot listen on {taken}: another program listens there already"
+            f"servers/1: cannot listen on {taken}: another program listens there already; stop "
+            "it, or choose another address"
         )
+
+
+async def test_a_port_that_is_taken_meanwhile_closes_what_was_opened_before():
+    port = free_port()
+    wanted = f"127.0.0.1:{port}"
+    with pytest.raises(NativeLinkError, match=f"servers/1: cannot listen on {wanted}: "):
+        async with opened(config(server(CACHE, address=wanted), server(CACHE, address=wanted))):
+            pass
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(

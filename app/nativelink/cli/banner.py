@@ -23,6 +23,9 @@ __all__ = ["bazelrc", "show_banner"]
 _log: Final = logging.getLogger(__name__)
 _EXECUTION: Final = "execution"
 _BUILD_EVENTS: Final = "experimental_bep"
+#: What `http_cache` has below the path of an instance: blobs and results by hash, entries by path
+#: (ccache, sccache, Gradle), Turborepo's API.
+_HTTP_CACHE: Final = ("/cas", "/ac", "/cache", "/v8/artifacts")
 _LEAVE: Final = "Ctrl-C finishes what is under way and stops."
 
 
@@ -67,6 +70,9 @@ def _lines(listener: Listener) -> Iterator[str]:
     yield "build --remote_upload_local_results=true"
     # Bazel's minute is short for large blobs on slow links.
     yield "build --remote_timeout=600"
+    # Pauses double from 0.1 s up to 5 s: Bazel's own five tries are over after three seconds, in
+    # which no server is restarted; ten last for 26.
+    yield "build --remote_retries=10"
     yield "build --experimental_guard_against_concurrent_changes=true"
     if listener.tls is not None:
         # The authority is known to who made the certificate, and the server has no need of it.
@@ -133,12 +139,14 @@ def _slots(count: int) -> str:
 
 
 def _offers(listener: Listener) -> Iterator[tuple[str, Sequence[str]]]:
-    """Addresses, each with what is found there: pages have a line of their own, for browsers."""
-    if listener.services or not listener.pages:
+    """Addresses, each with what is found there, in the words that its clients use."""
+    plain = f"{'http' if listener.tls is None else 'https'}://{listener.address}"
+    if listener.services or not (listener.pages or listener.caches):
         yield listener.url, listener.services
     if listener.pages:
-        scheme = "http" if listener.tls is None else "https"
-        yield f"{scheme}://{listener.address}", listener.pages
+        yield plain, listener.pages
+    for prefix in listener.caches:
+        yield f"{plain}{prefix}", _HTTP_CACHE
 
 
 def _show_plain(system: System) -> None:

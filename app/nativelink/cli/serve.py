@@ -19,7 +19,7 @@ from nativelink.cli.banner import show_banner
 from nativelink.cli.garbage import freeze_what_stays
 from nativelink.cli.heap import share_one_heap
 from nativelink.cli.service_manager import ServiceManager
-from nativelink.compose.system import open_system
+from nativelink.compose.system import System, open_system
 from nativelink.config import Config
 from nativelink.config.load import load_file
 from nativelink.core.clock import SystemClock
@@ -34,6 +34,8 @@ _log: Final = logging.getLogger(__name__)
 #: What calls under way get to finish after the first signal: less than the 30 s after which
 #: Kubernetes, and the 90 s after which systemd, kill.
 _GRACE_S: Final = 20.0
+#: How long a store may take to show that it works, as at `/status`.
+_LOOK_S: Final = 5.0
 
 
 def serve(path: Path) -> int:
@@ -90,14 +92,22 @@ async def _run(config: Config, environ: Mapping[str, str]) -> int:
         freeze_what_stays()
         show_banner(system, environ)
         alive = group.create_task(manager.stay_alive())
+        looking = group.create_task(_tell_what_ails(system))
         manager.tell("READY=1")
         await stopping.wait()
+        looking.cancel()
         manager.tell("STOPPING=1")
         _log.info("%s: draining", signal.Signals(received[0]).name)
         clean = await system.drain(_GRACE_S)
         alive.cancel()
     _log.info("stopped" if clean else "stopped, calls under way were cut off")
     return 0 if clean else 128 + received[0]
+
+
+async def _tell_what_ails(system: System) -> None:
+    """Log it once. No reason not to start: a Redis may start later, credentials may be mended."""
+    for line in await system.ailing(_LOOK_S):
+        _log.warning("%s; calls that need it fail until it does (/status)", line)
 
 
 def raise_open_files(wanted: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -32,10 +33,10 @@ from nativelink.telemetry.metrics import (
 )
 from nativelink.telemetry.prometheus import metrics_route
 from nativelink.telemetry.rpc import LoggingRpcRecorder, RpcRecorder
-from nativelink.transport.server import Server, Statistics
+from nativelink.transport.server import Server, Statistics, check_address
 from nativelink.transport.settings import ServerSettings, TlsSettings
 
-__all__ = ["Listener", "open_listeners"]
+__all__ = ["Listener", "check_addresses", "open_listeners"]
 
 _access_log: Final = logging.getLogger("nativelink.access")
 
@@ -53,6 +54,7 @@ class Listener:
         services: what gRPC offers there, as the configuration calls it.
         instances: names under which the whole cache is there (CAS, ByteStream, capabilities, AC).
         pages: paths of plain HTTP.
+        caches: paths below which the HTTP cache is, one for each of its instances.
         methods: what gRPC calls there, for callers in this process.
     """
 
@@ -64,6 +66,7 @@ class Listener:
     services: tuple[str, ...]
     instances: tuple[str, ...]
     pages: tuple[str, ...]
+    caches: tuple[str, ...] = ()
     methods: tuple[Method, ...] = ()
 
     async def drain(self, grace_s: float) -> bool:
@@ -85,6 +88,22 @@ class Listener:
         if not self.services:
             return f"http://{self.address}"
         return f"{'grpc' if self.tls is None else 'grpcs'}://{self.address}"
+
+
+def check_addresses(config: Config) -> None:
+    """Look whether all ports can be had, before anything is opened.
+
+    Stores empty their temporary directories when they open. Whoever starts a configuration a second
+    time by mistake must not do so to the server that runs.
+
+    Raises:
+        NativeLinkError: as `open_listeners`, for ports.
+    """
+    for index, spec in enumerate(config.servers):
+        with context(f"servers/{spec.name or index}"):
+            settings = server_settings(spec.listener.http)
+            with _binding(settings):
+                check_address(settings)
 
 
 async def open_listeners(
@@ -150,6 +169,7 @@ async def _open(
         env,
         requires_identity=spec.experimental_identity_header.required,
     )
+    cache_paths = [route.path for route in cache]
     routes = page_routes(
         spec.services,
         services,
@@ -157,7 +177,7 @@ async def _open(
         schedulers.made,
         snapshot,
         env,
-        cache=[route.path for route in cache],
+        cache=cache_paths,
     )
     server = Server(
         methods,
@@ -170,8 +190,10 @@ async def _open(
     address = await _start(server, env)
     _observe(name, server, env)
     pages = tuple(route.path for route in routes if route.path != "/")
-    pages += tuple(route.path for route in cache if route.path.endswith(("/ac", "/cas")))
-    return Listener(name, server, health, address, tls, services, instances, pages, tuple(methods))
+    caches = tuple(path.removesuffix("/cas") for path in cache_paths if path.endswith("/cas"))
+    return Listener(
+        name, server, health, address, tls, services, instances, pages, caches, tuple(methods)
+    )
 
 
 def _observe(name: str, server: Server, env: Environment) -> None:
@@ -212,21 +234,28 @@ def _names(methods: Sequence[Method]) -> list[str]:
 
 async def _start(server: Server, env: Environment) -> str:
     """Bind and serve; the address as `host:port`."""
-    wanted = server.settings.address
-    try:
+    with _binding(server.settings):
         await server.start()
-    except OSError as error:
-        raise NativeLinkError(
-            Code.UNAVAILABLE, f"cannot listen on {wanted}: {_why(error)}"
-        ) from error
     env.lifetimes.push_async_callback(server.close)
     host, port = server.address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@contextmanager
+def _binding(settings: ServerSettings) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NativeLinkError(
+            Code.UNAVAILABLE, f"cannot listen on {settings.address}: {_why(error)}"
+        ) from error
+
+
 def _why(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "another program listens there already"
+        return "another program listens there already; stop it, or choose another address"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
     if error.errno == errno.EACCES:
         return "ports below 1024 are for root, or need the capability CAP_NET_BIND_SERVICE"
     return os.strerror(error.errno) if error.errno else str(error)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,15 +18,16 @@ from nativelink.compose.environment import Environment, Resumable
 from nativelink.compose.nodes import Leaf
 from nativelink.compose.origin import open_origin_events
 from nativelink.compose.schedulers import SchedulerBuilder
-from nativelink.compose.servers import Listener, open_listeners
+from nativelink.compose.servers import Listener, check_addresses, open_listeners
 from nativelink.compose.stores import StoreBuilder
 from nativelink.compose.telemetry import open_telemetry, sdk_disabled
+from nativelink.compose.work_directory import check_work_directory
 from nativelink.config.specs import Config, HashFunction
 from nativelink.core.clock import Clock
 from nativelink.core.digest import DigestFunction
 from nativelink.core.eager import run_all
-from nativelink.core.errors import Code, NativeLinkError
-from nativelink.services.status import HealthRegistry, HealthResult
+from nativelink.core.errors import Code, NativeLinkError, context
+from nativelink.services.status import Health, HealthRegistry, HealthResult
 from nativelink.telemetry.meter import Registry
 from nativelink.telemetry.metrics import HEALTH_CHECKS
 
@@ -50,6 +52,7 @@ class System:
         schedulers: those whose state is in this process.
         workers: those of this process.
         resumables: services with calls that clients go on with after a restart.
+        health: the checks of the stores.
     """
 
     listeners: tuple[Listener, ...]
@@ -58,6 +61,21 @@ class System:
     schedulers: tuple[LocalScheduler, ...] = ()
     workers: tuple[Worker, ...] = ()
     resumables: tuple[Resumable, ...] = ()
+    health: HealthRegistry | None = None
+
+    async def ailing(self, timeout_s: float) -> list[str]:
+        """A line for each store that does not work now.
+
+        Args:
+            timeout_s: what takes longer does not work.
+        """
+        results = () if self.health is None else await self.health.results(timeout_s)
+        return [
+            f"{each.namespace.removeprefix('/nativelink/')} does not work: "
+            f"{each.message or f'no answer within {timeout_s:g} s'}"
+            for each in results
+            if each.health in (Health.FAILED, Health.TIMEOUT)
+        ]
 
     async def drain(self, grace_s: float) -> bool:
         """Take no new calls and let those under way finish.
@@ -131,6 +149,10 @@ async def open_system(
     """
     if lines := list(unavailable(config)):
         raise NativeLinkError(Code.UNIMPLEMENTED, "\n".join(lines))
+    check_addresses(config)
+    for index, worker in enumerate(config.workers or ()):
+        with context(f"workers/{worker.local.name or f'worker_{index}'}"):
+            check_work_directory(Path(worker.local.work_directory))
     registry = Registry()
     checks = registry.counter(HEALTH_CHECKS)
 
@@ -207,6 +229,7 @@ async def _open(
         tuple(local.values()),
         tuple(workers),
         tuple(env.resumables),
+        env.health,
     )
 
 

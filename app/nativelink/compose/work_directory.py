@@ -9,7 +9,7 @@ from pathlib import Path
 from nativelink.core.errors import failed_precondition, invalid_argument
 from nativelink.stores.disk_calls import disk_error
 
-__all__ = ["claim_work_directory"]
+__all__ = ["check_work_directory", "claim_work_directory"]
 
 
 def claim_work_directory(work_directory: Path, device: int) -> int:
@@ -31,7 +31,36 @@ def claim_work_directory(work_directory: Path, device: int) -> int:
     return claim
 
 
+def check_work_directory(work_directory: Path) -> None:
+    """Look whether another process runs actions there, before anything is opened.
+
+    Who starts a configuration a second time by mistake has the first one's stores, too: they empty
+    their temporary directories when they open, and with them its uploads under way.
+
+    Raises:
+        NativeLinkError: FAILED_PRECONDITION if so.
+    """
+    try:
+        claim = os.open(work_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        # Not there yet, or not to be used: that is said when it is claimed.
+        return
+    try:
+        _lock(claim, work_directory)
+    finally:
+        os.close(claim)
+
+
 def _check(claim: int, work_directory: Path, device: int) -> None:
+    _lock(claim, work_directory)
+    if os.fstat(claim).st_dev != device:
+        raise invalid_argument(
+            f"work_directory {work_directory} is on another device than the files of "
+            "cas_fast_slow_store, which inputs are hard links to; both must be on one"
+        )
+
+
+def _lock(claim: int, work_directory: Path) -> None:
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -41,8 +70,3 @@ def _check(claim: int, work_directory: Path, device: int) -> None:
         ) from None
     except OSError as error:
         raise disk_error(error, f"cannot lock work_directory {work_directory}") from error
-    if os.fstat(claim).st_dev != device:
-        raise invalid_argument(
-            f"work_directory {work_directory} is on another device than the files of "
-            "cas_fast_slow_store, which inputs are hard links to; both must be on one"
-        )

@@ -21,7 +21,7 @@ from nativelink.transport.routing import AnyHttpRoute, Router
 from nativelink.transport.settings import ServerSettings, TlsSettings
 from nativelink.transport.tls import TlsContexts, peer_identity
 
-__all__ = ["Server", "ServerSettings", "Statistics", "TlsSettings"]
+__all__ = ["Server", "ServerSettings", "Statistics", "TlsSettings", "check_address"]
 
 _log = logging.getLogger(__name__)
 
@@ -306,6 +306,16 @@ class Server:
             handshakes_failed={} if self._tls is None else dict(self._tls.failed.counts),
             tls_expires={} if self._tls is None else dict(self._tls.expires),
         )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether a server could start there now; nothing listens afterwards.
+
+    Raises:
+        NativeLinkError: INVALID_ARGUMENT for an address that is none.
+        OSError: the address cannot be bound.
+    """
+    _bound_socket(settings).close()
 
 
 def _bound_socket(settings: ServerSettings) -> socket.socket:

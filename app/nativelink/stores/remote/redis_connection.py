@@ -250,7 +250,9 @@ async def dial(
         ) from error
     except OSError as error:
         connection.close()
-        raise unavailable(f"Redis at {endpoint} cannot be reached: {error}") from error
+        raise unavailable(
+            f"Redis at {endpoint} cannot be reached: {error.strerror or error}"
+        ) from error
     except BaseException:
         connection.close()
         raise

@@ -81,13 +81,31 @@ def test_a_valid_file_that_this_version_cannot_start_is_said_to_be_so(good):
 }"""
     )
     result = run("check", good)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     said, _, verdict = result.output.partition("\n\n")
     assert said == (
         "note: schedulers/M/experimental_backend: a scheduler's state in Redis is not available "
         "in this version"
     )
     assert "valid, but this version cannot start it, 0 errors" in verdict
+
+
+def test_a_valid_file_that_names_files_that_are_not_here_cannot_be_started_here(good):
+    text = good.read_text().replace(
+        '"127.0.0.1:50051"',
+        '"127.0.0.1:50051", tls: { cert_file: "/no/server.crt", key_file: "/no/server.key" }',
+    )
+    good.write_text(text)
+    result = run("check", good)
+    assert result.exit_code == 3, result.output
+    where = "here: servers[0].listener.http.tls"
+    assert f"{where}.cert_file: there is no file /no/server.crt\n" in result.output
+    assert f"{where}.key_file: there is no file /no/server.key\n" in result.output
+    assert result.output.endswith(
+        "valid, but this machine is not ready for it, 0 errors, 0 warnings\n"
+    )
+    good.write_text(text.replace("capabilities:", "fetch: 1, capabilities:"))
+    assert run("check", good).exit_code == 1
 
 
 def test_what_this_version_cannot_start_is_not_said_of_a_wrong_file(good):
@@ -122,3 +140,10 @@ def test_schema_prints_a_schema():
     result = run("schema")
     assert result.exit_code == 0
     assert json.loads(result.output)["$schema"].endswith("2020-12/schema")
+
+
+def test_a_tree_that_goes_to_a_file_has_a_line_for_each_node(good, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("explain", good).output.splitlines()
+    assert all("─ " in line for line in lines[1:])
+    assert any(len(line) > 40 for line in lines)

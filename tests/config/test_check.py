@@ -67,7 +67,7 @@ def test_a_temporary_directory_on_another_device_is_a_warning(tmp_path, monkeypa
         f'filesystem: {{ content_path: "{tmp_path}/content", temp_path: "{tmp_path}/elsewhere/t",'
         " eviction_policy: { max_bytes: 1 } }"
     )
-    assert found.startswith("warning: stores.A.filesystem.temp_path: is on another device")
+    assert found.startswith("here: stores.A.filesystem.temp_path: is on another device")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_temporary_directory_on_another_device_is_a_warning(tmp_path, monkeypa
             """ontap_s3_existence_cache: { index_path: "/i", sync_interval_seconds: 1, backend: {
               endpoint: "https://o", vserver_name: "v", bucket: "b",
               root_certificates: "/no/roots.pem" } }""",
-            "there is no file /no/roots.pem here",
+            "there is no file /no/roots.pem",
         ),
         (
             'redis_store: { addresses: ["redis://r"], retry: { jitter: 1.5 } }',

@@ -60,3 +60,31 @@ schedulers
     cache_lookup  ac_store REDIS
       scheduler: simple"""
     )
+
+
+def test_stores_that_the_http_cache_takes_from_the_instance_are_said():
+    text = """{
+      stores: [{ name: "AC", memory: {} }, { name: "CAS", memory: {} }],
+      servers: [{ listener: { http: { socket_address: "127.0.0.1:1" } }, services: {
+        ac: [{ ac_store: "AC" }], cas: [{ cas_store: "CAS" }],
+        http_cache: [{}, { instance_name: "own", ac_store: "AC", cas_store: "CAS" }] } }] }"""
+    report = examine(text, "file", {})
+    assert report.config is not None, report.findings
+    drawn = "\n".join(lines(explain(report.config)))
+    assert "http_cache  the stores of ac and cas\n" in drawn
+    assert 'instance "own"\n      http_cache\n        cas_store -> CAS' in drawn
+
+
+def test_values_of_a_property_are_alternatives_and_empty_texts_are_left_out():
+    text = """{
+      stores: [{ name: "CAS", fast_slow: {
+        fast: { filesystem: { content_path: "/c", temp_path: "/t" } }, slow: { noop: {} } } }],
+      servers: [],
+      workers: [{ local: { name: "", worker_api_endpoint: { uri: "grpc://w:1" },
+        cas_fast_slow_store: "CAS", work_directory: "/w", action_group: "",
+        platform_properties: { os: { values: ["linux", "Linux"] } } } }] }"""
+    report = examine(text, "file", {})
+    assert report.config is not None, report.findings
+    drawn = "\n".join(lines(explain(report.config)))
+    assert "platform_properties  os linux or Linux" in drawn
+    assert "action_group" not in drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,20 +26,29 @@ app = typer.Typer(
 
 _File = Annotated[Path, typer.Argument(help="A JSON5 configuration file.", metavar="FILE")]
 
+_LONGEST_LINE: Final = 10_000
 #: Colours of the tree, by `explain.Role`.
 _STYLES = {"heading": "bold", "name": "bold cyan", "kind": "green", "reference": "magenta"}
 
 
+#: Exit codes of `check`, beside 0 and that of a file that cannot be read.
+_NOT_VALID, _NOT_HERE = 1, 3
+
+
 @app.command()
 def check(file: _File) -> None:
-    """Report everything that is wrong with FILE; exit 1 if it is not valid."""
+    """Report everything that is wrong with FILE.
+
+    The exit code is 1 if it is not valid, and 3 if it is, but cannot be started as things are: by
+    this version, or on this machine, which lacks files that it names.
+    """
     from nativelink.compose.available import unavailable
 
     report = _examine(file)
     console = console_of(sys.stdout)
     for finding in report.findings:
         _print_finding(console, finding)
-    errors, warnings = len(report.errors), len(report.warnings)
+    errors, here, warnings = map(len, (report.errors, report.here, report.warnings))
     notes = [] if errors or report.config is None else list(unavailable(report.config))
     for note in notes:
         console.print(
@@ -51,6 +60,8 @@ def check(file: _File) -> None:
         verdict, style = "not valid", "bold red"
     elif notes:
         verdict, style = "valid, but this version cannot start it", "bold yellow"
+    elif here:
+        verdict, style = "valid, but this machine is not ready for it", "bold yellow"
     else:
         verdict, style = "valid", "bold green"
     console.print(
@@ -60,7 +71,7 @@ def check(file: _File) -> None:
         highlight=False,
         markup=False,
     )
-    raise typer.Exit(1 if errors else 0)
+    raise typer.Exit(_NOT_VALID if errors else _NOT_HERE if notes or here else 0)
 
 
 @app.command()
@@ -75,6 +86,9 @@ def explain(file: _File) -> None:
             _print_finding(console, finding)
         raise typer.Exit(1)
     console = console_of(sys.stdout)
+    if not console.is_terminal:
+        # A line for each node, for those who search.
+        console.width = _LONGEST_LINE
     from rich.tree import Tree
 
     tree = Tree(str(file), guide_style="dim", highlight=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -37,8 +39,24 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            if _is_word(args[0]):
+                ctx.fail(self._unknown(ctx, args))
             args = ["serve", *args]
         return super().parse_args(ctx, args)
+
+    def _unknown(self, ctx: Any, args: list[str]) -> str:
+        """There is no such command, but perhaps one that was meant."""
+        from difflib import get_close_matches
+
+        groups = [name for name in self.list_commands(ctx) if name in _GROUPS]
+        # `worker list` is `workers list`, and `drain` is `workers drain`.
+        meant = get_close_matches(args[0], self.list_commands(ctx), n=1) or [
+            f"{name} {args[0]}"
+            for name in groups
+            if args[0] in self.get_command(ctx, name).list_commands(ctx)
+        ]
+        hint = f"did you mean {' or '.join(map(repr, meant))}?" if meant else "see --help"
+        return f"there is no command {args[0]!r}, and no such file; {hint}"
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *_GROUPS]
@@ -50,8 +68,13 @@ class _Commands(TyperGroup):
         group: typer.Typer = import_module(f"nativelink.cli.{cmd_name}").app
         command = typer.main.get_command(group)
         command.name = cmd_name
-        command.rich_help_panel = panel  # type: ignore[attr-defined]
+        command.rich_help_panel = panel  # type: ignore[attr-defined]  # Typer's, not click's
         return command
+
+
+def _is_word(argument: str) -> bool:
+    """Whether an argument is a command's name rather than a file's."""
+    return argument.isidentifier() and not Path(argument).is_file()
 
 
 app = typer.Typer(
@@ -93,4 +116,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that the encoding of a terminal or a file lacks is an escape there, and no failure.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from nativelink.config.problems import Path, Problem, error, warning
+from nativelink.config.problems import Path, Problem, error, here
 from nativelink.core.certificates import pair_fault
 
 __all__ = ["certificate_pair", "exists", "missing_file"]
@@ -21,16 +21,17 @@ def exists(file: FilePath) -> bool:
 
 
 def missing_file(path: Path, name: str | None) -> Iterator[Problem]:
-    """A warning at `path` if it names a file that is not there.
+    """What is said at `path` if it names a file that is not there.
 
     Not an error: a configuration may be checked on another machine than it is for.
     """
     if name is not None and not exists(FilePath(name)):
-        yield warning(path, f"there is no file {name} here")
+        where = "" if FilePath(name).is_absolute() else f" in {FilePath.cwd()}"
+        yield here(path, f"there is no file {name}{where}")
 
 
 def certificate_pair(path: Path, cert_file: str, key_file: str) -> Iterator[Problem]:
-    """An error below `path` if a certificate and its key do not fit, or a warning if one is absent.
+    """An error below `path` if a certificate and its key do not fit; what is said if one is absent.
 
     What may not be read here cannot be judged: it may be another user's.
     """

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from pathlib import Path as FilePath
 
 from nativelink.config.check_files import exists
-from nativelink.config.problems import Path, Problem, error, warning
+from nativelink.config.problems import Path, Problem, error, here, warning
 from nativelink.config.sections import Sections, walk_specs
 from nativelink.config.specs_stores import FilesystemSpec
 
@@ -122,10 +122,10 @@ def _device(content: _Directory, temporary: _Directory) -> Iterator[Problem]:
     except OSError:
         return
     if not same:
-        yield warning(
+        yield here(
             temporary.path,
-            f"is on another device than content_path ({content.directory}): finished blobs are "
-            "moved between them",
+            f"is on another device than content_path ({content.directory}), and finished blobs are "
+            "renamed from one to the other",
             hint="choose a directory beside content_path",
         )
 

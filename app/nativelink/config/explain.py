@@ -16,7 +16,7 @@ from nativelink.config.sections import inner_specs
 from nativelink.config.shape import Choice, Key, ListOf, Scalar, shape_of
 from nativelink.config.specs import Config
 from nativelink.config.specs_servers import HttpListenerSpec, ServerSpec
-from nativelink.config.specs_services import InstanceSpec
+from nativelink.config.specs_services import HttpCacheSpec, InstanceSpec
 from nativelink.config.specs_stores import RefSpec
 from nativelink.config.specs_workers import LocalWorkerSpec, PropertyValues
 from nativelink.config.units import format_duration, format_size
@@ -113,6 +113,10 @@ def _service(key: str, spec: Spec) -> Node:
     ]
     if key in {"admin", "health"}:
         node.details.insert(0, str(getattr(spec, "path", "")))
+    if isinstance(spec, HttpCacheSpec):
+        own = [each for each in ("ac", "cas") if f"{each}_store" not in references]
+        if own:
+            node.details.insert(0, f"the stores of {' and '.join(own)}")
     if len(references) == 1:
         node.label += f" -> {next(iter(references.values()))}"
     else:
@@ -197,7 +201,7 @@ def _worker(worker: LocalWorkerSpec) -> Node:
     properties = Node(Role.KIND, "platform_properties")
     for name, source in worker.platform_properties.items():
         shown = (
-            ", ".join(source.values)
+            " or ".join(source.values)
             if isinstance(source, PropertyValues)
             else f"printed by {source.query_cmd}"
         )
@@ -241,7 +245,7 @@ def _shown(key: Key, value: object) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, int):
         return _number(key.shape.kind.name, value)
-    return mask_passwords(str(value))
+    return mask_passwords(str(value)) or None
 
 
 def _number(kind: str, value: int) -> str:

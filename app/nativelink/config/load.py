@@ -91,7 +91,7 @@ class Report:
 
     Attributes:
         config: None if there are errors.
-        findings: errors and warnings in the order of the file.
+        findings: in the order of the file.
     """
 
     config: Config | None
@@ -101,6 +101,11 @@ class Report:
     def errors(self) -> tuple[Finding, ...]:
         """What prevents a start."""
         return tuple(each for each in self.findings if each.severity is Severity.ERROR)
+
+    @property
+    def here(self) -> tuple[Finding, ...]:
+        """What prevents it on this machine."""
+        return tuple(each for each in self.findings if each.severity is Severity.HERE)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
@@ -116,8 +121,9 @@ def load_file(path: FilePath, environment: Mapping[str, str] | None = None) -> C
             error of its content.
     """
     report = examine_file(path, environment)
-    for finding in report.warnings:
-        _log.warning("%s", finding.headline())
+    for finding in report.findings:
+        if finding.severity is not Severity.ERROR:
+            _log.warning("%s", finding.headline())
     if report.config is None:
         raise invalid_argument("\n".join(str(finding) for finding in report.errors))
     return report.config
@@ -265,7 +271,7 @@ def _offset(path: Path, positions: Positions, *, at_key: bool) -> int:
 def _at(tree: object, path: Path) -> object:
     for part in path:
         try:
-            tree = tree[part]  # type: ignore[index]
+            tree = tree[part]  # type: ignore[index]  # what has no parts raises
         except (LookupError, TypeError):
             return None
     return tree

@@ -126,9 +126,11 @@ a worker whose CAS is not `fast_slow` over `filesystem`; two listeners on one ad
 the action cache of an instance in one store; directories inside of each other; sizes out of order;
 TLS settings that contradict an address.
 
-Warnings do not prevent a start: files and directories that are not there or lie on another device,
-stores that grow without bound, that nothing uses, or whose purpose does not fit their role, a
-worker API that clients can reach, keys without effect, and older forms.
+`here` is what this machine lacks and the one that the file is for may have: files that it names, or
+one device for `content_path` and `temp_path`. As it is, the server would not start, or not whole.
+
+Warnings do not prevent a start: stores that grow without bound, that nothing uses, or whose purpose
+does not fit their role, a worker API that clients can reach, keys without effect, and older forms.
 
 """
 

@@ -18,6 +18,7 @@ __all__ = [
     "error",
     "format_path",
     "format_value",
+    "here",
     "mask_passwords",
     "warning",
 ]
@@ -33,9 +34,13 @@ _USER: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 
 
 class Severity(StrEnum):
-    """Whether the server starts."""
+    """Whether the server starts, and how."""
 
+    #: It does not, anywhere.
     ERROR = "error"
+    #: It does not, or not whole, on this machine.
+    HERE = "here"
+    #: It does, but probably not as it was meant.
     WARNING = "warning"
 
 
@@ -102,6 +107,11 @@ def warning(
 ) -> Problem:
     """The server starts, but probably not as it was meant."""
     return Problem(Severity.WARNING, path, what, hint=hint, at_key=at_key)
+
+
+def here(path: Path, what: str, *, hint: str | None = None) -> Problem:
+    """This machine lacks something; the one that the file is for may have it."""
+    return Problem(Severity.HERE, path, what, hint=hint)
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:

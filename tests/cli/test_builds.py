@@ -114,7 +114,10 @@ def test_a_server_without_builds_says_how_to_get_some(published: Published) -> N
         f"--bes_backend={published.farm.url}\n"
     )
     code, _, err = published.nativelink("builds", "show")
-    assert (code, err) == (2, "nativelink: no build has been published here\n")
+    assert (code, err) == (
+        2,
+        "nativelink: no build has been published here; Bazel does so by --bes_backend\n",
+    )
 
 
 def test_a_build_that_failed_says_why(published: Published) -> None:

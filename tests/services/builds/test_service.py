@@ -156,6 +156,35 @@ async def test_the_latest_build_is_found_without_a_look_at_earlier_days(server: 
     assert len(asked) == 1
 
 
+async def test_where_no_build_is_found_a_year_is_a_few_questions(server: Server) -> None:
+    questions: list[int] = []
+    asked: set[StoreKey] = set()
+    has = server.store.has
+
+    async def noting(keys: Sequence[StoreKey]) -> list[int | None]:
+        questions.append(len(keys))
+        asked.update(keys)
+        return await has(keys)
+
+    server.store.has = noting  # type: ignore[method-assign]
+    with pytest.raises(NativeLinkError, match="no build has been published here"):
+        await server.get()
+    days = [count // 32 for count in questions]
+    assert days[:7] == [1, 2, 4, 8, 16, 32, 32]
+    assert max(days) == 32
+    assert sum(questions) == len(asked) == 366 * 32
+
+
+async def test_a_build_of_long_ago_is_found_in_its_turn(server: Server) -> None:
+    for name, days in (("long-ago", 100), ("longer-ago", 101)):
+        tool = Tool(name)
+        start(tool, at=-days * DAY_S)
+        await server.publish(tool)
+    assert (await server.get()).invocation_id == "long-ago"
+    assert await server.names(days=101) == ["long-ago"]
+    assert await server.names(days=366) == ["long-ago", "longer-ago"]
+
+
 async def test_an_unknown_build_is_not_found(server: Server) -> None:
     with pytest.raises(NativeLinkError) as raised:
         await server.get("3f1c2a4e-9d0b")

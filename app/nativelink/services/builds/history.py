@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
@@ -43,6 +43,9 @@ _MAX_ENTRIES: Final = 10_000
 MAX_DAYS: Final = 366
 #: Days that are searched for the beginning of a name.
 _PREFIX_DAYS: Final = 7
+#: Days that are asked for at a time, at most: 1,024 pieces. A bucket is asked for each, several at
+#: once; the first days are few, as what is looked for is mostly new.
+_DAYS_AT_A_TIME: Final = 32
 #: Summaries that are read at a time.
 _BATCH: Final = 16
 _PREFIX: Final = re.compile(r"[\w.@+=-]{4,100}", re.ASCII)
@@ -129,15 +132,16 @@ class BuildHistory:
 
     async def _newest_first(self, days: int) -> AsyncGenerator[pb.Build, None]:
         """The builds of so many days; each day costs questions, so stop when it is enough."""
-        for back in range(days):
-            entries = await self._entries(_day(self._clock.time()) - timedelta(days=back))
-            for begin in range(0, len(entries), _BATCH):
-                loaded = await run_all(
-                    self.load(entry.invocation_id) for entry in entries[begin : begin + _BATCH]
-                )
-                for build in loaded:
-                    if build is not None:
-                        yield build
+        for some in _growing(self._last(days)):
+            for keys in await self._pieces(some):
+                entries = await self._entries(keys)
+                for begin in range(0, len(entries), _BATCH):
+                    loaded = await run_all(
+                        self.load(entry.invocation_id) for entry in entries[begin : begin + _BATCH]
+                    )
+                    for build in loaded:
+                        if build is not None:
+                            yield build
 
     async def find(self, invocation_id: str, build_id: str) -> pb.Build:
         """One build.
@@ -153,7 +157,7 @@ class BuildHistory:
             async with aclosing(self._newest_first(MAX_DAYS)) as builds:
                 async for latest in builds:
                     return latest
-            raise not_found("no build has been published here")
+            raise not_found("no build has been published here; Bazel does so by --bes_backend")
         if not _PREFIX.fullmatch(invocation_id):
             raise invalid_argument(
                 f"malformed invocation {invocation_id[:100]!r}: a name as Bazel prints it is "
@@ -176,10 +180,8 @@ class BuildHistory:
 
     async def _beginning_with(self, prefix: str) -> pb.Build | None:
         names: list[str] = []
-        today = _day(self._clock.time())
-        for back in range(_PREFIX_DAYS):
-            entries = await self._entries(today - timedelta(days=back))
-            names += [each.invocation_id for each in entries]
+        for keys in await self._pieces(self._last(_PREFIX_DAYS)):
+            names += [each.invocation_id for each in await self._entries(keys)]
         found = [name for name in names if name.startswith(prefix)]
         if len(found) > 1:
             raise invalid_argument(
@@ -187,15 +189,20 @@ class BuildHistory:
             )
         return await self.load(found[0]) if found else None
 
-    async def _entries(self, day: date) -> list[pb.BuildIndex.Entry]:
-        """The builds that began on a day, the last one first."""
-        keys = [_index_key(day, piece) for piece in range(PIECES)]
-        sizes = await self._store.has(keys)
-        pieces = await run_all(
-            self._read(key, pb.BuildIndex, _MAX_INDEX_BYTES)
-            for key, size in zip(keys, sizes, strict=True)
-            if size
-        )
+    def _last(self, days: int) -> list[date]:
+        """Today, and as many days before as make `days`, backwards."""
+        today = _day(self._clock.time())
+        return [today - timedelta(days=back) for back in range(days)]
+
+    async def _pieces(self, days: Sequence[date]) -> list[list[str]]:
+        """The pieces of the index that there are of each day: one question for all."""
+        keys = [[_index_key(day, piece) for piece in range(PIECES)] for day in days]
+        sizes = iter(await self._store.has([key for of_day in keys for key in of_day]))
+        return [[key for key in of_day if next(sizes)] for of_day in keys]
+
+    async def _entries(self, keys: Sequence[str]) -> list[pb.BuildIndex.Entry]:
+        """The builds in a day's pieces, the last one first."""
+        pieces = await run_all(self._read(key, pb.BuildIndex, _MAX_INDEX_BYTES) for key in keys)
         entries = [entry for piece in pieces if piece is not None for entry in piece.entries]
         entries.sort(key=lambda each: (each.start_time.seconds, each.start_time.nanos))
         entries.reverse()
@@ -211,6 +218,14 @@ class BuildHistory:
             if error.code is Code.NOT_FOUND:
                 return None
             raise
+
+
+def _growing(days: Sequence[date]) -> Iterator[Sequence[date]]:
+    """The days, one at first, and then twice as many each time."""
+    begin, count = 0, 1
+    while begin < len(days):
+        yield days[begin : begin + count]
+        begin, count = begin + count, min(2 * count, _DAYS_AT_A_TIME)
 
 
 def _summary_key(invocation_id: str) -> str:

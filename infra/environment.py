@@ -228,7 +228,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "Every worker pool, as JSON: name, the platform properties of its workers, slots of one "
         "worker, its auto scaling group, smallest and largest size, seconds until idle workers go.",
         '[{"name":"x86","properties":{"ISA":"x86-64","OSFamily":"Linux","pool":"x86"},"slots":8,'
-        '"group":"nl-team-worker-x86","min":0,"max":50,"idle_after_s":120}]',
+        '"group":"nl-team-worker-x86","min":0,"max":50,"idle_after_s":15}]',
         _SCHEDULER,
     ),
     Variable(
@@ -268,7 +268,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "NATIVELINK_IDLE_AFTER_S",
         "Seconds without work until a worker drains and ends itself; the group's smallest size is "
         "the floor.",
-        "120",
+        "15",
         _WORKER,
     ),
     Variable(

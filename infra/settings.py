@@ -39,6 +39,13 @@ __all__ = [
 _Count = Annotated[Number, Field(ge=1)]
 _Percent = Annotated[Number, Field(ge=1, le=95)]
 _Text = Annotated[Verbatim, Field(min_length=1)]
+_Nearest = Annotated[
+    Flag,
+    Field(
+        description="Several regions of the farm have this `domain`, each with `nearest: true`: "
+        "Route 53 leads clients to the nearest one that is well. Needs `zone_id`."
+    ),
+]
 
 
 class ISA(StrEnum):
@@ -109,6 +116,7 @@ class ServerTls(Spec):
     certificate_arn: _Text | None = Field(
         default=None, description="An existing ACM certificate. Unset: the kit asks for one."
     )
+    nearest: _Nearest = False
 
 
 class MutualTls(Spec):
@@ -125,6 +133,7 @@ class MutualTls(Spec):
         description="Secret with `cert`, `key`, `ca`, `client_ca` and, if you revoke, `crl`, as "
         "PEM texts in a JSON object (docs/deploy.md makes it)."
     )
+    nearest: _Nearest = False
     revocation: Flag = Field(
         default=False, description="The secret has `crl`: certificates in it are refused."
     )
@@ -262,10 +271,10 @@ class PoolSettings(Spec):
     on_demand_percent: Annotated[Number, Field(le=100)] = Field(
         default=0, description="Share of the workers above them that are on-demand."
     )
-    idle_after_s: Annotated[Seconds, Field(ge=20)] = Field(
-        default=120,
-        description="Seconds without work until a worker above `min` leaves. About a boot time is "
-        "best (docs/fleet-simulation.md).",
+    idle_after_s: Annotated[Seconds, Field(ge=10)] = Field(
+        default=15,
+        description="Seconds without work until a worker above `min` leaves. 120 makes small "
+        "builds faster, and workers cost a quarter more (docs/fleet-simulation.md).",
     )
     boot_s: Annotated[Seconds, Field(ge=10)] = Field(
         default=90, description="Seconds from launch to the first action."
@@ -358,7 +367,10 @@ class BudgetSettings(Spec):
 class RegionSettings(Spec):
     """One region of the farm: everything that `cdktf deploy` makes."""
 
-    name: _Text = Field(description="Short name; every resource's name begins with it.")
+    name: _Text = Field(
+        description="Short name; every resource's name begins with it. Of several in one AWS "
+        "region and account, none may begin with another's and a dash."
+    )
     account: _Text = Field(description="The AWS account's twelve digits, in quotes.")
     region: _Text = Field(description="The AWS region, such as `eu-central-1`.")
     clients: Annotated[tuple[_Text, ...], Items] = Field(

@@ -2,7 +2,7 @@
 """Play days of builds against the scaling policies, and say what waiting and money they cost.
 
     scripts/simulate_fleet.py                       the four days with the shipped defaults
-    scripts/simulate_fleet.py working-day --idle-after 60 --largest 50
+    scripts/simulate_fleet.py working-day --idle-after 120 --largest 50
     scripts/simulate_fleet.py --write               also write docs/fleet-simulation.md, plots
 
 The pool, the policies and EC2 are in bench/fleet; time is virtual, so a day takes some seconds.
@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.fleet.prices import C5_2XLARGE  # noqa: E402 - the script may start anywhere
-from bench.fleet.report import THRIFTY, page, row, verdicts  # noqa: E402
+from bench.fleet.report import FAST, UNBOUNDED, page, row, verdicts  # noqa: E402
 from bench.fleet.simulation import Outcome, Policy, simulate  # noqa: E402
-from bench.fleet.traces import TRACES, Trace  # noqa: E402
+from bench.fleet.traces import TRACES, Trace, working_day  # noqa: E402
 from nativelink.aws.scaling import ScalingRule  # noqa: E402
 
 _PAGE: Final = ROOT / "docs" / "fleet-simulation.md"
@@ -32,7 +32,7 @@ _PAGE: Final = ROOT / "docs" / "fleet-simulation.md"
 def shipped() -> Policy:
     """The defaults of infra/settings.py and of the worker's configuration."""
     rule = ScalingRule(C5_2XLARGE.slots, target=0.8, smallest=0, largest=20, boot_s=90)
-    return Policy(rule, C5_2XLARGE, idle_after_s=120)
+    return Policy(rule, C5_2XLARGE, idle_after_s=15)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,31 +78,37 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _trade_offs(policy: Policy) -> list[tuple[str, Outcome]]:
-    """The working day with other choices."""
-    trace = TRACES["working-day"]()
+    """The working day with other choices, and working days of other farms."""
     rule = policy.rule
+    late = replace(policy, idle_after_s=120)
     choices: list[tuple[str, Policy]] = [
         *(
             (f"idle workers end after {seconds} s", replace(policy, idle_after_s=seconds))
-            for seconds in (20, 60, 300)
+            for seconds in (30, 60)
         ),
-        (
-            f"target 100%, at most {rule.largest}",
-            replace(policy, rule=replace(rule, target=1.0)),
-        ),
+        (FAST, late),
+        (UNBOUNDED, replace(late, bounded=False)),
+        ("15 s, and a queue counts without a bound", replace(policy, bounded=False)),
+        ("target 100%", replace(policy, rule=replace(rule, target=1.0))),
         ("at most 8 workers", replace(policy, rule=replace(rule, largest=8))),
-        (
-            "at most 10 workers, which end after 20 s",
-            replace(policy, rule=replace(rule, largest=10), idle_after_s=20),
-        ),
-        (THRIFTY, replace(policy, rule=replace(rule, largest=7), idle_after_s=20)),
         *((f"machines of {slots} processors", _sized(policy, slots)) for slots in (4, 16)),
+        ("machines that boot in 45 s", replace(policy, rule=replace(rule, boot_s=45))),
+        ("machines that are paid for 30 s while they end", replace(policy, ending_s=30)),
         (
             "2 workers always, on demand",
             replace(policy, rule=replace(rule, smallest=2), on_demand_base=2),
         ),
     ]
-    return [(name, simulate(trace, choice)) for name, choice in choices]
+    day = working_day()
+    found = [(name, simulate(day, choice)) for name, choice in choices]
+    for seed in (1, 2, 3):
+        found.append((f"another such day ({seed})", simulate(working_day(seed=seed), policy)))
+    few = working_day(20)
+    found.append(("20 developers", simulate(few, policy)))
+    found.append(("20 developers, idle workers end after 120 s", simulate(few, late)))
+    many = replace(policy, rule=replace(rule, largest=60))
+    found.append(("180 developers, at most 60 workers", simulate(working_day(180), many)))
+    return found
 
 
 def _sized(policy: Policy, slots: int) -> Policy:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Final
 
+from nativelink.aws.past import Past
 from nativelink.aws.scaling import ScalingPolicies, ScalingRule, load_ratio
 
 __all__ = ["Figures", "Group"]
@@ -31,16 +32,25 @@ class Figures:
         workers: registered ones that take actions.
         slots: of all of them, or of one if there is none.
         oldest_queued_s: for so long the first action waits.
+        past: what was before; None where the rule shall not know it.
     """
 
     __slots__ = ("queued", "ratio", "workers")
 
     def __init__(
-        self, queued: int, running: int, workers: int, slots: int, oldest_queued_s: float
+        self,
+        queued: int,
+        running: int,
+        workers: int,
+        slots: int,
+        oldest_queued_s: float,
+        past: Past | None = None,
     ) -> None:
         self.queued = queued
         self.workers = workers
-        self.ratio = load_ratio(queued, running, workers, slots, oldest_queued_s=oldest_queued_s)
+        self.ratio = load_ratio(
+            queued, running, workers, slots, oldest_queued_s=oldest_queued_s, past=past
+        )
 
 
 class Group:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from bench.fleet.group import Figures, Group
 from bench.fleet.prices import Price
 from bench.fleet.traces import Build, Drought, Trace
+from nativelink.aws.past import PastOfPool
 from nativelink.aws.scaling import PERIOD_S, ScalingRule, policies_of
 
 __all__ = ["Outcome", "Policy", "Sample", "simulate"]
@@ -29,8 +30,7 @@ _MISSED_S: Final = 15.0
 #: EC2 Auto Scaling tries a launch that failed again after so long.
 _LAUNCH_RETRY_S: Final = 60.0
 _DROUGHT_BEGINS_S: Final = 600.0
-#: A machine that ends itself is paid for a little longer; EC2 bills a minute at least.
-_SHUTDOWN_S: Final = 30.0
+#: EC2 bills a minute at least.
 _LEAST_BILLED_S: Final = 60.0
 _SAMPLE_S: Final = 60.0
 
@@ -44,12 +44,19 @@ class Policy:
         price: of the machines.
         idle_after_s: as long without work ends a machine.
         on_demand_base: so many machines are not spot.
+        ending_s: for so long a machine that ends itself is still paid for. Its worker looks every
+            5 s, waits 2 s for what may be under way to it, asks its group, completes the lifecycle
+            action within 5 s more; and a few are EC2's, which bills no longer once the machine is
+            `shutting-down` (EC2 User Guide, "Amazon EC2 instance state changes").
+        bounded: the rule knows the past, as it is deployed.
     """
 
     rule: ScalingRule
     price: Price
     idle_after_s: float
     on_demand_base: int = 0
+    ending_s: float = 15.0
+    bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,8 @@ class Outcome:
         build_s: seconds that each build took.
         dollars: in all.
         idle_dollars: for machines in service that ran nothing.
+        leaving_dollars: that part of them for which machines waited, until they ended.
+        ending_dollars: that part of them for which machines were about to end.
         boot_dollars: for machines that were not in service yet.
         busy_s: seconds of slots that ran something.
         paid_s: seconds of slots in service.
@@ -93,6 +102,8 @@ class Outcome:
     build_s: list[float] = field(default_factory=list)
     dollars: float = 0.0
     idle_dollars: float = 0.0
+    leaving_dollars: float = 0.0
+    ending_dollars: float = 0.0
     boot_dollars: float = 0.0
     busy_s: float = 0.0
     paid_s: float = 0.0
@@ -163,6 +174,7 @@ class _Simulation:
         self._workers: dict[_Machine, None] = {}
         self._machines: dict[_Machine, None] = {}
         self._running = 0
+        self._past = PastOfPool()
         self._builds = len(trace.builds)
         self._launch_again_at = 0.0
         for build in trace.builds:
@@ -267,7 +279,15 @@ class _Simulation:
         slots = self._policy.rule.slots
         queue = self._queue
         oldest_s = self._now - queue[0].queued_at if queue else 0.0
-        figures = Figures(len(queue), self._running, workers, slots * max(workers, 1), oldest_s)
+        past = self._past.add(len(queue), self._running, at=self._now)
+        figures = Figures(
+            len(queue),
+            self._running,
+            workers,
+            slots * max(workers, 1),
+            oldest_s,
+            past if self._policy.bounded else None,
+        )
         launched = [machine.launched_at for machine in self._machines if not machine.draining]
         self._group.evaluate(figures, launched, self._now)
         self._launch()
@@ -323,7 +343,11 @@ class _Simulation:
             return
         self._group.ended()
         self._drain(machine)
-        self._end(machine, after_s=_SHUTDOWN_S)
+        policy, outcome = self._policy, self._outcome
+        dollars_s = self._dollars_s(machine)
+        outcome.leaving_dollars += (self._now - since) * dollars_s
+        outcome.ending_dollars += policy.ending_s * dollars_s
+        self._end(machine, after_s=policy.ending_s)
 
     def _notice(self, machine: _Machine) -> None:
         """EC2 takes a machine back in two minutes, and mostly says so."""
@@ -368,7 +392,7 @@ class _Simulation:
         del self._machines[machine]
         end = self._now + after_s
         policy, outcome = self._policy, self._outcome
-        dollars_s = (policy.price.spot if machine.spot else policy.price.on_demand) / 3600
+        dollars_s = self._dollars_s(machine)
         paid_s = max(_LEAST_BILLED_S, end - machine.launched_at)
         outcome.dollars += paid_s * dollars_s
         served_at = machine.in_service_at
@@ -380,6 +404,11 @@ class _Simulation:
             machine.idle_s += end - machine.idle_since
         outcome.idle_dollars += machine.idle_s * dollars_s
         outcome.paid_s += (end - served_at) * policy.rule.slots
+
+    def _dollars_s(self, machine: _Machine) -> float:
+        """What a second of it costs."""
+        price = self._policy.price
+        return (price.spot if machine.spot else price.on_demand) / 3600
 
     def _sample(self) -> None:
         booting = sum(each.in_service_at is None for each in self._machines)

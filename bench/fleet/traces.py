@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-__all__ = ["TRACES", "Build", "Drought", "Trace"]
+__all__ = ["TRACES", "Build", "Drought", "Trace", "working_day"]
 
 HOUR: Final = 3600.0
 _SEED: Final = 20261121
@@ -118,17 +118,19 @@ def _sorted(*parts: Sequence[Build]) -> Sequence[Build]:
     return tuple(sorted((build for part in parts for build in part), key=lambda each: each.start))
 
 
-def _day(random: Random) -> Sequence[Build]:
-    """Sixty developers, a pre-merge CI, a nightly build."""
-    nightly = Build(2 * HOUR, _durations(random, 20_000), _CI_JOBS)
-    return _sorted(_people(random, 300, 15), _ci(random, 40, 60), [nightly])
+def _day(random: Random, developers: int = 60) -> Sequence[Build]:
+    """People, a pre-merge CI, a nightly build of a tree that has grown with their number."""
+    times = developers / 60
+    nightly = Build(2 * HOUR, _durations(random, round(20_000 * times)), _CI_JOBS)
+    return _sorted(_people(random, 300 * times, 15), _ci(random, 40 * times, 60), [nightly])
 
 
-def _working_day() -> Trace:
+def working_day(developers: int = 60, *, seed: int = _SEED) -> Trace:
+    """A day like any other; another seed is another day of the same kind."""
     return Trace(
         "working-day",
         "Sixty developers from eight to eight, CI for every change, a build from nothing at night.",
-        _day(Random(_SEED)),
+        _day(Random(seed), developers),
     )
 
 
@@ -170,7 +172,7 @@ def _spot_drought() -> Trace:
 
 
 TRACES: Final[dict[str, Callable[[], Trace]]] = {
-    "working-day": _working_day,
+    "working-day": working_day,
     "release-rush": _release_rush,
     "monorepo-change": _monorepo_change,
     "spot-drought": _spot_drought,

@@ -22,12 +22,14 @@ class Setup:
         self.calls: list[Calls] = []
         self.got: list[Sequence[Datum]] = []
         self.error: Exception | None = None
+        self.expiries: list[float] = []
         self.publisher = CallPublisher(
             lambda: self.calls,
             BOUNDS,
             self.put,
             clock=self.time.clock,
             interval_s=60,
+            expiries=lambda: self.expiries,
             sleep=self.time.sleep,
         )
 
@@ -118,3 +120,15 @@ async def test_a_minute_that_cannot_be_sent_is_gone_and_said_once(
         await setup.time.let_pass(60)
     assert setup.named() == [{"Calls": 7, "FailedCalls": 0}]
     assert caplog.text.count("cannot be published") == 2  # that it fails, and that it is over
+
+
+async def test_the_tls_file_that_expires_first_is_told_also_when_nobody_calls(setup: Setup) -> None:
+    setup.expiries = [setup.time.clock.time() + days * 86_400 for days in (30, 2, 400)]
+    async with publishing(setup):
+        await setup.time.let_pass(60)
+        (datum,) = setup.got[0]
+        assert (datum.name, datum.pool) == ("DaysToExpiry", None)
+        assert datum.value == pytest.approx(2, abs=0.001)
+        setup.expiries = []
+        await setup.time.let_pass(120)
+        assert len(setup.got) == 1

@@ -125,3 +125,44 @@ async def test_interruptions_are_counted_at_normal_resolution(setup: Setup) -> N
         await setup.time.let_pass(0)
         (found,) = (each for each in setup.cloud.values() if each.name == "Interruptions")
         assert (found.pool, found.value, found.resolution_s) == ("x86", 1, 60)
+
+
+async def test_interruptions_are_counted_by_what_the_machine_was_too(setup: Setup) -> None:
+    async with beside(setup.publisher.run()):
+        setup.publisher.interrupted(
+            "x86",
+            [("pool", "x86"), ("instance_type", "c7i.2xlarge"), ("availability_zone", "eu-1a")],
+        )
+        # What CloudWatch would refuse, and all other values with it.
+        setup.publisher.interrupted("arm", [("instance_type", ""), ("availability_zone", ":é")])
+        await setup.time.let_pass(0)
+        found = [each for each in setup.cloud.values() if each.name == "Interruptions"]
+        assert [(each.pool, each.more) for each in found] == [
+            ("x86", ()),
+            ("x86", (("InstanceType", "c7i.2xlarge"),)),
+            ("x86", (("Zone", "eu-1a"),)),
+            ("arm", ()),
+        ]
+
+
+async def test_work_counts_no_further_than_to_what_ran_lately_and_a_worker_a_minute(
+    setup: Setup,
+) -> None:
+    """Two workers of eight slots, and for hours eight actions. Then comes a large build."""
+
+    def ratios(pool: str) -> list[float]:
+        values = setup.cloud.values()
+        return [each.value for each in values if (each.name, each.pool) == ("LoadRatio", pool)]
+
+    setup.pools = [replace(POOL, queued=0, running=8), replace(POOL, name="arm")]
+    async with beside(setup.publisher.run()):
+        await setup.time.let_pass(7200)
+        assert ratios("x86")[-1] == 50
+        setup.pools[0] = replace(POOL, queued=500, running=16, oldest_queued_s=180)
+        await setup.time.let_pass(80)
+        # What ran lately is a little more than 8 now, and the first worker's 8 come on top.
+        assert 100 <= ratios("x86")[-1] < 108
+        before = ratios("x86")[-1]
+        await setup.time.let_pass(70)
+        assert before + 40 < ratios("x86")[-1] < before + 60
+        assert set(ratios("arm")) == {100 * (5 + 3 * 12.5 / 180) / 16}

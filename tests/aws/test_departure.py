@@ -150,8 +150,9 @@ async def test_an_idle_worker_ends_its_machine_and_completes_the_lifecycle_actio
         await setup.time.let_pass(10)
         assert setup.worker.told == ["drain"]
         assert setup.asked("terminate") == [("terminate",)]
+        # What it asked for it looks for every second.
         setup.metadata.said["autoscaling/target-lifecycle-state"] = "Terminated"
-        await setup.time.let_pass(10)
+        await setup.time.let_pass(1)
         assert setup.worker.told[-1] == "leave: the auto scaling group ends this machine"
         assert setup.asked("complete") == [("complete", "drain")]
         assert setup.done

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nativelink.aws.past import Past
 from nativelink.aws.scaling import (
     PATIENCE_S,
     ScalingRule,
@@ -22,6 +23,7 @@ FEW = settings(max_examples=40)
 COUNTS = st.integers(0, 5000)
 SLOTS = st.integers(1, 192)
 TARGETS = st.floats(0.05, 1.0)
+PASTS = st.none() | st.builds(Past, st.floats(0, 5000), st.floats(0, 10_000))
 
 
 @st.composite
@@ -95,12 +97,12 @@ def test_once_it_is_followed_it_wants_no_change(rule: ScalingRule, q: int, r: in
 
 
 @FEW
-@given(rules(), COUNTS, COUNTS, st.integers(1, 3000), st.floats(0, 1000))
+@given(rules(), COUNTS, COUNTS, st.integers(1, 3000), st.floats(0, 1000), PASTS)
 def test_target_tracking_wants_what_the_rule_wants(
-    rule: ScalingRule, q: int, r: int, n: int, oldest_s: float
+    rule: ScalingRule, q: int, r: int, n: int, oldest_s: float, past: Past | None
 ) -> None:
     policy = policies_of(rule).target_tracking
-    metric = load_ratio(q, r, n, n * rule.slots, oldest_queued_s=oldest_s)
+    metric = load_ratio(q, r, n, n * rule.slots, oldest_queued_s=oldest_s, past=past)
     capacity = ceil(round(n * metric / policy.target, 6))
     busy = min(r, n)
     clamped = max(rule.smallest, min(rule.largest, max(capacity, busy)))
@@ -113,6 +115,7 @@ def test_target_tracking_wants_what_the_rule_wants(
         smallest=rule.smallest,
         largest=rule.largest,
         oldest_queued_s=oldest_s,
+        past=past,
     )
     assert abs(says - clamped) <= 1
     assert says == clamped or abs(n * metric / policy.target - round(capacity)) < 1.001
@@ -135,6 +138,38 @@ def test_a_queue_that_moves_counts_in_full_where_nobody_works() -> None:
     assert desired(64, 0, 0, 8, target=1.0, oldest_queued_s=0) == 8
     assert desired(64, 0, 1, 8, target=1.0, oldest_queued_s=0) == 0
     assert desired(64, 0, 1, 8, target=1.0, oldest_queued_s=PATIENCE_S / 2) == 4
+
+
+@FEW
+@given(rules(), COUNTS, COUNTS, COUNTS, st.floats(0, 5000), st.floats(0, 9999), st.floats(0, 9999))
+def test_the_past_only_ever_bounds_a_queue_and_the_less_the_longer_it_waits(
+    rule: ScalingRule, q: int, r: int, n: int, ran: float, one_s: float, more_s: float
+) -> None:
+    def says(past: Past | None) -> int:
+        return desired(q, r, n, rule.slots, target=rule.target, largest=10**6, past=past)
+
+    assert min(r, n) <= says(Past(ran, one_s)) <= says(Past(ran, one_s + more_s)) <= says(None)
+    assert says(Past(ran, one_s)) <= says(Past(ran + more_s, one_s))
+
+
+@pytest.mark.parametrize(
+    ("ran", "waiting_s", "workers"),
+    [
+        # Four busy workers of eight slots and a queue of hundreds; one worker is for 6.4 actions.
+        (0, 0, 4),
+        (32, 0, 7),
+        (64, 0, 12),
+        (32, 90, 7),
+        (32, 90 + 180, 10),
+        (0, 3600, 75),
+    ],
+)
+def test_a_pool_grows_beyond_what_ran_lately_by_a_worker_a_minute(
+    ran: float, waiting_s: float, workers: int
+) -> None:
+    past = Past(ran, waiting_s)
+    assert desired(800, 32, 4, 8, largest=1000, past=past) == workers
+    assert desired(800, 0, 0, 8, largest=1000, past=past) == 125, "where nobody works all counts"
 
 
 @FEW

@@ -1,4 +1,4 @@
-"""What calls were like, as CloudWatch metrics: hits, failures, and how long they take.
+"""What clients notice, as CloudWatch metrics: hits, failures, times, and for how long TLS lasts.
 
 Once a minute it looks at what the process counts anyway. The metrics have no dimension: all
 machines that serve clients publish the same ones, and CloudWatch adds them up. A minute that cannot
@@ -24,6 +24,7 @@ _log: Final = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 20.0
 _RESOLUTION_S: Final = 60
+_DAY_S: Final = 86_400
 _AC: Final = "build.bazel.remote.execution.v2.ActionCache"
 _CAS: Final = "build.bazel.remote.execution.v2.ContentAddressableStorage"
 #: Calls of at most 4 MiB: how long they take says how the stores are. Streams of any size do not.
@@ -60,6 +61,7 @@ class CallPublisher:
         put: sends values.
         clock: when values were true.
         interval_s: between looks.
+        expiries: tells when each TLS file in use expires, in seconds since the epoch.
         sleep: waits for seconds; tests pass their own.
     """
 
@@ -71,9 +73,11 @@ class CallPublisher:
         *,
         clock: Clock,
         interval_s: float,
+        expiries: Callable[[], Iterable[float]] = tuple,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._read = read
+        self._expiries = expiries
         # What took longer than every bound took at least the last one.
         self._times = (*bounds, bounds[-1])
         self._put = put
@@ -88,7 +92,7 @@ class CallPublisher:
         while True:
             await self._sleep(self._interval_s)
             now = self._counts()
-            values = list(self._values(_since(before, now)))
+            values = [*self._values(_since(before, now)), *self._tls()]
             before = now
             if not values:
                 continue
@@ -138,6 +142,13 @@ class CallPublisher:
             yield Datum(
                 "CasCallDuration", None, 0.0, "Seconds", at, _RESOLUTION_S, tuple(taken.items())
             )
+
+    def _tls(self) -> Iterator[Datum]:
+        """For how long every TLS file in use lasts."""
+        first = min(self._expiries(), default=None)
+        if first is not None:
+            at = self._clock.time()
+            yield Datum("DaysToExpiry", None, (first - at) / _DAY_S, "Count", at, _RESOLUTION_S)
 
 
 def _since(

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from nativelink.aws.clients import Clients, aws_errors
 from nativelink.aws.outage import Outage
+from nativelink.aws.past import Past, PastOfPool
 from nativelink.aws.scaling import load_ratio
 from nativelink.core.clock import Clock
 from nativelink.core.errors import NativeLinkError
@@ -34,6 +36,11 @@ _MAX_WAITING: Final = 6480
 _TIMEOUT_S: Final = 20.0
 _HIGH_RESOLUTION_S: Final = 1
 _RESOLUTION_S: Final = 60
+#: Dimensions by which interruptions are counted, by the property of workers that has the value.
+_COUNTED_BY: Final = {"instance_type": "InstanceType", "availability_zone": "Zone"}
+#: Values that are counted. Workers say what they like, and CloudWatch refuses a whole request for
+#: one dimension that it does not like.
+_COUNTED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,13 @@ class Datum:
 
     Attributes:
         name: of the metric.
-        pool: of its only dimension; None for a metric without.
+        pool: of the dimension Pool; None for a metric without dimensions.
         value: the value.
         unit: CloudWatch's name of it.
         at: when it was true, seconds since the Unix epoch.
         resolution_s: 1 is high resolution.
         counts: instead of `value`, several values and how often there was each, at most 150.
+        more: further dimensions and their values.
     """
 
     name: str
@@ -57,6 +65,7 @@ class Datum:
     at: float
     resolution_s: int = _HIGH_RESOLUTION_S
     counts: tuple[tuple[float, int], ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
 
 
 Put: TypeAlias = Callable[[Sequence[Datum]], Awaitable[None]]
@@ -87,6 +96,7 @@ class PoolPublisher:
         self._clock = clock
         self._interval_s = interval_s
         self._sleep = sleep
+        self._pasts: defaultdict[str, PastOfPool] = defaultdict(PastOfPool)
         self._waiting: deque[Datum] = deque(maxlen=_MAX_WAITING)
         self._taken = asyncio.Event()
         self._outage = Outage(_log, "metrics cannot be published, the newest are kept")
@@ -97,17 +107,30 @@ class PoolPublisher:
             group.create_task(self._take())
             group.create_task(self._send())
 
-    def interrupted(self, pool: str) -> None:
-        """Count a machine of the pool that was taken away."""
-        self._waiting.append(
-            Datum("Interruptions", pool, 1, "Count", self._clock.time(), _RESOLUTION_S)
-        )
+    def interrupted(self, pool: str, properties: Iterable[tuple[str, str]] = ()) -> None:
+        """Count a machine that was taken away: in its pool, and of what it was.
+
+        Args:
+            pool: its pool.
+            properties: what its worker offered.
+        """
+        at = self._clock.time()
+        of = [
+            (_COUNTED_BY[name], value)
+            for name, value in properties
+            if name in _COUNTED_BY and _COUNTED.fullmatch(value)
+        ]
+        for more in ((), *((each,) for each in of)):
+            self._waiting.append(
+                Datum("Interruptions", pool, 1, "Count", at, _RESOLUTION_S, more=more)
+            )
 
     async def _take(self) -> None:
         while True:
-            now = self._clock.time()
+            now, at = self._clock.time(), self._clock.monotonic()
             for pool in self._read():
-                self._waiting.extend(_values(pool, now))
+                past = self._pasts[pool.name].add(pool.queued, pool.running, at=at)
+                self._waiting.extend(_values(pool, past, now))
             self._taken.set()
             await self._sleep(self._interval_s)
 
@@ -133,13 +156,14 @@ class PoolPublisher:
         self._waiting.extendleft(reversed(batch[len(batch) - min(room, len(batch)) :]))
 
 
-def _values(pool: PoolStatistics, now: float) -> Sequence[Datum]:
+def _values(pool: PoolStatistics, past: Past, now: float) -> Sequence[Datum]:
     ratio = load_ratio(
         pool.queued,
         pool.running,
         pool.workers,
         pool.slots,
         oldest_queued_s=pool.oldest_queued_s,
+        past=past,
     )
     return (
         Datum("QueuedActions", pool.name, pool.queued, "Count", now),
@@ -176,7 +200,9 @@ def _message(value: Datum) -> dict[str, Any]:
         "StorageResolution": value.resolution_s,
     }
     if value.pool is not None:
-        message["Dimensions"] = [{"Name": "Pool", "Value": value.pool}]
+        message["Dimensions"] = [
+            {"Name": name, "Value": of} for name, of in (("Pool", value.pool), *value.more)
+        ]
     if value.counts:
         message["Values"] = [each for each, _ in value.counts]
         message["Counts"] = [count for _, count in value.counts]

@@ -157,6 +157,7 @@ class Departure:
         try:
             if worker.statistics().running == 0:
                 await self._auto_scaling.terminate(settings.instance)
+                self._notices.expect_end()
                 _log.info("idle for %.0f s: this machine ends", before.idle_s)
                 return True
         except NativeLinkError as error:

@@ -26,6 +26,8 @@ __all__ = ["INTERVAL_S", "ImdsNotices"]
 _log: Final = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 5.0
+#: Where the end was asked for, and is paid for until it comes.
+_HURRY_S: Final = 1.0
 #: What a spot interruption gives at best, and what one gives whose time cannot be read.
 _SPOT_S: Final = 120.0
 _INTERRUPTION: Final = "spot/instance-action"
@@ -56,6 +58,7 @@ class ImdsNotices:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.terminating = False
+        self._interval_s = INTERVAL_S
         self._metadata = metadata
         self._planned_s = planned_s
         self._clock = clock
@@ -69,8 +72,12 @@ class ImdsNotices:
         while not self._found:
             await self.look()
             if not self._found:
-                await self._sleep(INTERVAL_S)
+                await self._sleep(self._interval_s)
         return self._found.popleft()
+
+    def expect_end(self) -> None:
+        """Look more often from now on: this machine was asked to end."""
+        self._interval_s = _HURRY_S
 
     async def look(self) -> None:
         """Look once. A part that cannot be read is looked at again the next time."""

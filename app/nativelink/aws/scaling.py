@@ -2,13 +2,15 @@
 
 `desired` is the rule. AWS evaluates policies instead, so `policies_of` derives from the same
 numbers what they have to say; `scripts/simulate_fleet.py` plays both against arrivals. Nothing here
-does I/O or imports anything, so that infrastructure code can use it.
+does I/O or needs a library, so that infrastructure code can use it.
 
 The rule: actions that wait and actions that run shall take up `target` of all slots. A backlog
 alone would not do, as it is 0 while every worker is busy and nothing waits. What waits counts the
 more the longer the first of it does: a queue that moves is over before a machine comes, one that
-stands is not (docs/fleet-simulation.md). Workers are never taken away by it:
-who knows which one is idle is the worker (`aws/departure.py`).
+stands is not. And all of it counts no further than to what ran lately, one worker, and another one
+for each minute that something has waited: half of all builds are over before a machine is there,
+and what was started for each of them would be idle (docs/fleet-simulation.md). Workers are never
+taken away by the rule: who knows which one is idle is the worker (`aws/departure.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
+
+from nativelink.aws.past import Past
 
 __all__ = [
     "PATIENCE_S",
@@ -33,6 +37,10 @@ __all__ = [
 PERIOD_S: Final = 10
 #: A queue counts in full whose first action waits for so long: about twice what a machine takes.
 PATIENCE_S: Final = 180.0
+#: A queue that is gone sooner needs no machine: none would be there in time.
+_STANDING_S: Final = 90.0
+#: After that, a pool with a queue grows by a worker in so many seconds.
+_WORKER_S: Final = 60.0
 #: Of the workers that a queue would take up, so many are started at once where there is none: most
 #: builds are over soon, and for the others target tracking starts more a minute later.
 _FIRST: Final = 4
@@ -84,6 +92,7 @@ def desired(
     smallest: int = 0,
     largest: int = 50,
     oldest_queued_s: float = inf,
+    past: Past | None = None,
 ) -> int:
     """How many workers there should be.
 
@@ -97,22 +106,31 @@ def desired(
         largest: never more.
         oldest_queued_s: for so long the first action waits; what waits counts in full if nobody
             knows.
+        past: bounds how far actions count; nothing does if nobody knows.
 
     Returns:
-        Enough for all actions at the target, what waits counted by how long it does. Not fewer
-        than may be busy: in the worst case each running action has a worker to itself.
+        Enough for all actions at the target, as far as they count. Not fewer than may be busy: in
+        the worst case each running action has a worker to itself.
     """
     # Rounded before rounded up: 0.8 * 5 is a little more than 4 in binary.
-    load = _counted(queued, workers, oldest_queued_s) + running
+    load = _counted(queued, running, workers, slots, oldest_queued_s, past)
     needed = ceil(round(load / (slots * target), 6))
     busy = min(running, workers)
     return max(smallest, min(largest, max(needed, busy)))
 
 
 def load_ratio(
-    queued: int, running: int, workers: int, slots: int, *, oldest_queued_s: float = inf
+    queued: int,
+    running: int,
+    workers: int,
+    slots: int,
+    *,
+    oldest_queued_s: float = inf,
+    past: Past | None = None,
 ) -> float:
-    """Percent of the pool's slots that all actions would take up: the metric of the policies.
+    """Percent of the pool's slots that all actions would take up, as far as they count.
+
+    It is the metric of the policies.
 
     Args:
         queued: actions that wait.
@@ -120,13 +138,31 @@ def load_ratio(
         workers: those that there are.
         slots: of all workers; of one worker while there is none, so that a queue shows.
         oldest_queued_s: as of `desired`.
+        past: likewise.
     """
-    return 100.0 * (_counted(queued, workers, oldest_queued_s) + running) / max(slots, 1)
+    each = slots / max(workers, 1)
+    return 100.0 * _counted(queued, running, workers, each, oldest_queued_s, past) / max(slots, 1)
 
 
-def _counted(queued: int, workers: int, oldest_queued_s: float) -> float:
-    """What waits, by how long: all of it where nobody works, as it would wait for ever."""
-    return queued * min(1.0, oldest_queued_s / PATIENCE_S) if workers else float(queued)
+def _counted(
+    queued: int,
+    running: int,
+    workers: int,
+    slots: float,
+    oldest_queued_s: float,
+    past: Past | None,
+) -> float:
+    """What runs, and what waits by how long: all of it where nobody works, as it would for ever.
+
+    `slots` are those of one worker.
+    """
+    if not workers:
+        return float(queued + running)
+    load = running + queued * min(1.0, oldest_queued_s / PATIENCE_S)
+    if past is None:
+        return load
+    minutes = max(0.0, past.waiting_s - _STANDING_S) / _WORKER_S
+    return min(load, past.running + slots * (1 + minutes))
 
 
 @dataclass(frozen=True, slots=True)

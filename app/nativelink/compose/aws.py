@@ -23,8 +23,8 @@ from nativelink.config.specs_aws import AwsServicesSpec, Ec2Spec, PoolSpec
 from nativelink.core.errors import Code, context, invalid_argument
 from nativelink.scheduler.pools import Pool, Pools
 from nativelink.scheduler.scheduler import WorkerView
-from nativelink.telemetry.meter import HistogramPoint, Registry
-from nativelink.telemetry.metrics import RPC_SERVER_DURATION
+from nativelink.telemetry.meter import HistogramPoint, NumberPoint, Registry
+from nativelink.telemetry.metrics import RPC_SERVER_DURATION, TLS_EXPIRY_TIME
 
 if TYPE_CHECKING:
     from nativelink.compose.workers import Worker
@@ -114,6 +114,7 @@ async def _of_calls(spec: AwsServicesSpec, clients: Clients, env: Environment) -
         await put_metric_data(clients, wanted.namespace),
         clock=env.clock,
         interval_s=wanted.interval_s,
+        expiries=lambda: _expiries(env.registry),
     )
     return [_lasting("CloudWatch", publisher.run)]
 
@@ -125,10 +126,18 @@ def _calls(registry: Registry) -> Iterator[Calls]:
         yield Calls(str(service), str(method), Code(int(code)), point.counts)
 
 
+def _expiries(registry: Registry) -> Iterator[float]:
+    for series in registry.collect():
+        if series.definition is TLS_EXPIRY_TIME:
+            for point in series.points:
+                assert isinstance(point, NumberPoint)
+                yield point.value
+
+
 def _counter(publisher: PoolPublisher | None, pools: Pools) -> Callable[[WorkerView], None]:
     def interrupted(worker: WorkerView) -> None:
         if publisher is not None:
-            publisher.interrupted(pools.pool_of(worker.properties))
+            publisher.interrupted(pools.pool_of(worker.properties), worker.properties)
 
     return interrupted
 

@@ -89,8 +89,11 @@ class CloudWatchSpec(Spec):
     The metrics have the dimension `Pool` and are high-resolution: QueuedActions, RunningActions,
     OldestQueuedSeconds, IdleWorkers, RegisteredWorkers, LoadRatio (percent of all slots that
     running and waiting actions take up; waiting ones count in full once the first waits for three
-    minutes, or where nobody works). What no pool could run is of the pool `none`. With a
-    `drain_queue`, Interruptions counts machines that were taken back.
+    minutes, or where nobody works; all of them no further than to what ran on average of the last
+    ten minutes, one worker, and another one for each minute that something waits). What no pool
+    could run is of the pool `none`. With a `drain_queue`, Interruptions counts machines that were
+    taken back; where workers offer the properties `instance_type` and `availability_zone`, also by
+    the dimensions `InstanceType` and `Zone` besides `Pool`.
     """
 
     enabled: Flag = Field(default=True, description="False: as if this was not here.")
@@ -109,7 +112,8 @@ class CallMetricsSpec(Spec):
     ActionCacheMisses (answers to GetActionResult), Calls, FailedCalls (those that ended with
     UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS), and CasCallDuration, in
     seconds, of FindMissingBlobs, BatchReadBlobs and BatchUpdateBlobs, with all percentiles. A
-    minute without calls publishes nothing.
+    minute without calls publishes none of these. Where the process serves TLS, DaysToExpiry says
+    for how long its files last.
     """
 
     enabled: Flag = Field(default=True, description="False: as if this was not here.")
@@ -153,7 +157,7 @@ class Ec2Spec(Spec):
         default="", description="Lifecycle hook of machines that go. Empty: none."
     )
     idle_after_s: Seconds = Field(
-        default=120, description="Seconds without work until a worker ends its machine. 0: never."
+        default=15, description="Seconds without work until a worker ends its machine. 0: never."
     )
     notice_margin_s: Seconds = Field(
         default=20,

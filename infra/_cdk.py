@@ -163,7 +163,11 @@ from cdktf_cdktf_provider_aws.provider import (
     AwsProviderEndpoints,
 )
 from cdktf_cdktf_provider_aws.route import Route
-from cdktf_cdktf_provider_aws.route53_record import Route53Record, Route53RecordAlias
+from cdktf_cdktf_provider_aws.route53_record import (
+    Route53Record,
+    Route53RecordAlias,
+    Route53RecordLatencyRoutingPolicy,
+)
 from cdktf_cdktf_provider_aws.route53_zone import Route53Zone, Route53ZoneVpc
 from cdktf_cdktf_provider_aws.route_table import RouteTable
 from cdktf_cdktf_provider_aws.route_table_association import RouteTableAssociation
@@ -326,6 +330,7 @@ __all__ = [
     "Route",
     "Route53Record",
     "Route53RecordAlias",
+    "Route53RecordLatencyRoutingPolicy",
     "Route53Zone",
     "Route53ZoneVpc",
     "RouteTable",

@@ -7,11 +7,16 @@ from typing import Any, Final
 
 from infra.kit import Kit
 
-__all__ = ["body"]
+__all__ = ["body", "name_of"]
 
 _WIDTH: Final = 12
 _HEIGHT: Final = 6
 _Metric = tuple[str, ...]
+
+
+def name_of(kit: Kit) -> str:
+    """Of the dashboard: with AWS' region in it, as dashboards are the account's."""
+    return kit.name(kit.region)
 
 
 def body(kit: Kit, *, namespace: str, edge: str, redis: str | None) -> dict[str, Any]:
@@ -50,6 +55,11 @@ def _chart(
     }
 
 
+def _interruptions(namespace: str, dimension: str) -> str:
+    """Of all types, or zones, that there were: which ones is not known before."""
+    return f"SEARCH('{{{namespace},Pool,{dimension}}} MetricName=\"Interruptions\"', 'Sum', 3600)"
+
+
 def _charts(kit: Kit, namespace: str, edge: str, redis: str | None) -> Iterator[dict[str, Any]]:
     for pool in kit.settings.pools:
         of_pool = ("Pool", pool.name)
@@ -80,6 +90,16 @@ def _charts(kit: Kit, namespace: str, edge: str, redis: str | None) -> Iterator[
             [(namespace, name, *of_pool) for name in ("LoadRatio", "Interruptions")],
             "Maximum",
         )
+    if any(pool.uses_spot for pool in kit.settings.pools):
+        yield {
+            "title": "Interruptions in an hour, by instance type and by zone",
+            "metrics": [
+                [{"expression": _interruptions(namespace, dimension), "id": dimension.lower()}]
+                for dimension in ("InstanceType", "Zone")
+            ],
+            "stat": "Sum",
+            "period": 3600,
+        }
     yield _chart(
         "Action cache: hits and misses",
         [(namespace, name) for name in ("ActionCacheHits", "ActionCacheMisses")],

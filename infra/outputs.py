@@ -17,11 +17,16 @@ def endpoint_of(kit: Kit, balancer: str, port: int) -> str:
 
 
 def bazelrc(kit: Kit, endpoint: str) -> str:
-    """The lines. Pings keep load balancers from forgetting a silent connection."""
+    """The lines, as a server prints them, and those that a region needs besides.
+
+    Bazel's five tries are over after three seconds, ten last for 26: as long as it takes until
+    another cas machine answers. Pings keep load balancers from forgetting a silent connection.
+    """
     lines = [
         f"build --remote_executor={endpoint}",
         f"build --remote_cache={endpoint}",
         "build --remote_timeout=600",
+        "build --remote_retries=10",
         "build --grpc_keepalive_time=30s",
         f"build --jobs={_jobs(kit)}",
     ]

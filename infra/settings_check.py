@@ -223,6 +223,8 @@ def _tls(settings: RegionSettings) -> Iterator[Problem]:
             got=format_value(tls.zone_id),
             allowed="capital letters and digits that begin with Z",
         )
+    if tls.nearest and tls.zone_id is None:
+        yield error(("tls", "nearest"), "needs zone_id: the kit has to write the name")
     arns: list[tuple[str, str | None, str]] = []
     if isinstance(tls, ServerTls):
         if tls.zone_id is None and tls.certificate_arn is None:

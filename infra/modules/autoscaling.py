@@ -59,7 +59,7 @@ class Autoscaling(Construct):
         AutoscalingPolicy(
             self,
             "load",
-            name="load",
+            name=self._kit.name(self._pool.name, "load"),
             autoscaling_group_name=self._fleet.group.name,
             policy_type="TargetTrackingScaling",
             estimated_instance_warmup=policy.warmup_s,
@@ -80,7 +80,7 @@ class Autoscaling(Construct):
         steps = AutoscalingPolicy(
             self,
             "from-zero",
-            name="from-zero",
+            name=self._kit.name(self._pool.name, "from-zero"),
             autoscaling_group_name=self._fleet.group.name,
             policy_type="StepScaling",
             adjustment_type=policy.adjustment,

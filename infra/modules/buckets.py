@@ -34,7 +34,7 @@ from infra._cdk import (
     S3BucketVersioningVersioningConfiguration,
 )
 from infra.kit import Kit
-from infra.modules.keys import Keys
+from infra.modules.keys import Keys, kept
 from infra.policy import ANYBODY, Statement, document, require_tls, service
 from infra.retention import Retention
 
@@ -92,7 +92,12 @@ class SecureBucket(Construct):
         """
         super().__init__(scope, id_)
         self.bucket = S3Bucket(
-            self, "bucket", bucket=name, force_destroy=not kit.protected, tags={"Name": name}
+            self,
+            "bucket",
+            bucket=name,
+            force_destroy=not kit.protected,
+            tags={"Name": name},
+            lifecycle=kept(kit),
         )
         self.arn = self.bucket.arn
         self.name = name

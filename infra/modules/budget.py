@@ -24,7 +24,8 @@ class Budget(Construct):
         BudgetsBudget(
             self,
             "budget",
-            name=kit.name(),
+            # Budgets are the account's: a region of the same name may be elsewhere.
+            name=kit.name(kit.region),
             budget_type="COST",
             limit_amount=str(kit.settings.budget.monthly_usd),
             limit_unit="USD",
@@ -32,7 +33,8 @@ class Budget(Construct):
             cost_filter=[
                 BudgetsBudgetCostFilter(
                     name="TagKeyValue", values=[f"user:NativeLinkRegion${kit.settings.name}"]
-                )
+                ),
+                BudgetsBudgetCostFilter(name="Region", values=[kit.region]),
             ],
             notification=[
                 BudgetsBudgetNotification(

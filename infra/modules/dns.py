@@ -8,6 +8,7 @@ from infra._cdk import (
     Lb,
     Route53Record,
     Route53RecordAlias,
+    Route53RecordLatencyRoutingPolicy,
     Route53Zone,
     Route53ZoneVpc,
     TerraformResourceLifecycle,
@@ -54,7 +55,7 @@ class InternalNames(Construct):
 
 
 class PublicName(Construct):
-    """The name that clients call, if its zone is ours to write."""
+    """The name that clients call, if its zone is ours to write; one of several, or the only one."""
 
     def __init__(self, scope: Construct, id_: str, *, kit: Kit, balancer: Lb) -> None:
         super().__init__(scope, id_)
@@ -72,6 +73,10 @@ class PublicName(Construct):
                 name=tls.domain,
                 type=kind,
                 alias=_alias(balancer),
+                set_identifier=kit.region if tls.nearest else None,
+                latency_routing_policy=Route53RecordLatencyRoutingPolicy(region=kit.region)
+                if tls.nearest
+                else None,
             )
 
 

@@ -26,7 +26,7 @@ _KEEP_S: Final = 600
 
 
 class DrainQueue(Construct):
-    """Spot notices, rebalance recommendations, and workers that auto scaling ends.
+    """Spot notices, rebalance recommendations, workers that auto scaling ends, and ended machines.
 
     Workers see their own notices too, in their metadata: either way may be lost.
 
@@ -72,6 +72,16 @@ class DrainQueue(Construct):
             ["EC2 Instance-terminate Lifecycle Action"],
             {"detail": {"AutoScalingGroupName": list(worker_groups)}},
         )
+        # Whoever ended it, and whatever it said before: its worker gets nothing new.
+        ended = self._rule(
+            kit,
+            "ended",
+            "Machines that stop",
+            ["aws.ec2"],
+            ["EC2 Instance State-change Notification"],
+            {"detail": {"state": ["shutting-down", "stopping"]}},
+        )
+        senders = [spot.arn, leaving.arn, ended.arn]
         for name, queue in (("queue", self.queue), ("dead", self.dead)):
             SqsQueuePolicy(
                 self,
@@ -84,7 +94,7 @@ class DrainQueue(Construct):
                         ["sqs:SendMessage"],
                         [queue.arn],
                         principal=service("events"),
-                        conditions={"ArnEquals": {"aws:SourceArn": [spot.arn, leaving.arn]}},
+                        conditions={"ArnEquals": {"aws:SourceArn": senders}},
                     ),
                 ),
             )

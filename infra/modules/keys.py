@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from constructs import Construct
 
-from infra._cdk import KmsAlias, KmsKey
+from infra._cdk import KmsAlias, KmsKey, TerraformResourceLifecycle
 from infra.kit import Kit
 from infra.policy import ANYBODY, Statement, account_root, document, service
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "kept"]
+
+
+def kept(kit: Kit) -> TerraformResourceLifecycle | None:
+    """For keys and buckets: Terraform refuses a plan that would delete what is protected.
+
+    A bucket that has something in it stays anyway, but a key that is gone takes all of it along,
+    and keys are deleted as soon as nothing that Terraform knows uses them.
+    """
+    return TerraformResourceLifecycle(prevent_destroy=True) if kit.protected else None
 
 
 class Keys(Construct):
@@ -47,6 +56,7 @@ class Keys(Construct):
             deletion_window_in_days=30 if kit.protected else 7,
             policy=document(owner, *statements),
             tags={"Name": kit.name(name)},
+            lifecycle=kept(kit),
         )
         KmsAlias(self, f"{name}-alias", name=f"alias/{kit.name(name)}", target_key_id=key.key_id)
         return key

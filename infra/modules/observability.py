@@ -30,6 +30,7 @@ from infra.modules.logs import Logs
 from infra.modules.redis import Redis
 from infra.modules.roles import namespace_of
 from infra.policy import Statement, document, service
+from infra.settings import MutualTls
 
 __all__ = ["Notifications", "Observability"]
 
@@ -104,6 +105,17 @@ class Observability(Construct):
         for name, (balancer, group) in targets.items():
             self._unhealthy(name, balancer, group, every=False)
         self._service_down(users)
+        self._alarm(
+            "resets",
+            "The clients' balancer cuts connections that were silent for too long: their .bazelrc "
+            "lacks --grpc_keepalive_time",
+            namespace="AWS/NetworkELB",
+            metric="TCP_ELB_Reset_Count",
+            dimensions={"LoadBalancer": edge.lb.arn_suffix},
+            above=_RESETS,
+            statistic="Sum",
+            period_s=300,
+        )
         self._calls()
         self._pools()
         self._drain_queue(queue)
@@ -113,6 +125,8 @@ class Observability(Construct):
             self._storage()
         if certificate is not None:
             self._certificate(certificate)
+        if isinstance(kit.settings.tls, MutualTls):
+            self._tls_files()
         self._dashboard(redis)
         self._queries(logs)
 
@@ -140,7 +154,7 @@ class Observability(Construct):
             alarm_description=description,
             namespace=namespace,
             metric_name=metric,
-            dimensions=dimensions,
+            dimensions=dimensions or None,
             statistic=statistic,
             period=period_s,
             evaluation_periods=periods,
@@ -403,12 +417,26 @@ class Observability(Construct):
             periods=1,
         )
 
+    def _tls_files(self) -> None:
+        self._alarm(
+            "tls-files",
+            f"The servers' certificate, its authority or the list of revoked ones expires within "
+            f"{_TLS_DAYS} days: then nobody is let in",
+            namespace=namespace_of(self._kit),
+            metric="DaysToExpiry",
+            dimensions={},
+            below=_TLS_DAYS,
+            statistic="Minimum",
+            period_s=3600,
+            periods=1,
+        )
+
     def _dashboard(self, redis: Redis) -> None:
         kit = self._kit
         CloudwatchDashboard(
             self,
             "dashboard",
-            dashboard_name=kit.name(),
+            dashboard_name=dashboard.name_of(kit),
             dashboard_body=json.dumps(
                 dashboard.body(
                     kit,
@@ -433,6 +461,10 @@ class Observability(Construct):
             )
 
 
+#: Connections in five minutes; a few always end while somebody's machine sleeps.
+_RESETS: Final = 200
+#: Machines take a new file within the hour; somebody has to make it.
+_TLS_DAYS: Final = 5
 _REDIS: Final = (
     ("memory", "DatabaseMemoryUsagePercentage", 95, "Valkey is full: a larger node helps"),
     ("cpu", "EngineCPUUtilization", 85, "Valkey's one thread is busy"),

@@ -60,7 +60,7 @@ def _kind(name: str, pools: Sequence[str]) -> str:
             return f"POOL{name.removeprefix(pool)}"
     name = re.sub(r"^redis-[0-9]+-", "redis-NODE-", name)
     name = re.sub(r"^s3-(cas|ac)-", "s3-BUCKET-", name)
-    return re.sub(r"^(scheduler-inner|worker-api|worker-cas|cas|scheduler)-", "TARGET-", name)
+    return re.sub(r"^(executions|worker-api|worker-cas|cas|scheduler)-", "TARGET-", name)
 
 
 def _placeholder(kind: str) -> str:

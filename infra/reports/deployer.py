@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from infra import dashboard
 from infra.kit import Kit
 from infra.policy import Statement, document
 from infra.reports.deployer_actions import ALWAYS, DATA, RESOURCES
@@ -58,13 +59,13 @@ def _scopes(kit: Kit) -> Mapping[str, _Scope]:
     arn = kit.arn
     return {
         "autoscaling": _Scope([kit.group_arn(f"{name}-*")]),
-        "budgets": _Scope([arn("budgets", f"budget/{name}", region=False)]),
+        "budgets": _Scope([arn("budgets", f"budget/{kit.name(kit.region)}", region=False)]),
         "cloudwatch": _Scope(
             [
                 arn("cloudwatch", f"alarm:{name}-*"),
                 # Those that target tracking makes.
                 arn("cloudwatch", f"alarm:TargetTracking-{name}-*"),
-                arn("cloudwatch", f"dashboard/{name}", region=False),
+                arn("cloudwatch", f"dashboard/{dashboard.name_of(kit)}", region=False),
             ]
         ),
         "elasticache": _Scope(

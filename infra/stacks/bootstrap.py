@@ -9,6 +9,7 @@ from constructs import Construct
 from infra._cdk import KmsAlias, KmsKey, LocalBackend, TerraformOutput, TerraformStack
 from infra.kit import Kit
 from infra.modules.buckets import ACCESS_PREFIX, SecureBucket
+from infra.modules.keys import kept
 from infra.policy import Statement, account_root, document, service
 from infra.provider import provide
 
@@ -41,6 +42,7 @@ class BootstrapStack(TerraformStack):
             policy=document(
                 Statement("Account", ["kms:*"], ["*"], principal=account_root(kit.account))
             ),
+            lifecycle=kept(kit),
         )
         KmsAlias(self, "alias", name="alias/nativelink-state", target_key_id=key.key_id)
         name = state_bucket(kit)

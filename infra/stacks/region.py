@@ -6,6 +6,7 @@ from typing import Final
 
 from constructs import Construct
 
+from infra import dashboard
 from infra._cdk import LbTargetGroup, TerraformOutput, TerraformStack, VpcEndpointService
 from infra.environment import (
     CLIENT_PORT,
@@ -187,7 +188,7 @@ class RegionStack(TerraformStack):
             ),
         }
         for target, port in (
-            ("scheduler-inner", SCHEDULER_PORT),
+            ("executions", SCHEDULER_PORT),
             ("worker-api", WORKER_API_PORT),
             ("worker-cas", WORKER_CAS_PORT),
         ):
@@ -283,7 +284,7 @@ class RegionStack(TerraformStack):
     ) -> None:
         mine = {
             "cas": ("cas", "worker-cas"),
-            "scheduler": ("scheduler", "scheduler-inner", "worker-api"),
+            "scheduler": ("scheduler", "executions", "worker-api"),
         }
         ServiceFleet(
             self,
@@ -356,7 +357,7 @@ class RegionStack(TerraformStack):
         self._output(
             "dashboard",
             f"https://{kit.region}.console.aws.amazon.com/cloudwatch/home?region={kit.region}"
-            f"#dashboards/dashboard/{kit.name()}",
+            f"#dashboards/dashboard/{dashboard.name_of(kit)}",
             "The region on one page",
         )
         self._output("load_balancer", self._edge.lb.dns_name, "What the clients' name leads to")

@@ -118,6 +118,17 @@ def test_a_region_that_is_not_there_is_told_with_those_that_are() -> None:
             "tls.domain: not a domain name",
         ),
         (
+            {
+                "tls": {
+                    "mode": "server",
+                    "domain": "a.example",
+                    "certificate_arn": "arn:aws:acm:eu-central-1:1:certificate/x",
+                    "nearest": True,
+                }
+            },
+            "tls.nearest: needs zone_id",
+        ),
+        (
             {"tls": {"mode": "server", "domain": "a.example", "zone_id": "1"}},
             "tls.zone_id: not a hosted zone's id",
         ),

@@ -115,7 +115,10 @@ def test_a_pool_begins_empty_and_may_grow(deployment: Deployment) -> None:
     assert (workers["MinSize"], workers["MaxSize"], workers["Instances"]) == (0, 20, [])
     assert len(groups["nl-minimal-cas"]["Instances"]) == 1
     policies = autoscaling.describe_policies(AutoScalingGroupName="nl-minimal-worker-x86")
-    assert {each["PolicyName"] for each in policies["ScalingPolicies"]} == {"load", "from-zero"}
+    assert {each["PolicyName"] for each in policies["ScalingPolicies"]} == {
+        "nl-minimal-x86-load",
+        "nl-minimal-x86-from-zero",
+    }
     hooks = autoscaling.describe_lifecycle_hooks(AutoScalingGroupName="nl-minimal-worker-x86")
     assert {each["LifecycleHookName"] for each in hooks["LifecycleHooks"]} == {"ready", "drain"}
 
@@ -155,7 +158,7 @@ def test_the_secret_has_the_password_and_user_data_has_not(deployment: Deploymen
 
 def test_what_aws_says_about_workers_reaches_the_queue(deployment: Deployment) -> None:
     events = deployment.client("events")
-    for rule in ("nl-minimal-spot", "nl-minimal-leaving"):
+    for rule in ("nl-minimal-spot", "nl-minimal-leaving", "nl-minimal-ended"):
         (target,) = events.list_targets_by_rule(Rule=rule)["Targets"]
         assert target["Arn"] == f"arn:aws:sqs:{REGION}:{ACCOUNT}:nl-minimal-drain"
     attributes = deployment.client("sqs").get_queue_attributes(

@@ -240,23 +240,141 @@ def test_redis_is_encrypted_and_asks_who_comes(stack: Stack) -> None:
         assert group.body["automatic_failover_enabled"] is several
 
 
+def names(stack: Stack) -> Iterator[tuple[Resource, str]]:
+    """What each resource is called by that AWS knows by a name; references are left out."""
+    keys = (
+        "name", "bucket", "alarm_name", "dashboard_name", "replication_group_id", "user_group_id",
+        "user_id",
+    )  # fmt: skip
+    for each in stack.resources:
+        name = next((each.body[key] for key in keys if key in each.body), None)
+        if isinstance(name, str) and "${" not in name:
+            yield each, name
+
+
+#: Names that count within something only, by the key that says within what.
+WITHIN = {
+    "aws_autoscaling_lifecycle_hook": "autoscaling_group_name",
+    "aws_iam_role_policy": "role",
+    "aws_route53_record": "zone_id",
+    "aws_s3_bucket_metric": "bucket",
+}
+#: Of the whole account, whatever AWS region they are made from.
+ACCOUNT_WIDE = (
+    "aws_budgets_budget", "aws_cloudwatch_dashboard", "aws_iam_instance_profile", "aws_iam_role",
+    "aws_s3_bucket",
+)  # fmt: skip
+
+
+def test_no_two_resources_of_a_kind_have_the_same_name(stack: Stack) -> None:
+    seen: dict[tuple[str, ...], str] = {}
+    for each, name in names(stack):
+        within = str(each.body.get(WITHIN.get(each.type, ""), ""))
+        other = seen.setdefault((each.type, within, name, each.body.get("type", "")), each.path)
+        assert other == each.path, f"{name}: {other} and {each.path}"
+
+
+def test_regions_of_other_names_in_the_same_account_have_other_resources(stack: Stack) -> None:
+    region = stack.directory.name
+    if stack.name == "aws/bootstrap":
+        return
+    begins = (
+        f"nl-{region}",
+        f"alias/nl-{region}",
+        f"/nativelink/{region}/",
+        f"nativelink/{region}/",
+    )
+    for each, name in names(stack):
+        if each.type not in WITHIN and each.type != "aws_route53_zone":
+            assert name.startswith(begins), each.path
+
+
+def test_what_counts_in_the_whole_account_says_in_which_region_of_aws_it_is(stack: Stack) -> None:
+    region = stack.json["provider"]["aws"][0]["region"]
+    found = [(each, name) for each, name in names(stack) if each.type in ACCOUNT_WIDE]
+    assert found
+    assert all(region in name for _, name in found), [name for _, name in found]
+
+
+def test_pools_have_policies_alarms_and_groups_of_their_own(stacks: dict[str, Stack]) -> None:
+    stack = stacks["aws/arm-and-x86-pools"]
+    pools = ("x86", "arm", "gates")
+    policies = {each.body["name"]: each.body for each in stack.of("aws_autoscaling_policy")}
+    assert policies.keys() == {
+        f"nl-mixed-{pool}-{kind}" for pool in pools for kind in ("load", "from-zero")
+    }
+    groups = {each.address: each.body["name"] for each in stack.of("aws_autoscaling_group")}
+    for pool in pools:
+        for kind in ("load", "from-zero"):
+            group = reference(policies[f"nl-mixed-{pool}-{kind}"]["autoscaling_group_name"])
+            assert groups[group] == f"nl-mixed-worker-{pool}"
+        alarm = stack.one("aws_cloudwatch_metric_alarm", f"worker-{pool}-scaling/waiting").body
+        (action,) = alarm["alarm_actions"]
+        policy = stack.one("aws_autoscaling_policy", f"worker-{pool}-scaling/from-zero")
+        assert reference(action) == policy.address
+        told = {each["metric"]["dimensions"]["Pool"] for each in alarm["metric_query"][:2]}
+        assert told == {pool}
+
+
+def test_the_scheduler_hears_of_everything_that_it_heeds(stacks: dict[str, Stack]) -> None:
+    rules = stacks["aws/team"].of("aws_cloudwatch_event_rule")
+    patterns = [json.loads(rule.body["event_pattern"]) for rule in rules]
+    assert {kind for pattern in patterns for kind in pattern["detail-type"]} == {
+        "EC2 Spot Instance Interruption Warning",
+        "EC2 Instance Rebalance Recommendation",
+        "EC2 Instance-terminate Lifecycle Action",
+        "EC2 Instance State-change Notification",
+    }
+    (policy,) = [
+        each
+        for each in stacks["aws/team"].of("aws_sqs_queue_policy")
+        if each.path.endswith("drain/queue-policy")
+    ]
+    (events,) = [
+        each for each in json.loads(policy.body["policy"])["Statement"] if each["Effect"] == "Allow"
+    ]
+    senders = events["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert {reference(each) for each in senders} == {rule.address for rule in rules}
+
+
+def test_a_name_that_several_regions_have_leads_to_the_nearest_one(
+    stacks: dict[str, Stack],
+) -> None:
+    def records(example: str) -> list[dict[str, Any]]:
+        found = stacks[f"aws/{example}"].of("aws_route53_record")
+        return [each.body for each in found if each.path.startswith("public-name")]
+
+    assert records("multi-az-production")
+    for record in records("multi-az-production"):
+        assert record["set_identifier"] == "us-east-1"
+        assert record["latency_routing_policy"] == {"region": "us-east-1"}
+        assert record["alias"]["evaluate_target_health"] is True
+    assert all("latency_routing_policy" not in record for record in records("team"))
+
+
+def test_what_data_is_lost_without_is_in_no_plan_to_delete(stack: Stack) -> None:
+    if stack.name == "aws/minimal":
+        return
+    for kind in ("aws_kms_key", "aws_s3_bucket"):
+        for each in stack.of(kind):
+            assert each.body["lifecycle"]["prevent_destroy"] is True, each.path
+
+
 def test_names_are_short_enough_for_aws(stack: Stack) -> None:
+    """Also those of a region whose name is as long as names may be."""
     limits = {
         "aws_lb": 32,
         "aws_lb_target_group": 32,
         "aws_s3_bucket": 63,
         "aws_iam_role": 64,
         "aws_elasticache_replication_group": 40,
+        "aws_elasticache_user": 40,
         "aws_security_group": 255,
     }
-    for kind, limit in limits.items():
-        for each in stack.of(kind):
-            name = (
-                each.body.get("name")
-                or each.body.get("bucket")
-                or each.body.get("replication_group_id")
-            )
-            assert len(name) <= limit, name
+    longer = 16 - len(stack.directory.name)
+    for each, name in names(stack):
+        if each.type in limits:
+            assert len(name) + longer <= limits[each.type], name
 
 
 def test_user_data_fits_and_names_secrets_by_their_address(stack: Stack) -> None:

@@ -13,7 +13,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-__all__ = ["CLIENT_TESTS", "ROOT", "TOOLS", "program", "run", "running", "wait_until_ready"]
+__all__ = [
+    "CLIENT_TESTS",
+    "ROOT",
+    "TOOLS",
+    "ended",
+    "program",
+    "run",
+    "running",
+    "wait_until_ready",
+]
 
 #: Marks of every module here: real clients are slow, and share one server, so that one worker of
 #: pytest-xdist runs them all.
@@ -38,10 +47,18 @@ def program(name: str, *, tool: str | None = None) -> Path:
     pytest.skip(message)
 
 
-def run(command: Sequence[object], *, timeout: float = 240, check: bool = True) -> str:
-    """Standard output and error of a command; its whole output in the failure."""
-    done = subprocess.run(
+def ended(
+    command: Sequence[object],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """A command that has ended, whatever came of it; its `stdout` is all that it said."""
+    return subprocess.run(
         [str(part) for part in command],
+        cwd=directory,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,6 +66,18 @@ def run(command: Sequence[object], *, timeout: float = 240, check: bool = True) 
         timeout=timeout,
         check=False,
     )
+
+
+def run(
+    command: Sequence[object],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 240,
+    check: bool = True,
+) -> str:
+    """Standard output and error of a command; its whole output in the failure."""
+    done = ended(command, directory=directory, environment=environment, timeout=timeout)
     if check and done.returncode:
         pytest.fail(f"{command}: exit code {done.returncode}\n{done.stdout}")
     return done.stdout

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from tests.clients.assets import (
     open_server,
 )
 from tests.clients.bazel import Bazel
+from tests.clients.buildstream import BuildStream
 from tests.clients.certificates import Certificates
 from tests.clients.conftest import debian_bazel
-from tests.clients.programs import CLIENT_TESTS, program
+from tests.clients.programs import CLIENT_TESTS
 
 pytestmark = CLIENT_TESTS
 
@@ -129,44 +128,18 @@ def test_without_a_checksum_the_origin_is_asked_each_time_and_its_answer_told(
     assert [path for path, _ in origin.asked].count("/f.txt") == 2
 
 
-class BuildStream:
-    """A cache of its own, which knows of others only through the server.
-
-    Args:
-        project: its directory.
-        folder: takes cache, logs and configuration.
-        server: keeps artifacts and sources.
-    """
+class Client(BuildStream):
+    """One that knows of others only through a server, which keeps artifacts and sources."""
 
     def __init__(self, project: Path, folder: Path, server: AssetServer) -> None:
-        self._program = program("builders/bin/bst", tool="builders")
-        self._project = project
-        self._environment = {**os.environ, "HOME": str(folder)}
-        self._file = folder / "buildstream.conf"
-        folder.mkdir()
         here = f'{{url: "http://127.0.0.1:{server.port}", instance-name: {INSTANCE}, push: true}}'
-        self._file.write_text(
-            "".join(f"{name}: {folder}/{name}\n" for name in ("cachedir", "sourcedir", "logdir"))
-            + f"artifacts:\n  servers:\n  - {here}\n"
-            + f"source-caches:\n  servers:\n  - {here}\n"
-        )
+        servers = f"artifacts:\n  servers:\n  - {here}\nsource-caches:\n  servers:\n  - {here}\n"
+        super().__init__(project, folder, servers)
 
-    def run(self, *arguments: str) -> str:
-        """A command that succeeds."""
-        done = subprocess.run(
-            [self._program, "--no-interactive", "--config", self._file, *arguments],
-            cwd=self._project,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        assert "Failed to initialize remote" not in done.stdout, done.stdout
-        return done.stdout
+    def tell(self, *arguments: str) -> str:
+        said = super().tell(*arguments)
+        assert "Failed to initialize remote" not in said, said
+        return said
 
 
 def test_buildstream_finds_artifacts_and_sources_that_another_one_pushed(
@@ -181,17 +154,17 @@ def test_buildstream_finds_artifacts_and_sources_that_another_one_pushed(
             f"kind: import\nsources:\n- kind: tar\n  url: {origin.url('/a.tar.gz')}\n"
             f"  ref: {hashlib.sha256(ARCHIVE).hexdigest()}\n"
         )
-        here = BuildStream(project, tmp_path / "here", server)
-        here.run("build", "base.bst")
-        here.run("source", "push", "base.bst")
+        here = Client(project, tmp_path / "here", server)
+        here.tell("build", "base.bst")
+        here.tell("source", "push", "base.bst")
 
     # Nobody can have the source from its origin any more.
-    there = BuildStream(project, tmp_path / "there", server)
-    there.run("artifact", "pull", "base.bst")
-    there.run("artifact", "checkout", "--directory", str(tmp_path / "artifact"), "base.bst")
-    third = BuildStream(project, tmp_path / "third", server)
-    third.run("source", "fetch", "base.bst")
-    third.run("source", "checkout", "--directory", str(tmp_path / "source"), "base.bst")
+    there = Client(project, tmp_path / "there", server)
+    there.tell("artifact", "pull", "base.bst")
+    there.tell("artifact", "checkout", "--directory", str(tmp_path / "artifact"), "base.bst")
+    third = Client(project, tmp_path / "third", server)
+    third.tell("source", "fetch", "base.bst")
+    third.tell("source", "checkout", "--directory", str(tmp_path / "source"), "base.bst")
 
     assert (tmp_path / "artifact" / "greeting.txt").read_text() == "hello from the archive\n"
     found = list((tmp_path / "source").rglob("greeting.txt"))

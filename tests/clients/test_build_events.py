@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,12 @@ def test_a_build_out_of_the_cache_says_so(publishing: Publishing, telling: Bazel
     assert "100%" in publishing.ask("list", "--limit", "1")
 
 
-def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
-    publishing: Publishing, telling: Bazel, gate: Gate, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
+@contextmanager
+def gated_build(telling: Bazel, publishing: Publishing, gate: Gate, log: Path) -> Iterator[None]:
+    """A build whose actions wait at a gate, and that has told its targets: the body opens it.
+
+    Afterwards the build has ended well, and has told so.
+    """
     targets = [f"//checks:gated{number}" for number in range(GATED)]
     gate.close()
     telling.clean()
@@ -221,6 +223,16 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
     with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
         gate.wait()
         wait_for(publishing.has_told_its_targets, "its targets")
+        yield
+        assert process.wait(240) == 0, log.read_text()
+    assert "Build Event Protocol upload failed" not in log.read_text()
+
+
+def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
+    publishing: Publishing, telling: Bazel, gate: Gate, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with gated_build(telling, publishing, gate, log):
         running = publishing.build()
         assert running["state"] == "RUNNING"
         invocation = running["invocation_id"]
@@ -229,9 +241,7 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
         publishing.server.kill()
         publishing.server.start()
         gate.open()
-        assert process.wait(240) == 0, log.read_text()
 
-    assert "Build Event Protocol upload failed" not in log.read_text()
     build = publishing.build(invocation)
     assert build["state"] == "SUCCEEDED"
     assert build["targets_built"] == GATED
@@ -254,23 +264,14 @@ def test_a_redis_that_dies_while_a_build_is_told_loses_nothing(
     telling: Bazel, gate: Gate, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    targets = [f"//checks:gated{number}" for number in range(GATED)]
-    gate.close()
-    telling.clean()
     with ExitStack() as lifetimes:
         redis = OneRedis(tmp_path, lifetimes)
         publishing = Publishing(tmp_path / "publishing", lifetimes, events=redis.store("bep"))
-        flags = publishing.flags(cache=False)
-        with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
-            gate.wait()
-            wait_for(publishing.has_told_its_targets, "its targets")
+        with gated_build(telling, publishing, gate, log):
             # What Bazel tells from now on finds no Redis, until it was missed.
             redis.kill(random.Random(0).randrange)
             gate.open()
             redis.restore()
-            assert process.wait(240) == 0, log.read_text()
-        assert "Build Event Protocol upload failed" not in log.read_text()
-
         build = publishing.build(invocation_of(log.read_text()))
         assert redis.server is not None
         with redis.server.raw() as raw:
@@ -285,9 +286,6 @@ def test_a_bucket_keeps_builds_that_a_killed_server_was_told(
     telling: Bazel, gate: Gate, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    targets = [f"//checks:gated{number}" for number in range(GATED)]
-    gate.close()
-    telling.clean()
     with ExitStack() as lifetimes:
         bucket = MotoBucket(tmp_path, lifetimes)
         publishing = Publishing(
@@ -296,16 +294,10 @@ def test_a_bucket_keeps_builds_that_a_killed_server_was_told(
             events=bucket.store("bep"),
             environment=bucket.environment,
         )
-        flags = publishing.flags(cache=False)
-        with telling.start(*flags, f"--jobs={GATED}", targets=targets, log=log) as process:
-            gate.wait()
-            wait_for(publishing.has_told_its_targets, "its targets")
+        with gated_build(telling, publishing, gate, log):
             publishing.server.kill()
             publishing.server.start()
             gate.open()
-            assert process.wait(240) == 0, log.read_text()
-        assert "Build Event Protocol upload failed" not in log.read_text()
-
         names = [name.removeprefix("bep/") for name in bucket.server.names("bep/")]
         assert_whole(publishing.build(invocation_of(log.read_text())), names)
 

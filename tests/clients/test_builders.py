@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.buildstream import BuildStream
 from tests.clients.farm import FarmProcesses, open_processes
-from tests.clients.programs import CLIENT_TESTS, program
+from tests.clients.programs import CLIENT_TESTS, program, run
 
 pytestmark = CLIENT_TESTS
 
@@ -52,53 +52,24 @@ config:
 """
 
 
-class BuildStream:
-    """A project, and a cache of its own that knows nothing of others.
+def buildstream(project: Path, folder: Path, farm: FarmProcesses) -> BuildStream:
+    """One that executes on a farm."""
+    service = f'{{url: "http://127.0.0.1:{farm.ports.public}", instance-name: main}}'
+    return BuildStream(
+        project,
+        folder,
+        f"remote-execution:\n"
+        f"  execution-service: {service}\n"
+        f"  storage-service: {service}\n"
+        f"  action-cache-service: {service}\n",
+    )
 
-    Args:
-        project: its directory.
-        folder: takes cache, logs and configuration.
-        farm: where it executes.
-    """
 
-    def __init__(self, project: Path, folder: Path, farm: FarmProcesses) -> None:
-        self._program = program("builders/bin/bst", tool="builders")
-        self._project = project
-        self._file = folder / "buildstream.conf"
-        folder.mkdir()
-        service = f'{{url: "http://127.0.0.1:{farm.ports.public}", instance-name: main}}'
-        self._file.write_text(
-            "".join(f"{name}: {folder}/{name}\n" for name in ("cachedir", "sourcedir", "logdir"))
-            + "remote-execution:\n"
-            + f"  execution-service: {service}\n"
-            + f"  storage-service: {service}\n"
-            + f"  action-cache-service: {service}\n"
-        )
-        self._environment = {**os.environ, "HOME": str(folder)}
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Any command."""
-        return subprocess.run(
-            [self._program, "--no-interactive", "--config", self._file, *arguments],
-            cwd=self._project,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    def checkout(self, element: str, into: Path) -> Path:
-        """Build an element; its result."""
-        for command in (
-            ["build", element],
-            ["artifact", "checkout", "--directory", str(into), element],
-        ):
-            done = self.run(*command)
-            assert done.returncode == 0, done.stdout
-        return into
+def checkout(stream: BuildStream, element: str, into: Path) -> Path:
+    """Build an element; its result."""
+    stream.tell("build", element)
+    stream.tell("artifact", "checkout", "--directory", str(into), element)
+    return into
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +113,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_buildstream_builds_on_workers_and_elsewhere_from_the_cache(
     farm: FarmProcesses, project: Path, tmp_path: Path
 ) -> None:
-    here = BuildStream(project, tmp_path / "here", farm).checkout("made.bst", tmp_path / "one")
-    there = BuildStream(project, tmp_path / "there", farm).checkout("made.bst", tmp_path / "two")
+    one, two = (buildstream(project, tmp_path / name, farm) for name in ("one", "two"))
+    here = checkout(one, "made.bst", tmp_path / "here")
+    there = checkout(two, "made.bst", tmp_path / "there")
 
     assert (here / "bin" / "copy").read_bytes() == Path("/bin/cat").read_bytes()
     # The number of a process: another run would have another one.
@@ -154,7 +126,7 @@ def test_buildstream_builds_on_workers_and_elsewhere_from_the_cache(
 def test_buildstream_shows_why_a_command_failed(
     farm: FarmProcesses, project: Path, tmp_path: Path
 ) -> None:
-    done = BuildStream(project, tmp_path / "here", farm).run("build", "broken.bst")
+    done = buildstream(project, tmp_path / "here", farm).run("build", "broken.bst")
 
     assert done.returncode != 0
     # What it printed, not the command itself, which is in the log too.
@@ -170,23 +142,11 @@ def test_the_client_of_buildgrid_executes_and_lists(
     (tmp_path / "in" / "sub" / "file").write_text("data")
     remote = [f"--remote=http://127.0.0.1:{plain_farm.ports.public}", "--instance-name=main"]
 
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [bgd, *arguments],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
     script = "cat sub/file > sub/made; echo and more >> sub/made"
     options = ["--output-file", "sub/made", "--output-directory", "out"]
-    run("execute", *remote, "command", *options, "in", "--", "sh", "-c", script)
-    listed = run("operation", *remote, "list")
+    asked = ["execute", *remote, "command", *options, "in", "--", "sh", "-c", script]
+    run([bgd, *asked], directory=tmp_path)
+    listed = run([bgd, "operation", *remote, "list"], directory=tmp_path)
 
     assert (tmp_path / "out" / "sub" / "made").read_text() == "dataand more\n"
     assert "main/" in listed

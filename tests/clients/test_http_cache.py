@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,20 +34,11 @@ def url(server: RunningServer) -> str:
 
 def told(command: Sequence[object], directory: Path, **environment: str) -> str:
     """What a program says, run with a clean home of its own."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        check=False,
+    return run(
+        command,
+        directory=directory,
+        environment={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
     )
-    if done.returncode:
-        pytest.fail(f"{command}: exit code {done.returncode}\n{done.stdout}")
-    return done.stdout
 
 
 # -- Bazel -------------------------------------------------------------------------------------

@@ -61,8 +61,13 @@ class Authority:
         """When something that is valid so long ends, seconds since the epoch."""
         return int((_NOW + valid).timestamp())
 
-    def issue(self, name: str, valid: datetime.timedelta = _DAY) -> tuple[Path, Path]:
-        """A certificate for localhost, usable on either side; again replaces it."""
+    def issue(
+        self,
+        name: str,
+        valid: datetime.timedelta = _DAY,
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> tuple[Path, Path]:
+        """A certificate for localhost, for `usage` only if given; again replaces it."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [
             x509.DNSName("localhost"),
@@ -70,11 +75,12 @@ class Authority:
             x509.UniformResourceIdentifier(f"spiffe://test/{name}"),
             x509.RFC822Name("builder@test.example"),
         ]
-        certificate = (
-            self._builder(_name(name), key.public_key(), valid)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self.key, hashes.SHA256())
+        builder = self._builder(_name(name), key.public_key(), valid).add_extension(
+            x509.SubjectAlternativeName(names), critical=False
         )
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        certificate = builder.sign(self.key, hashes.SHA256())
         self.issued[name] = certificate
         paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         paths[0].write_bytes(certificate.public_bytes(_PEM))

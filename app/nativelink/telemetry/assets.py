@@ -12,7 +12,7 @@ ASSET_FETCHES: Final = Definition(
     "asset.fetches",
     Kind.COUNTER,
     "{fetch}",
-    "Answers of the fetch service: the asset was known, downloaded or unpacked, or why there is none.",
+    "Answers of the fetch service: the asset was known, downloaded or unpacked, or why not.",
     ("asset.kind", "asset.result"),
 )
 ASSET_DOWNLOAD_DURATION: Final = Definition(

@@ -9,7 +9,9 @@ import signal
 import socket
 import threading
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -19,7 +21,8 @@ import nativelink
 from nativelink.cli.serve import raise_open_files
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.bytestream import bytestream_pb2
-from tests.cli.servers import MEMORY, command, running
+from tests.cli.servers import MEMORY, Running, command, running
+from tests.execution.gate import wait_for
 
 CAS = "/build.bazel.remote.execution.v2.ContentAddressableStorage"
 ALL_IN_ONE = Path(nativelink.__file__).parent / "configs" / "all_in_one.json5"
@@ -126,6 +129,21 @@ def test_json_logs_are_json_and_nothing_else(memory_file: Path):
     assert all({"timestamp", "level", "target", "fields"} == set(line) for line in lines)
 
 
+def writing(server: Running, channel: grpc.Channel, requests: Iterator[Any]) -> Any:
+    """A call of ByteStream's Write that has begun."""
+    write = channel.stream_unary(
+        "/google.bytestream.ByteStream/Write",
+        request_serializer=bytestream_pb2.WriteRequest.SerializeToString,
+        response_deserializer=bytestream_pb2.WriteResponse.FromString,
+    )
+    answer = write.future(requests)
+    admin = f"http://{server.address}/admin"
+    wait_for(
+        lambda: httpx.get(admin, timeout=60).json()["servers"]["0"]["calls"], "a call under way"
+    )
+    return answer
+
+
 @pytest.mark.slow
 def test_ctrl_c_lets_an_upload_under_way_finish(memory_file: Path):
     data = b"x" * 100_000
@@ -142,17 +160,7 @@ def test_ctrl_c_lets_an_upload_under_way_finish(memory_file: Path):
         )
 
     with running(memory_file) as server, grpc.insecure_channel(server.address) as channel:
-        write = channel.stream_unary(
-            "/google.bytestream.ByteStream/Write",
-            request_serializer=bytestream_pb2.WriteRequest.SerializeToString,
-            response_deserializer=bytestream_pb2.WriteResponse.FromString,
-        )
-        answer = write.future(requests())
-        while (
-            httpx.get(f"http://{server.address}/admin", timeout=60).json()["servers"]["0"]["calls"]
-            == 0
-        ):
-            pass
+        answer = writing(server, channel, requests())
         server.process.send_signal(signal.SIGINT)
         server.wait_for("draining")
         go_on.set()
@@ -172,17 +180,7 @@ def test_a_second_ctrl_c_waits_for_nothing(memory_file: Path):
         blocked.wait(120)
 
     with running(memory_file) as server, grpc.insecure_channel(server.address) as channel:
-        write = channel.stream_unary(
-            "/google.bytestream.ByteStream/Write",
-            request_serializer=bytestream_pb2.WriteRequest.SerializeToString,
-            response_deserializer=bytestream_pb2.WriteResponse.FromString,
-        )
-        answer = write.future(requests())
-        while (
-            httpx.get(f"http://{server.address}/admin", timeout=60).json()["servers"]["0"]["calls"]
-            == 0
-        ):
-            pass
+        answer = writing(server, channel, requests())
         server.process.send_signal(signal.SIGINT)
         server.wait_for("draining")
         assert server.end(signal.SIGINT) == 128 + signal.SIGINT

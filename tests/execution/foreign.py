@@ -7,7 +7,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent import futures
-from types import TracebackType
 from typing import Final
 
 import grpc
@@ -74,12 +73,7 @@ class ForeignWorker:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         self._outbox.put(api.UpdateForScheduler(going_away_request=api.GoingAwayRequest()))
         self._outbox.put(None)
         self._thread.join(60)
@@ -166,12 +160,7 @@ class ForeignScheduler:
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.hang_up()
         self._server.stop(0).wait()
 

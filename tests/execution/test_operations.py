@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -20,14 +19,6 @@ from tests.execution.gate import Gate, wait_for
 
 COMPLETED = re.ExecutionStage.COMPLETED
 EXECUTING = re.ExecutionStage.EXECUTING
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Opened at the end, so that nothing is left waiting."""
-    one = Gate(tmp_path / "gate")
-    yield one
-    one.open()
 
 
 def uploaded(client: ExecutionClient, *arguments: str, **action: object) -> re.Digest:

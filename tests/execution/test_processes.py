@@ -32,13 +32,6 @@ def client(farm: FarmProcesses) -> Iterator[ExecutionClient]:
         yield one
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    one = Gate(tmp_path / "gate")
-    yield one
-    one.open()
-
-
 def uploaded(client: ExecutionClient, script: str) -> re.Digest:
     blobs = Blobs()
     digest = make_action(["sh", "-c", script], blobs)

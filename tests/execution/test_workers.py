@@ -41,13 +41,6 @@ def client(base: Farm) -> Iterator[ExecutionClient]:
         yield one
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    one = Gate(tmp_path / "gate")
-    yield one
-    one.open()
-
-
 @contextmanager
 def open_worker(
     folder: Path, ports: Ports, *, name: str = "elsewhere", skew_s: float = 0, **worker: Any

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
@@ -80,12 +79,7 @@ class ReapiClient:
     def __enter__(self) -> ReapiClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         self._channel.close()
 
     def unary(self, method: str, request: Message, reply: type[_Reply]) -> _Reply:

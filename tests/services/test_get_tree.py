@@ -118,9 +118,23 @@ class TestGetTree:
     async def test_a_token_of_another_tree_is_an_invalid_argument(self, tree: Tree) -> None:
         root = await self.diamond(tree)
         for token in (str(SHA256.digest_of(b"elsewhere")), "nonsense"):
-            with pytest.raises(NativeLinkError) as raised:
+            with pytest.raises(NativeLinkError, match="page_token") as raised:
                 await tree.pages(root, token=token)
             assert code_of(raised) is Code.INVALID_ARGUMENT
+
+    async def test_what_is_lost_between_two_pages_is_no_mistake_of_the_client(
+        self, tree: Tree
+    ) -> None:
+        leaf = await tree.add("leaf")
+        middle = await tree.add("middle", leaf)
+        root = await tree.add("root", await tree.add("first"), middle)
+        pages = await tree.pages(root, page_size=3)
+        assert pages[1][0] == ["leaf"]
+        tree.store.remove(middle)
+
+        with pytest.raises(NativeLinkError, match="1 of its directories") as raised:
+            await tree.pages(root, page_size=3, token=pages[0][1])
+        assert code_of(raised) is Code.NOT_FOUND
 
     async def test_a_blob_that_is_no_directory_is_named(self, tree: Tree) -> None:
         (digest,) = await stored(tree.store, b"\xff\xff\xff")

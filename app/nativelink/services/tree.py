@@ -14,7 +14,13 @@ from google.protobuf.message import DecodeError
 
 from nativelink.core.digest import Digest, digests_of
 from nativelink.core.eager import run_all
-from nativelink.core.errors import Code, NativeLinkError, invalid_argument
+from nativelink.core.errors import (
+    Code,
+    NativeLinkError,
+    context,
+    invalid_argument,
+    not_found,
+)
 from nativelink.core.rpc import MessageSink
 from nativelink.core.streams import Chunk
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
@@ -65,16 +71,20 @@ class TreeWalk:
         self._max_directories = max_directories
         self._queue: deque[Digest] = deque((root,))
         self._seen = {root}
+        #: Directories of the tree that are not there.
+        self._absent = 0
 
     async def send(self, sink: MessageSink, page_token: str) -> None:
         """Send every page from `page_token` on, or from the root if it is empty.
 
         Raises:
-            NativeLinkError: NOT_FOUND for a root that is not there; INVALID_ARGUMENT for a token
-                that names no directory of the tree, or a blob that is no directory;
+            NativeLinkError: NOT_FOUND for a root that is not there, or a token that names a
+                directory below one that is not there any more; INVALID_ARGUMENT for a token that
+                names no directory of the tree, or a blob that is no directory;
                 RESOURCE_EXHAUSTED for a tree of too many directories.
         """
-        start = Digest.from_string(page_token) if page_token else self._root
+        with context("page_token"):
+            start = Digest.from_string(page_token) if page_token else self._root
         started = False
         page: list[bytes] = []
         page_bytes = 0
@@ -84,6 +94,7 @@ class TreeWalk:
             for digest, data in zip(batch, found, strict=True):
                 started = started or digest == start
                 if data is None:
+                    self._absent += 1
                     continue
                 if started:
                     size = len(_head(data)) + len(data)
@@ -94,6 +105,11 @@ class TreeWalk:
                     page.append(data)
                     page_bytes += size
                 self._enqueue_children(digest, data)
+        if not started and self._absent:
+            raise not_found(
+                f"the tree {self._root} cannot be read on from page_token {page_token[:100]!r}: "
+                f"{self._absent} of its directories are not in the CAS any more"
+            )
         if not started:
             raise invalid_argument(
                 f"page_token {page_token[:100]!r} names no directory of the tree {self._root}"

@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 CONFIG ?= app/nativelink/configs/all_in_one.json5
 # Two workers beside two cores' worth of servers under test: more only fight.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+# What mostly waits for Terraform, for machines and for packages, waits beside them.
+WAITING ?= 2
+PYTEST = $(BIN)/pytest -n $$(( $(JOBS) + $(WAITING) )) --waiting $(WAITING) --dist loadgroup -q
 
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
@@ -31,7 +34,7 @@ run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 
 test: $(DEV) $(TOOLS) ## Set up and run every test
-	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -q
+	@$(PYTEST)
 
 test-clients: $(DEV) $(TOOLS) ## The longer run against clients (also Bazel 7)
 	@scripts/bazel7_root.sh
@@ -50,13 +53,11 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/python scripts/generate_coverage_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
-test-infra: $(DEV) $(TOOLS) ## The longer run of the AWS kit: settings to deployment
-	@$(BIN)/python scripts/tools.py infra cdktf scan
-	@INFRA=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup -q tests/infra
+test-infra: $(DEV) $(TOOLS) ## Only the AWS kit: settings to deployment
+	@$(PYTEST) tests/infra
 
-test-region: $(DEV) $(TOOLS) ## The longer run of a region on this machine
-	@$(BIN)/python scripts/tools.py infra
-	@REGION_LOCAL=1 $(BIN)/pytest -q --log-cli-level=INFO tests/region
+test-region: $(DEV) $(TOOLS) ## Only a region on this machine
+	@$(BIN)/pytest -q --log-cli-level=INFO tests/region
 
 region-local: $(DEV) ## A whole region on this machine, without AWS
 	@$(BIN)/python scripts/tools.py redis infra
@@ -100,10 +101,8 @@ ami-validate: $(DEV) ## Check what images are made from: scripts, components, Pa
 	@$(BIN)/python scripts/tools.py packer shellcheck
 	@$(BIN)/pytest -q tests/ami
 
-test-image: $(DEV) $(TOOLS) ## The longer run of images: make them, boot them, start every role
-	@$(BIN)/python scripts/tools.py image packer shellcheck
-	@$(BIN)/python scripts/image.py container machine
-	@IMAGE=1 $(BIN)/pytest -q tests/ami
+test-image: $(DEV) $(TOOLS) ## Only images: make them, boot them, start every role
+	@$(BIN)/pytest -q tests/ami
 
 bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)
@@ -152,6 +151,6 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
-$(TOOLS): scripts/tools.py
+$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py
 	@touch $@

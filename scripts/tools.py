@@ -239,11 +239,20 @@ def install_azurite() -> None:
         run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
 
 
+CDKTF = ROOT / "scripts/npm/cdktf"
+
+
+def has_cdktf() -> bool:
+    """Whether it is there, at the versions that are locked now."""
+    lock = TOOLS / "cdktf/package-lock.json"
+    return lock.exists() and lock.read_bytes() == (CDKTF / lock.name).read_bytes()
+
+
 def install_cdktf() -> None:
     """The command line that deploys the AWS kit, at the versions of its package-lock.json."""
     with fresh_folder(TOOLS / "cdktf") as folder:
         for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(ROOT / "scripts/npm/cdktf" / name, folder / name)
+            shutil.copyfile(CDKTF / name, folder / name)
         # Its native modules come with builds for this platform: no script has to run.
         run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
 
@@ -426,14 +435,14 @@ CATALOGUE: dict[str, Tool] = {
     "azurite": Tool((TOOLS / "azurite").exists, install_azurite, missing(npm="npm")),
     # The AWS kit: what synthesizes it, what deploys it, what scans it.
     "infra": locked_environment("infra"),
-    "cdktf": Tool((TOOLS / "cdktf").exists, install_cdktf, missing(npm="npm")),
+    "cdktf": Tool(has_cdktf, install_cdktf, missing(npm="npm")),
     "scan": locked_environment("scan"),
     "lua-source": source("lua5.4"),
     "zlib-source": source("zlib"),
 }
 
 #: Not part of `make test`: asked for by name.
-ON_REQUEST = {"image", "debootstrap", "chromium", "infra", "cdktf", "scan"}
+ON_REQUEST = {"debootstrap", "chromium"}
 
 
 def install_lane(tools: Mapping[str, Tool]) -> bool:

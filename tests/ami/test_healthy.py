@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ami.boot import healthy
-from tests.stores.remote.redis_server import free_port
+from tests.ports import free_port
 
 
 class _Server:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.infra.tools import Stack, moto, synthesize, terraform_environment
+from tests.waiting import waits
 
 #: Loading constructs and Terraform on two busy cores.
 LONG = 900
+#: A deployment, much of which is waiting, beside all that.
+LONGER = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that needs Terraform or CDKTF stays in one process and takes its time.
 
-    A deployment mostly waits, so it has a process of its own. Together they take a quarter of an
-    hour and a gigabyte of tools, so they run when they are asked for.
+    A deployment mostly waits, so it has a process of its own.
     """
     here = Path(__file__).parent
-    longer = pytest.mark.skipif(not os.environ.get("INFRA"), reason="a longer run: make test-infra")
     for item in items:
-        if here in item.path.parents and item.path.name.startswith("test_stack"):
-            group = "infra deploy" if item.path.name == "test_stack_deploy.py" else "infra"
-            item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.parent != here or not item.path.name.startswith("test_stack"):
+            continue
+        if item.path.name == "test_stack_deploy.py":
+            item.add_marker(waits("deployment"))
+            item.add_marker(pytest.mark.timeout(LONGER))
+        else:
+            item.add_marker(pytest.mark.xdist_group("infra"))
             item.add_marker(pytest.mark.timeout(LONG))
-            item.add_marker(longer)
 
 
 @pytest.fixture(scope="session")

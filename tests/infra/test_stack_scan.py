@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.infra.test_stack_terraform import plan_of
+from tests.infra.test_stack_terraform import execute, plan_of
 from tests.infra.tools import CHECKOV, EXAMPLES, Stack, need
 
 pytestmark = pytest.mark.slow
@@ -64,10 +64,11 @@ def findings(
     for name in [*REGIONS, "bootstrap"]:
         (folder / name).mkdir()
         shutil.copy(stacks[f"aws/{name}"].directory / "cdk.tf.json", folder / name)
-    plan = plan_of(stacks["aws/multi-az-production"], terraform, emulator)
+    largest = stacks["aws/multi-az-production"]
+    plan = plan_of(largest, terraform, emulator)
     (folder / "plan").mkdir()
     file = folder / "plan" / "plan.json"
-    file.write_text(json.dumps(plan), encoding="utf-8")
+    file.write_text(execute(largest, terraform, "show", "-json", str(plan.file)), encoding="utf-8")
     found = checkov("terraform_json", "-d", folder)
     return found | checkov("terraform_plan", "-f", file)
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from infra.reports.stack import Resource
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".tools/infra/bin/python"
@@ -30,11 +31,16 @@ ACCOUNT = "111122223333"
 
 
 def need(*programs: Path | str) -> None:
-    """Skip where a program is missing; fail where continuous integration runs."""
+    """Skip where a program is missing; fail where continuous integration runs.
+
+    Args:
+        programs: files that `make test` installs, or names of what a machine has.
+    """
     for program in programs:
         there = program.exists() if isinstance(program, Path) else shutil.which(program)
         if not there:
-            message = f"{program} is missing: make test installs it"
+            how = "make test installs it" if isinstance(program, Path) else "install it"
+            message = f"{program} is missing: {how}"
             if os.environ.get("CI"):
                 pytest.fail(message)
             pytest.skip(message)
@@ -57,6 +63,7 @@ def run(command: list[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | No
 
 def terraform_environment() -> dict[str, str]:
     """The variables that `scripts/terraform.py` finds for this machine."""
+    need(os.environ.get("TERRAFORM_BINARY_NAME", "terraform"))
     program = "import json, terraform; print(json.dumps(terraform.environment()))"
     found: dict[str, str] = json.loads(run([sys.executable, "-c", program], cwd=ROOT / "scripts"))
     return found
@@ -112,14 +119,6 @@ class Stack:
         found = [each for each in self.of(kind) if each.path.endswith(ending)]
         assert len(found) == 1, f"{kind} …{ending}: {[each.path for each in self.of(kind)]}"
         return found[0]
-
-
-def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

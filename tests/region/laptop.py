@@ -19,12 +19,12 @@ from botocore.config import Config
 
 from tests.execution.gate import wait_for
 
-__all__ = ["Laptop", "running_region"]
+__all__ = ["PATIENCE_S", "Laptop", "alarms", "changed", "pools", "running_region"]
 
 ROOT = Path(__file__).parents[2]
 GROUP = "nl-minimal-worker-x86"
-#: Of the deployment, on a machine with other things to do.
-_UP_S = 900
+#: With anything here, on a machine with other things to do.
+PATIENCE_S = 900
 
 
 class Laptop:
@@ -64,7 +64,7 @@ class Laptop:
             assert self.process.poll() is None, self.said
             return "serving after" in self.said and "# .bazelrc" in self.said
 
-        wait_for(up, "the region serves", timeout_s=_UP_S)
+        wait_for(up, "the region serves", timeout_s=PATIENCE_S, every_s=0.5)
 
     @property
     def bazelrc(self) -> str:
@@ -85,14 +85,17 @@ class Laptop:
             config=Config(s3={"addressing_style": "path"}),
         )
 
-    def workers(self) -> int:
-        """How many the group has now."""
+    def wait_until_nobody_works(self) -> None:
+        """Return when the group has no worker any more."""
         client = self.client("autoscaling")
-        (group,) = client.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])[
-            "AutoScalingGroups"
-        ]
+
+        def is_empty() -> bool:
+            found = client.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])
+            (group,) = found["AutoScalingGroups"]
+            return not group["Instances"]
+
+        wait_for(is_empty, "all workers leave", timeout_s=PATIENCE_S, every_s=1)
         client.close()
-        return len(group["Instances"])
 
     def keys(self, bucket: str) -> set[str]:
         """Names of all objects."""
@@ -119,7 +122,7 @@ class Laptop:
         """Ctrl-C; gives its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(120)
+        code = self.process.wait(PATIENCE_S)
         self._reader.join()
         return code
 
@@ -157,9 +160,18 @@ def pools(laptop: Laptop) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for page in client.get_paginator("list_metrics").paginate(Namespace="NativeLink/minimal"):
         for each in page["Metrics"]:
-            # Those of the cas role have no dimension.
-            pool = [pair["Value"] for pair in each["Dimensions"]]
+            # Those of the cas role have no dimension; interruptions are counted by others too.
+            pool = [pair["Value"] for pair in each["Dimensions"] if pair["Name"] == "Pool"]
             found.setdefault(each["MetricName"], []).extend(pool)
+    client.close()
+    return found
+
+
+def alarms(laptop: Laptop) -> dict[str, dict[str, Any]]:
+    """What CloudWatch says of every alarm, by name."""
+    client = laptop.client("cloudwatch")
+    pages = client.get_paginator("describe_alarms").paginate()
+    found = {each["AlarmName"]: each for page in pages for each in page["MetricAlarms"]}
     client.close()
     return found
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from nativelink.core.rpc import HttpRequest, HttpResponse, HttpRoute, Peer
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.scheduler import WorkerHello
+from nativelink.services import farm
 from nativelink.services.farm import farm_routes
 from tests.services.scheduling import FakeGateway, FakeScheduler
 
@@ -60,6 +62,30 @@ async def test_workers_are_shown(pages: Pages) -> None:
     assert worker["properties"] == {"os": ["debian", "linux"]}
     assert worker["running"] == ["op"]
     assert (worker["draining"], worker["connected"]) == (False, True)
+
+
+async def test_so_many_operations_are_shown_at_most_and_others_have_their_turns(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm, "_MAX_OPERATIONS", 50)
+    monkeypatch.setattr(farm, "_AT_ONCE", 10)
+    for number in range(60):
+        digest = DigestFunction.SHA256.digest_of(b"%d" % number)
+        await pages.scheduler.execute(ActionInfo(ActionKey("main", DigestFunction.SHA256, digest)))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    shown = (await pages.get("/admin/operations"))["MAIN"]
+    others.cancel()
+
+    assert [each["name"] for each in shown] == list(pages.scheduler.views)[:50]
+    assert turns >= 5
 
 
 async def test_operations_are_shown_and_filtered(pages: Pages) -> None:

@@ -180,7 +180,7 @@ class TestLists:
     async def test_a_filter_that_fits_nothing_lets_others_have_their_turn(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nativelink.services.operations._AT_ONCE", 10)
+        monkeypatch.setattr("nativelink.services.operation_lists._AT_ONCE", 10)
         names = [await server.start(str(number)) for number in range(100)]
         for name in names[30:60]:
             server.scheduler.update(name, queued_at=31.0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from itertools import groupby
 from typing import Final
 
 from nativelink.core.errors import NativeLinkError, invalid_argument
@@ -20,6 +19,7 @@ from nativelink.services.instances import Instances
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.services.methods import method, service
 from nativelink.services.operation_filter import parse_filter
+from nativelink.services.operation_lists import BEGINNING, Place, in_order, place_of
 from nativelink.services.operation_messages import operation_parts
 from nativelink.services.wire import varint
 
@@ -29,9 +29,6 @@ _SERVICE: Final = service(pb.DESCRIPTOR, "Operations")
 _DEFAULT_PAGE_SIZE: Final = 100
 #: More than anybody reads; pages also end before they are too long for a message.
 _MAX_PAGE_SIZE: Final = 10_000
-#: So many are looked at before others have a turn: some 40 ms. A filter may let through none of
-#: a hundred thousand.
-_AT_ONCE: Final = 10_000
 #: `ListOperationsResponse.operations`.
 _OPERATIONS_TAG: Final = b"\x0a"
 
@@ -108,7 +105,7 @@ class OperationsService:
         count = 0
         room = self._max_page_bytes
         # Nothing is looked at beyond the end of the page: there may be very many.
-        async with aclosing(_after(last, scheduler)) as views:
+        async with aclosing(in_order(scheduler, after=last)) as views:
             async for view in views:
                 if view.action.key.instance_name != request.name or not wanted(view):
                     continue
@@ -120,7 +117,7 @@ class OperationsService:
                 count += 1
                 room -= len(operation)
                 parts += (_OPERATIONS_TAG, varint(len(operation)), operation)
-                last = _place(view)
+                last = place_of(view)
         return b"".join(parts)
 
 
@@ -141,46 +138,14 @@ async def _last_view(watch: Watch, timeout_s: float | None) -> OperationView:
     return latest
 
 
-#: Where an operation stands in a list: when it was queued, and its name.
-_Place = tuple[float, str]
-_BEGINNING: Final = (0.0, "")
-
-
-def _place(view: OperationView) -> _Place:
-    return view.queued_at, view.name
-
-
-async def _after(place: _Place, scheduler: Scheduler) -> AsyncGenerator[OperationView, None]:
-    """The operations behind a place, in order, with a pause for others now and then."""
-    while True:
-        looked = 0
-        for view in _in_order(await scheduler.operations(since=place[0])):
-            if _place(view) <= place:
-                continue
-            place = _place(view)
-            yield view
-            looked += 1
-            if looked == _AT_ONCE:
-                break
-        else:
-            return
-        await asyncio.sleep(0)
-
-
-def _in_order(views: Iterable[OperationView]) -> Iterator[OperationView]:
-    """The oldest first, as they come; those of the same moment by name."""
-    for _, tied in groupby(views, lambda view: view.queued_at):
-        yield from sorted(tied, key=lambda view: view.name)
-
-
-def _token_of_place(place: _Place) -> str:
+def _token_of_place(place: Place) -> str:
     queued_at, name = place
     return base64.urlsafe_b64encode(f"{queued_at!r} {name}".encode()).decode()
 
 
-def _place_of_token(token: str) -> _Place:
+def _place_of_token(token: str) -> Place:
     if not token:
-        return _BEGINNING
+        return BEGINNING
     try:
         queued_at, space, name = base64.urlsafe_b64decode(token).decode().partition(" ")
         if not space:

@@ -32,6 +32,8 @@ EXAMPLE: Final = ROOT / "infra/examples/minimal.yaml"
 #: Between lines about everything, where there is no terminal.
 _SUMMARY_S: Final = 10.0
 _REFRESH_S: Final = 0.5
+#: A machine with other things to do answers late.
+_ANSWER_S: Final = 120.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,7 +86,7 @@ def _interrupt(folder: Path, instance: str) -> int:
     try:
         url = (folder / FRONT_FILE).read_text(encoding="utf-8")
         request = urllib.request.Request(f"{url}/interrupt", instance.encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
             print(f"{answer.read().decode()} has a spot notice")
     except urllib.error.HTTPError as refusal:
         print(refusal.read().decode(), file=sys.stderr)

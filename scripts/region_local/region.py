@@ -27,6 +27,7 @@ __all__ = ["FRONT_FILE", "Region", "claim", "open_region"]
 FRONT_PORT: Final = 8070
 #: Below a region's folder: where `make interrupt` finds it.
 FRONT_FILE: Final = "front"
+_INTERRUPTED_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ async def open_region(
         loop = asyncio.get_running_loop()
 
         def interrupt(named: str) -> str:
-            return asyncio.run_coroutine_threadsafe(agent.interrupt(named), loop).result(30)
+            return asyncio.run_coroutine_threadsafe(agent.interrupt(named), loop).result(_INTERRUPTED_S)
 
         front.interrupt = interrupt
         found_by = folder / FRONT_FILE

@@ -32,7 +32,7 @@ __all__ = [
 
 PORT: Final = 5000
 REDIS_PORT: Final = 6379
-_START_S: Final = 60.0
+_START_S: Final = 180.0
 _END_S: Final = 30.0
 #: Resources between two lines about how far Terraform is.
 _SAID_EVERY: Final = 25

@@ -66,7 +66,7 @@ class Booted:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=600,
         )
 
     def good(self, *command: str, stdin: str = "") -> str:

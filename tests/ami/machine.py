@@ -45,7 +45,7 @@ def enter(*command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
 
 
@@ -97,7 +97,7 @@ class Process:
         family = _family(self._process.pid)
         assert self._process.pid in family
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(60)
+        code = self._process.wait(300)
         return code, {pid for pid in family if Path(f"/proc/{pid}").exists()}
 
 

@@ -12,7 +12,7 @@ from infra.environment import ROLES, VARIABLES, Role, lines
 from infra.user_data import script
 from tests.ami.booted import AWS, Booted, boot
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("machine")]
 
 #: What a machine is told here that is not as in the examples.
 _TOLD = {

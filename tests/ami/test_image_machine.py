@@ -14,7 +14,7 @@ from scripts import image
 from scripts.image_bundle import ROOT
 from tests.ami.machine import enter
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("machine")]
 
 _UNITS = [
     "nativelink@cas.service",
@@ -90,7 +90,7 @@ def test_actions_do_not_reach_the_instances_metadata() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     root, program, action, nobody = done.stdout.splitlines()

@@ -14,15 +14,11 @@ from infra.environment import ROLES, Role, names
 from nativelink.testing.execution import ExecutionClient
 from nativelink.testing.imds import FakeImds
 from tests.ami.machine import Process, enter, forget, prepare, start
+from tests.ports import free_port
 from tests.roles.region import Region
 from tests.stores.cloud.servers import KEY, REGION, SECRET
-from tests.stores.remote.redis_server import free_port
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("image"),
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("machine")]
 
 _LOOK = r"""
 id -un; id -gn; id -G -n; grep -E '^Cap(Prm|Amb)' /proc/self/status | sort

@@ -123,7 +123,7 @@ def _unprotected(stack: Stack) -> dict[str, Any]:
     for each in stack.resources:
         if each.body.get("lifecycle", {}).get("prevent_destroy"):
             found.setdefault(each.type, {})[each.name] = {"lifecycle": {"prevent_destroy": False}}
-    return {"resource": found}
+    return {"resource": found} if found else {}
 
 
 @pytest.mark.parametrize("name", [f"aws/{region}" for region in ("minimal", "multi-az-production")])

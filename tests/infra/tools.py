@@ -135,7 +135,7 @@ def moto(log: Path) -> Iterator[str]:
             env=variables,
         )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while True:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break

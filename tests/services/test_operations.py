@@ -202,6 +202,26 @@ class TestLists:
             )
             counting.cancel()
 
+    async def test_a_long_page_lets_others_have_their_turn(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nativelink.services.operations._AT_ONCE", 10)
+        names = [await server.start(str(number)) for number in range(100)]
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as tasks:
+            counting = tasks.create_task(count_turns())
+            page = await server.page(page_size=100)
+            assert turns >= 9
+            counting.cancel()
+        assert [each.name for each in page.operations] == names
+
     async def test_operations_of_one_moment_are_listed_by_name(self, server: Server) -> None:
         names = [await server.start(str(number)) for number in range(12)]
         for name in names:

@@ -109,7 +109,8 @@ async def open_region(
         loop = asyncio.get_running_loop()
 
         def interrupt(named: str) -> str:
-            return asyncio.run_coroutine_threadsafe(agent.interrupt(named), loop).result(_INTERRUPTED_S)
+            asked = asyncio.run_coroutine_threadsafe(agent.interrupt(named), loop)
+            return asked.result(_INTERRUPTED_S)
 
         front.interrupt = interrupt
         found_by = folder / FRONT_FILE

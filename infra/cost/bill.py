@@ -41,9 +41,9 @@ _CALL_METRICS: Final = 5
 #: S3's request metrics of one bucket, of three buckets.
 _BUCKET_METRICS: Final = 16
 _BUCKETS_MEASURED: Final = 3
-#: Metrics that alarms look at: machines down and unhealthy, calls, pools together, the drain queue;
-#: of each pool; of each node of Valkey; of the buckets.
-_ALARMS: Final = 2 + 5 + 5 + 2 + 2
+#: Metrics that alarms look at: machines down and unhealthy, connections that are cut, calls, pools
+#: together, the drain queue; of each pool; of each node of Valkey; of the buckets.
+_ALARMS: Final = 2 + 5 + 1 + 5 + 2 + 2
 _POOL_ALARMS: Final = 3
 _NODE_ALARMS: Final = 3
 _BUCKET_ALARMS: Final = 2 * (1 + 2)
@@ -308,6 +308,7 @@ class _Month:
         alarms += _BUCKET_ALARMS if settings.alarms.paid_metrics else 0
         tls = settings.tls
         alarms += isinstance(tls, ServerTls) and tls.certificate_arn is None
+        alarms += isinstance(tls, MutualTls)
         alarms -= 0 if settings.alarms.hit_percent else 2
         yield Item(part, "alarms, by metrics", alarms, "metric", prices.alarm_month)
         # From nothing: two metrics; target tracking makes one by itself.

@@ -419,7 +419,7 @@ class Observability(Construct):
 
     def _tls_files(self) -> None:
         self._alarm(
-            "tls-files",
+            "certificate",
             f"The servers' certificate, its authority or the list of revoked ones expires within "
             f"{_TLS_DAYS} days: then nobody is let in",
             namespace=namespace_of(self._kit),

@@ -12,21 +12,32 @@ from pathlib import Path
 from infra.kit import Kit
 from infra.local import LocalProfile
 from infra.main import synthesize
+from infra.settings import RegionSettings
 from infra.settings_load import load
 
 EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
 
 
+def settings_of(example: str) -> RegionSettings:
+    """An example that builds its images of a bundle which nobody makes.
+
+    The image's version is the bundle's digest, and the checkout's may be made while tests run.
+    """
+    settings = load(EXAMPLES / f"{example}.yaml")
+    image = settings.image.model_copy(update={"bundle": "dist/of-nobody.tar.gz"})
+    return settings.model_copy(update={"image": image})
+
+
 def main(directory: Path, endpoint: str) -> None:
     found: dict[str, str] = {}
     for example in sorted(EXAMPLES.glob("*.yaml")):
-        settings = load(example)
+        settings = settings_of(example.stem)
         for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
             outdir = directory / place / example.stem
             name = synthesize(Kit(settings, local), "region", outdir)
             found[f"{place}/{example.stem}"] = str(outdir / "stacks" / name)
     for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
-        kit = Kit(load(EXAMPLES / "team.yaml"), local)
+        kit = Kit(settings_of("team"), local)
         outdir = directory / place / "bootstrap"
         name = synthesize(kit, "bootstrap", outdir)
         found[f"{place}/bootstrap"] = str(outdir / "stacks" / name)

@@ -122,8 +122,10 @@ def test_death_by_a_signal_is_an_exit_code_and_keeps_what_was_printed(
         "setsid sh -c 'echo $$ > pid; exec sleep 86400' & while [ ! -s pid ]; do :; done",
         # Two forks and a session of its own: init adopts it.
         "(setsid sh -c 'sleep 86400 & echo $! > pid' &) ; while [ ! -s pid ]; do :; done",
-        "sh -c 'trap \"\" TERM HUP; echo $$ > pid; while :; do sleep 1; done' & "  # noqa: ISC004
-        "while [ ! -s pid ]; do :; done",
+        (
+            "sh -c 'trap \"\" TERM HUP; echo $$ > pid; while :; do sleep 1; done' & "
+            "while [ ! -s pid ]; do :; done"
+        ),
     ],
     ids=["child", "session", "daemon", "deaf"],
 )

@@ -276,7 +276,10 @@ async def test_a_body_of_plain_http_is_counted_until_its_answer_and_once():
         return HttpResponse(200, b"")
 
     attacker = Attacker(routes=[HttpRoute("/gate", handler)])
-    held = lambda: attacker.calls.held  # noqa: E731
+
+    def held() -> int:
+        return attacker.calls.held
+
     attacker.send(attacker.post(b"1234", path="/gate"))
     assert held() == 4
     attacker.send(frame(DATA, END_STREAM, 1, b"56") + attacker.post(b"78", path="/gate", end=True))

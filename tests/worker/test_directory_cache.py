@@ -237,7 +237,7 @@ async def test_a_tree_is_shown_as_it_would_be_linked(tmp_path: Path, hands: Hand
         await staged.release()
         await stager.remove(action)
         assert not there(action)
-        assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()  # noqa: ASYNC240
+        assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()  # noqa: ASYNC240 - no disk
         kept_tree = tmp_path / "cache" / str(root)
         assert sorted(names(kept_tree)) == ["input", "link", "program", "sub"]
 
@@ -348,7 +348,7 @@ async def test_a_tree_that_cannot_be_shown_now_is_copied(
 
         async def no_mounts(job: str, *arguments: object, steps: int | None = None) -> None:
             if job == "show":
-                Path(str(arguments[1])).mkdir()  # noqa: ASYNC240
+                Path(str(arguments[1])).mkdir()  # noqa: ASYNC240 - quick
                 raise OSError(1, "Operation not permitted")
             await run_job(job, *arguments, steps=steps)
 

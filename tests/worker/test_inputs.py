@@ -123,7 +123,7 @@ async def test_a_tree_is_put_in_place_with_real_modes(farm: Farm, many: bool) ->
     for path in ("", "sub", "sub/deep", "sub/void", "more"):
         assert mode(root / path) == 0o755
     assert os.readlink(root / "link") == "sub/file"  # noqa: PTH115 - exactly what is stored
-    assert os.readlink(root / "dangling") == "/nowhere/at/all"  # noqa: PTH115
+    assert os.readlink(root / "dangling") == "/nowhere/at/all"  # noqa: PTH115 - likewise
     assert len(names(root / "more")) == len(more)
     assert (root / "file").stat().st_ino == (root / "sub" / "deep" / "same").stat().st_ino
     assert (root / "file").stat().st_ino == stored(farm, b"file").stat().st_ino

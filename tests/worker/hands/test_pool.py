@@ -116,7 +116,7 @@ async def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> N
 
 async def test_what_cannot_be_linked_is_copied(tmp_path: Path) -> None:
     other = Path("/dev/shm")
-    if other.stat().st_dev == tmp_path.stat().st_dev:  # noqa: ASYNC240
+    if other.stat().st_dev == tmp_path.stat().st_dev:  # noqa: ASYNC240 - no disk
         pytest.skip("there is no second device to try it with")
     blobs = other / f"nativelink-test-{os.getpid()}"
     blobs.mkdir()

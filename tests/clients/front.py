@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from tests.clients.certificates import KeyPair
@@ -16,7 +17,9 @@ class Front:
     """Passes connections on to a back end that may die and come back at another port.
 
     While there is none, every connection is reset, and counted: so a test knows that somebody
-    tried, and how often, instead of waiting for some time. A context manager.
+    tried, and how often, instead of waiting for some time. Or it waits for the next back end, as
+    for a machine that starts: so whoever tries a few times only need not outlast that. A context
+    manager.
 
     Args:
         pair: what it shows to those who speak TLS to it; None: they do not.
@@ -30,6 +33,8 @@ class Front:
         self.port = 0
         self.refused = 0
         self._backend: int | None = None
+        self._came = asyncio.Event()
+        self._holds = False
         self._tls: ssl.SSLContext | None = None
         if pair is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -50,14 +55,24 @@ class Front:
         self._loop.close()
 
     def to(self, port: int) -> None:
-        """Pass connections on to this port."""
+        """Pass connections on to this port, also those that wait."""
         self._backend = port
+        self._holds = False
+        self._loop.call_soon_threadsafe(self._came.set)
 
     def away(self) -> None:
         """Break all connections and refuse further ones: the back end is no more."""
         self._backend = None
         self.refused = 0
-        self._call(self._break())
+        self._call(self._break(self._lines))
+
+    def hold(self, end: Callable[[], None]) -> None:
+        """Let `end` end the back end, and its connections with it; further ones wait."""
+        passing = set(self._lines)
+        self._came.clear()
+        self._holds, self._backend = True, None
+        end()
+        self._call(self._break(passing))
 
     def _call(self, what: object) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(120)  # type: ignore[arg-type]
@@ -68,11 +83,11 @@ class Front:
 
     async def _close(self) -> None:
         self._server.close()
-        await self._break()
+        await self._break(self._lines)
         await self._server.wait_closed()
 
-    async def _break(self) -> None:
-        lines = set(self._lines)
+    async def _break(self, lines: set[asyncio.Task[None]]) -> None:
+        lines = {line for line in lines if not line.done()}
         for line in lines:
             line.cancel()
         if lines:
@@ -83,6 +98,8 @@ class Front:
         assert line is not None
         self._lines.add(line)
         try:
+            if self._holds:
+                await self._came.wait()
             if self._backend is None:
                 self.refused += 1
                 return

@@ -26,6 +26,7 @@ from tests.clients.backends import MotoBucket, OneRedis
 from tests.clients.bazel import Bazel
 from tests.clients.checks import GATED, TESTS
 from tests.clients.farm import NATIVELINK
+from tests.clients.front import Front
 from tests.clients.programs import CLIENT_TESTS
 from tests.clients.served import Served
 from tests.execution.gate import Gate, wait_for
@@ -74,13 +75,23 @@ class Publishing:
             "servers": [{"listener": listener, "services": services}],
         }
         self.server = Served(folder / "server", lifetimes, config, environment=environment)
+        # Bazel tries four times, within seconds, to tell of its build.
+        self._front = lifetimes.enter_context(Front())
+        self._front.to(self.server.port)
 
     @property
     def url(self) -> str:
         return f"grpc://127.0.0.1:{self.server.port}"
 
+    def die_and_come_back(self) -> None:
+        """Have the server killed and started again, however long that takes."""
+        self._front.hold(self.server.kill)
+        self.server.start()
+        self._front.to(self.server.port)
+
     def flags(self, *, cache: bool = True) -> list[str]:
-        flags = [f"--bes_backend={self.url}", "--bes_results_url=http://builds.example/show/"]
+        backend = f"grpc://127.0.0.1:{self._front.port}"
+        flags = [f"--bes_backend={backend}", "--bes_results_url=http://builds.example/show/"]
         return [*flags, f"--remote_cache={self.url}"] if cache else flags
 
     def ask(self, *words: str) -> str:
@@ -238,8 +249,7 @@ def test_a_server_that_is_killed_loses_nothing_and_bazel_goes_on(
         invocation = running["invocation_id"]
         acknowledged = running["last_sequence_number"]
 
-        publishing.server.kill()
-        publishing.server.start()
+        publishing.die_and_come_back()
         gate.open()
 
     build = publishing.build(invocation)
@@ -295,8 +305,7 @@ def test_a_bucket_keeps_builds_that_a_killed_server_was_told(
             environment=bucket.environment,
         )
         with gated_build(telling, publishing, gate, log):
-            publishing.server.kill()
-            publishing.server.start()
+            publishing.die_and_come_back()
             gate.open()
         names = [name.removeprefix("bep/") for name in bucket.server.names("bep/")]
         assert_whole(publishing.build(invocation_of(log.read_text())), names)

@@ -112,6 +112,26 @@ async def test_values_are_in_cloudwatch_with_their_pool_and_time(
     assert found["MetricDataResults"][0]["Values"] == [75.0]
 
 
+async def test_interruptions_of_a_zone_are_a_metric_of_their_own(
+    clients: Clients, aws: Any
+) -> None:
+    put = await put_metric_data(clients, "NativeLink/zones")
+    now = SystemClock().time()
+    zone = (("Zone", "eu-central-1a"),)
+    await put(
+        [
+            Datum("Interruptions", "x86", 1, "Count", now, 60),
+            Datum("Interruptions", "x86", 1, "Count", now, 60, more=zone),
+        ]
+    )
+    found = aws("cloudwatch").list_metrics(Namespace="NativeLink/zones")["Metrics"]
+    dimensions = [{each["Name"]: each["Value"] for each in one["Dimensions"]} for one in found]
+    assert sorted(dimensions, key=len) == [
+        {"Pool": "x86"},
+        {"Pool": "x86", "Zone": "eu-central-1a"},
+    ]
+
+
 async def test_a_distribution_has_its_extremes_in_cloudwatch(clients: Clients, aws: Any) -> None:
     put = await put_metric_data(clients, "NativeLink/calls")
     now = SystemClock().time()

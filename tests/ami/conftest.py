@@ -17,6 +17,8 @@ _PREFIX = "test_image_"
 _LONG = 1800
 
 
+# Before xdist's own, which gives tests their groups' names.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:

@@ -16,6 +16,8 @@ LONG = 900
 LONGER = 1800
 
 
+# Before xdist's own, which gives tests their groups' names.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that needs Terraform or CDKTF stays in one process and takes its time.
 

@@ -100,7 +100,7 @@ class Group:
 
 
 class Setup:
-    def __init__(self, *, hook: str = "drain") -> None:
+    def __init__(self, *, hook: str = "drain", idle_after_s: float = 300) -> None:
         self.time = Patience()
         self.metadata = Metadata()
         self.worker = Worker(self.time)
@@ -115,7 +115,7 @@ class Setup:
             self.worker,
             notices,
             self.group,  # type: ignore[arg-type]
-            DepartureSettings("i-1", "workers", hook, idle_after_s=300, margin_s=20),
+            DepartureSettings("i-1", "workers", hook, idle_after_s=idle_after_s, margin_s=20),
             clock=self.time.clock,
             sleep=self.time.sleep,
         )
@@ -169,6 +169,19 @@ async def test_a_group_at_its_smallest_keeps_its_worker(setup: Setup) -> None:
         await setup.time.let_pass(100)
         assert len(setup.asked("terminate")) == 2
         assert not setup.worker.draining
+
+
+async def test_a_refusal_lasts_minutes_however_soon_idle_workers_end() -> None:
+    setup = Setup(idle_after_s=15)
+    setup.group.errors["terminate"] = AT_SMALLEST
+    async with departing(setup):
+        await setup.time.let_pass(30)
+        assert setup.worker.told == ["drain", "resume"]
+        await setup.time.let_pass(270)
+        assert len(setup.asked("terminate")) == 1
+        assert setup.worker.told == ["drain", "resume"]
+        await setup.time.let_pass(60)
+        assert len(setup.asked("terminate")) == 2
 
 
 async def test_a_failure_to_end_is_tried_again_soon(setup: Setup) -> None:

@@ -32,6 +32,9 @@ _PROTECTED_IDLE_S: Final = 60.0
 _SETTLE_S: Final = 2.0
 #: After a failure that is not the group's refusal.
 _RETRY_S: Final = 60.0
+#: After the group's refusal, at least: it lasts until the pool has grown, and asking costs what
+#: comes meanwhile, as a worker that drains takes nothing and is not counted.
+_REFUSED_S: Final = 300.0
 #: A lifecycle action ends by itself after its time-out, 15 minutes in our groups.
 _HEARTBEAT_S: Final = 120.0
 #: Looks at whether a lifecycle action can be completed: the state that the group wants is told a
@@ -162,6 +165,7 @@ class Departure:
                 return True
         except NativeLinkError as error:
             if error.code is Code.FAILED_PRECONDITION:
+                wait_s = max(wait_s, _REFUSED_S)
                 _log.info("idle for %.0f s, but the group is at its smallest", before.idle_s)
             else:
                 wait_s = _RETRY_S

@@ -73,8 +73,48 @@ async def test_zip64_is_read() -> None:
 
     assert (await unpack(data)).tree == {"a": b"x" * 10}
     assert (await unpack(data[:at] + end + locator + tail)).tree == {"a": b"x" * 10}
+    alone = struct.pack("<4s4H2IH", END, 0, 0, count, count, length, start, 0)
+    assert (await unpack(data[:at] + end + locator + alone)).tree == {"a": b"x" * 10}
     lost = locator[:8] + struct.pack("<Q", at + 1) + locator[16:]
     assert (await unpack(data[:at] + end + lost + tail)).error.code is Code.ABORTED
+
+
+async def test_a_zip64_end_that_says_something_else_is_refused() -> None:
+    at = TWO.rindex(END)
+    _, _, _, _, count, length, start, _ = struct.unpack("<4s4H2IH", TWO[at:])
+    one = TWO.rindex(CENTRAL) - start
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1)
+
+    def end(*numbers: int, size: int = 44) -> bytes:
+        return struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", size, 45, 45, 0, 0, *numbers)
+
+    same = end(count, count, length, start)
+    assert (await unpack(TWO[:at] + same + locator + TWO[at:])).tree == (await unpack(TWO)).tree
+    for tail in (
+        end(1, 1, one, start) + locator,
+        same + b"between" + locator,
+        end(count, count, length, start, size=45) + locator,
+        same + locator[:16] + b"\x02\0\0\0",
+    ):
+        error = (await unpack(TWO[:at] + tail + TWO[at:])).error
+        assert error.code is Code.ABORTED
+        assert "directory's end" in error.message
+
+
+async def test_entries_that_its_end_does_not_count_are_refused() -> None:
+    error = (await unpack(patched(TWO, END, 8, b"\x01\0\x01\0"))).error
+
+    assert error.code is Code.ABORTED
+    assert "more than the 1 entries" in error.message
+
+
+async def test_nothing_lies_between_the_directory_and_its_end() -> None:
+    at = TWO.rindex(END)
+
+    error = (await unpack(TWO[:at] + b"between" + TWO[at:])).error
+
+    assert error.code is Code.ABORTED
+    assert "does not end where" in error.message
 
 
 async def test_large_fields_of_an_entry_are_looked_up_in_their_order() -> None:
@@ -110,7 +150,7 @@ async def test_a_comment_may_look_like_an_end() -> None:
         (patched(TWO, END, 8, b"\x01\0"), "several files"),
         (patched(TWO, END, 8, b"\x03\0\x03\0"), "cut off"),
         (patched(TWO, END, 12, b"\xff\xff"), "cut off"),
-        (patched(TWO, END, 16, b"\x01"), "damaged"),
+        (patched(TWO, END, 16, b"\x01"), "does not end where"),
         (patched(TWO, CENTRAL, 0, b"PKxx"), "damaged"),
         (patched(TWO, CENTRAL, 28, b"\xff\xff"), "damaged"),
         (patched(TWO, CENTRAL, 8, b"\x01"), "encrypted"),

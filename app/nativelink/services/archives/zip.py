@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -33,11 +33,14 @@ _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
 _END: Final = struct.Struct("<4s4H2IH")
 _END_64: Final = struct.Struct("<4sQ2H2I4Q")
+#: Of it, so many bytes are not in the size that it has of itself.
+_END_64_SIZED_AT: Final = 12
 _LOCATOR: Final = struct.Struct("<4sIQI")
 _LOCAL_MAGIC, _CENTRAL_MAGIC, _END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _END_64_MAGIC, _LOCATOR_MAGIC = b"PK\x06\x06", b"PK\x06\x07"
 #: In these places a field says that Zip64's does.
 _MANY, _LARGE = 0xFFFF, 0xFFFFFFFF
+_ELSEWHERE: Final = (_MANY, _MANY, _MANY, _MANY, _LARGE, _LARGE)
 _ZIP64: Final = 1
 #: A comment behind the end is as long as its 16 bits say at most.
 _MAX_COMMENT_BYTES: Final = 0xFFFF
@@ -133,23 +136,36 @@ def _directory(file: IO[bytes], size: int) -> tuple[int, int, int]:
         raise unfit("it begins as a zip, and has no directory at its end")
     _, disk, first_disk, here, count, length, at, _ = _END.unpack_from(tail, found)
     end = tail_at + found
-    if _MANY in (here, count) or _LARGE in (length, at):
-        locator_at = end - _LOCATOR.size
-        magic, _, end_64_at, _ = _LOCATOR.unpack(_read(file, locator_at, _LOCATOR.size))
-        # Without one, those are the numbers.
-        if magic == _LOCATOR_MAGIC:
-            if end_64_at + _END_64.size > locator_at:
-                raise unfit("its directory's end is damaged")
-            fields = _END_64.unpack(_read(file, end_64_at, _END_64.size))
-            magic, _, _, _, disk, first_disk, here, count, length, at = fields
-            if magic != _END_64_MAGIC:
-                raise unfit("its directory's end is damaged")
-            end = end_64_at
+    if found_64 := _end_64(file, end - _LOCATOR.size):
+        end, numbers = found_64
+        said = (disk, first_disk, here, count, length, at)
+        for plain, large, elsewhere in zip(said, numbers, _ELSEWHERE, strict=True):
+            if plain not in (large, elsewhere):
+                raise unfit(f"its directory's end says {plain}, and {large} in its form of Zip64")
+        disk, first_disk, here, count, length, at = numbers
     if disk or first_disk or here != count:
         raise unfit("it is a part of an archive of several files")
     if at + length > end:
         raise unfit("its directory is cut off")
+    if at + length < end:
+        raise unfit("its directory does not end where the record of its end begins")
     return count, at, length
+
+
+def _end_64(file: IO[bytes], locator_at: int) -> tuple[int, Sequence[int]] | None:
+    """Where the end in Zip64's form begins, and its six numbers; None if there is none."""
+    if locator_at < 0:
+        return None
+    magic, disk, at, disks = _LOCATOR.unpack(_read(file, locator_at, _LOCATOR.size))
+    # Without one, the numbers of the other form count, as large as they may be.
+    if magic != _LOCATOR_MAGIC:
+        return None
+    # Some programs look for it right before its locator, and others where that says.
+    if not disk and disks <= 1 and at + _END_64.size <= locator_at:
+        magic, size, _, _, *numbers = _END_64.unpack(_read(file, at, _END_64.size))
+        if magic == _END_64_MAGIC and at + _END_64_SIZED_AT + size == locator_at:
+            return at, numbers
+    raise unfit("its directory's end is damaged")
 
 
 def _is_end(tail: bytes, at: int) -> bool:
@@ -185,6 +201,8 @@ def _listed(data: bytes, count: int) -> Iterator[_Entry]:
             raise unfit(f"entry {shown!r} is compressed by method {method}; 0 and 8 are known")
         mode = attributes >> 16 if made_by >> 8 in _WITH_MODES else 0
         yield _Entry(raw_name, name, place, method, packed, size, crc, mode)
+    if at != len(data):
+        raise unfit(f"its directory lists more than the {count} entries that its end counts")
 
 
 def _text(name: bytes, flags: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+from collections.abc import Callable
 
 import pytest
 
@@ -96,12 +98,31 @@ async def test_signed_checksums_are_taken() -> None:
     assert (await unpack(bytes(block) + END)).tree == {"é": b""}
 
 
-async def test_the_end_mark_may_be_missing_and_may_be_followed_by_anything() -> None:
+@pytest.mark.parametrize("end", [b"", END[:512], END, END * 20, END[:700]])
+async def test_the_end_mark_may_be_missing_short_or_long(end: bytes) -> None:
     one = header(b"f")
-    root = (await unpack(one + END)).root
 
-    assert (await unpack(one)).root == root
-    assert (await unpack(one + END + b"anything" * 1000)).root == root
+    assert (await unpack(one + end)).root == (await unpack(one + END)).root
+
+
+@pytest.mark.parametrize("mark", [END[:512], END, END * 1000])
+@pytest.mark.parametrize("packing", [bytes, gzip.compress], ids=["plain", "gzip"])
+async def test_what_follows_the_end_mark_is_not_lost(
+    mark: bytes, packing: Callable[[bytes], bytes]
+) -> None:
+    error = (await unpack(packing(header(b"a") + mark + header(b"b") + END))).error
+
+    assert error.code is Code.ABORTED
+    assert "behind its end mark" in error.message
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 32 * 1024])
+async def test_what_begins_with_zeros_and_goes_on_is_no_tar(zeros: int) -> None:
+    # Images of disks do.
+    error = (await unpack(bytes(zeros) + b"\x01CD001\x01" + bytes(4096))).error
+
+    assert error.code is Code.ABORTED
+    assert error.message == "it is neither a tar nor a zip"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import bz2
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Final, Protocol
 
 from nativelink.services.archives.limits import PIECE_BYTES, exhausted, require_fair, unfit
@@ -155,11 +155,6 @@ class Packed:
         taken = memoryview(self._piece)[self._at : self._at + size]
         self._at += len(taken)
         return taken
-
-    def rest(self) -> Iterator[None]:
-        """Pass over what is left, so that damage there is noticed, too."""
-        while self.some(PIECE_BYTES):
-            yield
 
     def _next(self) -> bytes:
         if self._inflater is None or self._new is None:

@@ -77,7 +77,9 @@ def read_tar(packed: Packed, entries: Entries) -> Iterator[None]:
     while True:
         block = packed.take(_BLOCK)
         if block == _ZEROS:
-            break
+            what = _no_tar(packed.packing) if is_first else "there is more behind its end mark"
+            yield from _only_zeros(packed, what)
+            return
         if not block and not is_first:
             # Some programs leave the end mark out.
             return
@@ -98,7 +100,21 @@ def read_tar(packed: Packed, entries: Entries) -> Iterator[None]:
                 yield from _entry(packed, _extended(header, for_all | for_next), entries)
                 for_next = {}
         yield
-    yield from packed.rest()
+
+
+def _only_zeros(packed: Packed, what: str) -> Iterator[None]:
+    """Pass over the rest of the end mark and what fills up the last record.
+
+    GNU tar ends at two blocks of zeros whatever follows, and warns at one; others go on. So what
+    follows would be lost to some.
+
+    Raises:
+        NativeLinkError: ABORTED, for `what`, if there is anything else; and as `Packed.take`.
+    """
+    while piece := packed.some(PIECE_BYTES):
+        if piece.tobytes().strip(b"\0"):
+            raise unfit(what)
+        yield
 
 
 def _entry(packed: Packed, header: _Header, entries: Entries) -> Iterator[None]:
@@ -162,11 +178,7 @@ def _header(block: bytes, packing: str, *, is_first: bool) -> _Header:
     Raises:
         NativeLinkError: ABORTED, of the whole archive if it is its first block.
     """
-    what = "it is neither a tar nor a zip"
-    if packing:
-        what = f"what its {packing} holds is no tar"
-    if not is_first:
-        what = "an entry's header is damaged"
+    what = _no_tar(packing) if is_first else "an entry's header is damaged"
     if len(block) < _BLOCK:
         raise unfit(what) if is_first else _cut_off()
     said = _octal(block[_CHECKSUM])
@@ -247,6 +259,10 @@ def _text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise unfit(f"the name {data[:200]!r} is not in UTF-8") from None
+
+
+def _no_tar(packing: str) -> str:
+    return f"what its {packing} holds is no tar" if packing else "it is neither a tar nor a zip"
 
 
 def _cut_off() -> NativeLinkError:

@@ -186,3 +186,14 @@ async def test_a_store_that_cannot_be_asked_is_no_missing_asset(clock: FakeClock
 
     with pytest.raises(NativeLinkError, match="is down"):
         await AssetIndex(Down(), clock=clock).find(Kind.BLOB, URI, [()])
+
+
+async def test_trees_of_laxer_rules_are_not_found(index: AssetIndex, store: DictStore) -> None:
+    # The first rules for archives took zips and tars whose last entries they had not read.
+    await index.store(Kind.UNPACKED, [Asset("sha256:x", (), X, SHA256)])
+    data = b"8:sha256:x"
+    domain = "nativelink v1 remote asset unpacked"
+
+    assert Digest(blake3.blake3(data, derive_key_context=domain).hexdigest(), 10) not in store.blobs
+    newer = blake3.blake3(data, derive_key_context=f"{domain} 2").hexdigest()
+    assert Digest(newer, 10) in store.blobs

@@ -55,7 +55,8 @@ class Kind(StrEnum):
 #: Of the keys of what NativeLink does not have.
 _DOMAINS: Final = {
     Kind.DIRECTORY: "nativelink v1 remote asset directory",
-    Kind.UNPACKED: "nativelink v1 remote asset unpacked",
+    # The number grows with the rules for archives, so that what others allowed is not found.
+    Kind.UNPACKED: "nativelink v1 remote asset unpacked 2",
 }
 
 

@@ -106,6 +106,16 @@ def loses_work(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fleet, "_reconcile", reconcile)
 
 
+def forgets_the_quarantined(patch: pytest.MonkeyPatch) -> None:
+    """A quarantined worker is not tried again."""
+    asked = Matching.has_room
+
+    def has_room(worker: Worker) -> bool:
+        return not worker.quarantined and asked(worker)
+
+    patch.setattr(Matching, "has_room", staticmethod(has_room))
+
+
 FAULTS: Final[tuple[Fault, ...]] = (
     believes_anybody,
     leaks_resources,
@@ -114,6 +124,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     runs_twice,
     forgets_too_early,
     loses_work,
+    forgets_the_quarantined,
 )
 
 

@@ -6,6 +6,7 @@ It shares no code with the machine. `BrokenPromiseError` says what was broken.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from nativelink.core.errors import Code
 from nativelink.scheduler import effects, events
@@ -14,6 +15,9 @@ from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.operation import OperationView
 from nativelink.scheduler.policy import Policy, PropertyKind
 from tests.scheduler.farm import SUPPORTED
+
+#: What sums of times may be off by.
+_SLACK_S: Final = 0.01
 
 
 class BrokenPromiseError(AssertionError):
@@ -64,6 +68,8 @@ class Known:
     connected: bool = True
     draining: bool = False
     quarantined_until: float | None = None
+    probe: str = ""
+    idle_since: float | None = None
     held: dict[str, Held] = field(default_factory=dict)
 
 
@@ -77,6 +83,8 @@ class Asked:
     epoch: int = 0
     done: bool = False
     failed_tries: int = 0
+    waiting_since: float | None = None
+    tried_on: set[str] = field(default_factory=set)
     refusals: int = 0
 
 
@@ -105,7 +113,7 @@ class Oracle:
                 shared = self.joinable.get(event.action.key) if event.action.joinable else None
                 operation_id = shared or event.operation_id
                 if shared is None:
-                    self.operations[operation_id] = Asked(event.action)
+                    self.operations[operation_id] = Asked(event.action, waiting_since=now)
                     if event.action.joinable:
                         self.joinable[event.action.key] = operation_id
                 self.operations[operation_id].names.append(event.name)
@@ -167,6 +175,7 @@ class Oracle:
         del known.held[event.operation_id]
         if isinstance(event, events.ExecutionFinished):
             known.quarantined_until = None
+            known.probe = ""
         asked = self.operations.get(event.operation_id)
         if asked is not None and held.own and isinstance(event, events.ExecutionFailed):
             if event.failure.code is Code.RESOURCE_EXHAUSTED and not held.ended:
@@ -197,11 +206,13 @@ class Oracle:
                     self._judge_start(effect, now)
                 case effects.WorkerQuarantined():
                     must(effect.seconds > 0, f"{effect.worker_id}: quarantined for no time")
-                    self.workers[effect.worker_id].quarantined_until = now + effect.seconds
+                    self._judge_quarantine(effect, event, now)
                 case effects.AttemptEnded():
                     asked = self.operations[effect.operation_id]
                     must(asked.holder == effect.worker_id, "a try ended that was not going on")
                     asked.holder = ""
+                    asked.waiting_since = now
+                    asked.tried_on.add(effect.worker_id)
                     self._disown(effect.worker_id, effect.operation_id)
                 case effects.KillExecution():
                     asked_for = self.operations.get(effect.operation_id)
@@ -222,6 +233,47 @@ class Oracle:
                         self.streams.pop(name, None)
                 case _:
                     pass
+        self._judge_idleness(now)
+
+    def _judge_quarantine(
+        self, effect: effects.WorkerQuarantined, event: events.Event, now: float
+    ) -> None:
+        who = effect.worker_id
+        known = self.workers[who]
+        must(0 < effect.seconds <= self.policy.longest_quarantine_s, f"{who}: {effect.seconds} s")
+        if known.quarantined_until is not None:
+            must(
+                isinstance(event, events.ExecutionFailed)
+                and (event.worker_id, event.operation_id) == (who, known.probe),
+                f"{who}: quarantined again for what is no trial",
+            )
+        known.quarantined_until = now + effect.seconds
+        known.probe = ""
+
+    def _judge_idleness(self, now: float) -> None:
+        """What a worker could do that has nothing else to do waits for its rests, and no longer.
+
+        An operation that was tried on it may avoid it.
+        """
+        longest = max(self.policy.longest_quarantine_s, self.policy.longest_pause_s)
+        waiting = [
+            (operation_id, asked, asked.waiting_since)
+            for operation_id, asked in self.operations.items()
+            if asked.waiting_since is not None and not asked.holder and not asked.done
+        ]
+        for worker_id, known in self.workers.items():
+            if known.held or known.draining or not known.connected:
+                known.idle_since = None
+                continue
+            if known.idle_since is None:
+                known.idle_since = now
+            for operation_id, asked, since in waiting:
+                if now <= max(since, known.idle_since) + longest + _SLACK_S:
+                    continue
+                could = worker_id not in asked.tried_on and suits(
+                    asked.action.properties, known.properties
+                )
+                must(not could, f"{operation_id} waits though {worker_id} has been idle too long")
 
     def _disown(self, worker_id: str, operation_id: str) -> None:
         held = self._held(worker_id, operation_id)
@@ -241,7 +293,8 @@ class Oracle:
         must(not known.draining, f"{who}: the worker is draining")
         if known.quarantined_until is not None:
             must(now >= known.quarantined_until, f"{who}: the worker is in quarantine")
-            must(not known.held, f"{who}: the worker is tried with more than one")
+            must(known.probe not in known.held, f"{who}: the worker is tried with more than one")
+            known.probe = start.operation_id
         must(start.operation_id not in known.held, f"{who}: the worker still has an earlier try")
         must(suits(start.action.properties, known.properties), f"{who}: the worker does not suit")
         known.held[start.operation_id] = Held(self._usage(start.action))
@@ -254,6 +307,7 @@ class Oracle:
         busy = sum(not held.ended for held in known.held.values())
         must(not known.slots or busy <= known.slots, f"{who}: no slot is free")
         asked.holder = start.worker_id
+        asked.waiting_since = None
         asked.epoch = start.epoch
 
     def _judge_view(self, name: str, event: events.Event) -> None:

@@ -137,6 +137,100 @@ def test_a_result_that_comes_late_ends_it() -> None:
     assert quarantined(farm) == []
 
 
+def long_test_on(farm: Farm, number: int, bad: str, good: str) -> None:
+    """An action runs on one worker for as long as it likes."""
+    farm.handle(events.DrainRequested(good, draining=True))
+    farm.ask(number)
+    assert farm.started() == [(bad, f"op-{number}")]
+    farm.handle(events.DrainRequested(good, draining=False))
+
+
+def test_what_it_ran_before_does_not_keep_it_from_being_tried() -> None:
+    farm = Farm(Policy(quarantine_s=10))
+    farm.join("bad")
+    farm.join("good")
+    long_test_on(farm, 100, "bad", "good")
+    for number in (1, 2, 3):
+        fail_here_and_finish_there(farm, number, "bad", "good")
+    farm.handle(events.DrainRequested("good", draining=True))
+    farm.ask(4)
+    farm.ask(5)
+    farm.pass_time(9.5, "bad", "good")
+    assert farm.stage(4) is QUEUED
+    farm.pass_time(0.5, "bad", "good")
+    assert farm.started() == [("bad", "op-4")]
+    assert farm.stage(5) is QUEUED
+    assert quarantined(farm) == ["bad"]
+
+
+def test_it_is_tried_with_one_at_a_time_when_it_comes_back_without_the_first() -> None:
+    farm = bad_and_good()
+    farm.handle(events.DrainRequested("good", draining=True))
+    farm.ask(4)
+    farm.ask(5)
+    farm.pass_time(10, "bad", "good")
+    assert farm.join("bad") == [("bad", "op-4")]
+    assert farm.stage(5) is QUEUED
+    farm.machine = restore(farm.machine.policy, take(farm.machine))
+    farm.ask(6)
+    assert (farm.stage(5), farm.stage(6)) == (QUEUED, QUEUED)
+
+
+def test_what_it_ran_before_and_fails_in_one_moment_is_not_one_trial_after_the_other() -> None:
+    farm = Farm(Policy(quarantine_s=10, longest_quarantine_s=40, max_job_retries=100))
+    farm.join("bad")
+    farm.join("good")
+    old = range(100, 105)
+    for number in old:
+        long_test_on(farm, number, "bad", "good")
+    for number in (1, 2, 3):
+        fail_here_and_finish_there(farm, number, "bad", "good")
+    assert [told.seconds for told in farm.some(WorkerQuarantined)] == [10]
+    for number in old:
+        farm.fail("bad", f"op-{number}", Code.INTERNAL, "cannot write")
+        assert farm.some(WorkerQuarantined) == []
+    farm.handle(events.DrainRequested("good", draining=True))
+    farm.ask(4)
+    farm.pass_time(10, "bad", "good")
+    assert farm.started() == [("bad", "op-4")]
+    farm.fail("bad", "op-4", Code.INTERNAL, "still broken")
+    assert [told.seconds for told in farm.some(WorkerQuarantined)] == [20]
+
+
+def test_failures_from_before_it_gave_a_result_are_not_held_against_it() -> None:
+    farm = Farm()
+    farm.join("blip")
+    farm.join("slow")
+    for number in (1, 2, 3):
+        farm.handle(events.DrainRequested("slow", draining=True))
+        farm.ask(number)
+        farm.handle(events.DrainRequested("slow", draining=False))
+        farm.fail("blip", f"op-{number}", Code.INTERNAL, "connection reset")
+        assert farm.started() == [("slow", f"op-{number}")]
+    farm.machine = restore(farm.machine.policy, take(farm.machine))
+    for number in (4, 5, 6):
+        long_test_on(farm, number, "blip", "slow")
+        farm.finish("blip", f"op-{number}")
+    for number in (1, 2, 3):
+        farm.finish("slow", f"op-{number}")
+    assert quarantined(farm) == []
+    for number in (7, 8, 9):
+        assert quarantined(farm) == []
+        fail_here_and_finish_there(farm, number, "blip", "slow")
+    assert quarantined(farm) == ["blip"]
+
+
+def test_work_that_only_quarantined_workers_could_do_moves_after_the_longest_quarantine() -> None:
+    farm = bad_and_good(max_job_retries=100)
+    farm.handle(events.WorkerLeft("good"))
+    farm.ask(4)
+    for _ in range(5):
+        farm.pass_time(40, "bad")
+        assert farm.stage(4) is EXECUTING
+        farm.fail("bad", "op-4", Code.INTERNAL, "still broken")
+        assert farm.stage(4) is QUEUED
+
+
 def test_it_outlives_a_broken_connection_and_a_snapshot() -> None:
     farm = bad_and_good()
     farm.machine = restore(farm.machine.policy, take(farm.machine))

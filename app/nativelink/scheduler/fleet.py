@@ -16,7 +16,7 @@ from nativelink.scheduler.outcomes import (
     final_failure,
     judge,
     reason_of,
-    with_worker,
+    with_fault,
 )
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import within
@@ -196,6 +196,7 @@ class Fleet:
 
     def fail(self, worker: Worker, lease: Lease, operation: Operation, failure: Failure) -> None:
         """A worker could not execute the operation that it has."""
+        was_probe = worker.probe == operation.operation_id
         self.release(worker, lease)
         if failure.code is Code.RESOURCE_EXHAUSTED and not worker.draining:
             self._pause(worker)
@@ -211,27 +212,33 @@ class Fleet:
                     failure=final_failure(failure),
                 )
             case Outcome.TRY_AGAIN:
-                operation.faults = with_worker(operation.faults, worker.worker_id)
-                if worker.quarantined:
+                operation.faults = with_fault(operation.faults, worker)
+                # What it had before it was quarantined, and fails together, is no further trial.
+                if was_probe:
                     self._quarantine(worker, f"it failed again, {reason_of(failure)}")
                 self._tries.fail(operation, worker, failure)
 
     def acquit(self, worker: Worker) -> None:
         """A worker gave a result: it has room, and can do its work."""
+        worker.results += 1
         worker.pauses = worker.faults = worker.quarantines = 0
         worker.quarantined = False
+        worker.probe = ""
         worker.quarantined_until = None
 
     def blame(self, operation: Operation, by: Worker) -> None:
         """A worker gave a result of an operation: it was others' fault that it failed there.
 
         What fails everywhere is nobody's fault, so neither a bad action nor a cache that is down
-        can have a fleet quarantined.
+        can have a fleet quarantined. Nor is it held against who gave a result since: what was wrong
+        there has passed.
         """
         limit = self._policy.quarantine_after
-        for worker_id in operation.faults:
-            worker = self.workers.get(worker_id)
-            if worker is not None and worker is not by:
+        for fault in operation.faults:
+            worker = self.workers.get(fault.worker_id)
+            if worker is None or worker is by:
+                continue
+            if worker.results == fault.results:
                 worker.faults += 1
                 if limit and worker.faults >= limit and not worker.quarantined:
                     self._quarantine(

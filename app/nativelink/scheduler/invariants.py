@@ -10,6 +10,7 @@ from nativelink.scheduler.journal import Journal
 from nativelink.scheduler.lifecycle import Lifecycle
 from nativelink.scheduler.matching import Matching
 from nativelink.scheduler.operation import ExecutionStage
+from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import Amounts, within
 from nativelink.scheduler.queue import Lane
 from nativelink.scheduler.timers import Due, Timer
@@ -27,6 +28,7 @@ class Invariants:
 
     def __init__(
         self,
+        policy: Policy,
         matching: Matching,
         due: Due,
         journal: Journal,
@@ -34,6 +36,7 @@ class Invariants:
         fleet: Fleet,
         deadlines: Callable[[], Iterable[tuple[Timer, float]]],
     ) -> None:
+        self._policy = policy
         self._matching = matching
         self._due = due
         self._journal = journal
@@ -194,6 +197,7 @@ class Invariants:
                 yield f"{worker_id} is to end no quarantine"
             if worker.quarantined and not worker.faults:
                 yield f"{worker_id} is quarantined for nothing"
+            yield from self._check_probe(worker)
             lane = worker.reserved_for
             if lane is not None and (lane.reserved is not worker or not lane.waiting):
                 yield f"{worker_id} is reserved for nothing"
@@ -202,6 +206,18 @@ class Invariants:
             kind = worker.kind
             if kind is None or kind.workers.get(worker_id) is not worker:
                 yield f"{worker_id} is of no kind"
+
+    def _check_probe(self, worker: Worker) -> Iterator[str]:
+        """A quarantined worker is tried, at the latest, when its longest quarantine ends."""
+        until = worker.quarantined_until
+        longest = self._policy.longest_quarantine_s
+        if until is not None and until > self._journal.now + longest:
+            yield f"{worker.worker_id} is not tried before {until}"
+        if worker.probe:
+            if worker.probe not in worker.leases:
+                yield f"{worker.worker_id} is tried with what it does not have"
+            if not worker.quarantined or until is not None:
+                yield f"{worker.worker_id} is tried, though it is not the time"
 
     def _check_matching(self) -> Iterator[str]:
         """Nothing waits that a worker could run now; who could run what is known."""

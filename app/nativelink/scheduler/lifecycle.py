@@ -189,7 +189,7 @@ class Lifecycle:
         operation.started_at = journal.now
         operation.epoch += 1
         journal.move(operation, ExecutionStage.EXECUTING, Matched)
-        worker.take(Lease(operation.operation_id, operation.lane.usage))
+        worker.start(Lease(operation.operation_id, operation.lane.usage))
         journal.tell(operation, f"given to {worker.worker_id}")
         journal.effects.append(
             StartExecution(

@@ -153,7 +153,13 @@ class Machine:
             BrokenInvariantError: a defect of the machine.
         """
         Invariants(
-            self.matching, self.due, self.journal, self.lifecycle, self.fleet, self._deadlines
+            self.policy,
+            self.matching,
+            self.due,
+            self.journal,
+            self.lifecycle,
+            self.fleet,
+            self._deadlines,
         ).check()
 
     # -- clients --------------------------------------------------------------------------------

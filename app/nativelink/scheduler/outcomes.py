@@ -8,7 +8,7 @@ from typing import Final
 from nativelink.core.errors import Code
 from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.policy import Policy
-from nativelink.scheduler.records import Operation
+from nativelink.scheduler.records import Fault, Operation
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "reason_of",
     "remembered",
     "turned_away",
+    "with_fault",
     "with_worker",
 ]
 
@@ -85,6 +86,12 @@ def with_worker(workers: tuple[str, ...], worker_id: str) -> tuple[str, ...]:
     """Workers that an operation remembers, with one more."""
     others = [each for each in workers if each != worker_id]
     return (*others[1 - _REMEMBERED_WORKERS :], worker_id)
+
+
+def with_fault(faults: tuple[Fault, ...], worker: Worker) -> tuple[Fault, ...]:
+    """Faults that an operation remembers, with this worker's as it is now."""
+    others = [each for each in faults if each.worker_id != worker.worker_id]
+    return (*others[1 - _REMEMBERED_WORKERS :], Fault(worker.worker_id, worker.results))
 
 
 def turned_away(operation: Operation, policy: Policy, now: float) -> Failure | None:

@@ -12,7 +12,7 @@ from nativelink.scheduler.tournament import Key
 if TYPE_CHECKING:
     from nativelink.scheduler.queue import Lane
 
-__all__ = ["Name", "Operation"]
+__all__ = ["Fault", "Name", "Operation"]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +32,19 @@ class Name:
     clients: int
     accessed_at: float
     cancelled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An operation's failure that may be its worker's.
+
+    Attributes:
+        worker_id: where it failed.
+        results: how many the worker had given by then.
+    """
+
+    worker_id: str
+    results: int
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +73,7 @@ class Operation:
         failures: why tries failed, counted or not; the last ones.
         failed_on: workers on which it failed, or that had no room for it, in that order; the
             last ones.
-        faults: workers on which it failed in a way that may be theirs; the last ones.
+        faults: failures that may be the workers'; the last ones, one of each worker.
         refusals: how often a worker had no room for it, one after the other.
         refused_since: when the first of them had none; None before.
         deaths: workers that died while they ran it.
@@ -90,7 +103,7 @@ class Operation:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     refusals: int = 0
     refused_since: float | None = None
     deaths: tuple[str, ...] = ()

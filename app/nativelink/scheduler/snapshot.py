@@ -14,7 +14,7 @@ from nativelink.scheduler.machine import Machine
 from nativelink.scheduler.operation import ExecutionStage, Failure, StoryEntry
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.properties import Amounts, Properties
-from nativelink.scheduler.records import Name, Operation
+from nativelink.scheduler.records import Fault, Name, Operation
 from nativelink.scheduler.workers import Lease, Worker
 
 __all__ = ["MachineState", "restore", "take"]
@@ -49,7 +49,7 @@ class OperationState:
     attempts: int = 0
     failures: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     refusals: int = 0
     refused_since: float | None = None
     deaths: tuple[str, ...] = ()
@@ -89,10 +89,12 @@ class WorkerState:
     paused: bool = False
     paused_until: float | None = None
     pauses: int = 0
+    results: int = 0
     faults: int = 0
     quarantined: bool = False
     quarantined_until: float | None = None
     quarantines: int = 0
+    probe: str = ""
     leases: tuple[LeaseState, ...] = ()
     reserved_for: str = ""
 
@@ -182,10 +184,12 @@ def _worker_state(worker: Worker) -> WorkerState:
         paused=worker.paused,
         paused_until=worker.paused_until,
         pauses=worker.pauses,
+        results=worker.results,
         faults=worker.faults,
         quarantined=worker.quarantined,
         quarantined_until=worker.quarantined_until,
         quarantines=worker.quarantines,
+        probe=worker.probe,
         leases=tuple(
             [
                 LeaseState(
@@ -255,10 +259,12 @@ def _restore_worker(machine: Machine, state: WorkerState) -> None:
         paused=state.paused,
         paused_until=state.paused_until,
         pauses=state.pauses,
+        results=state.results,
         faults=state.faults,
         quarantined=state.quarantined,
         quarantined_until=state.quarantined_until,
         quarantines=state.quarantines,
+        probe=state.probe,
     )
     for lease in state.leases:
         worker.leases[lease.operation_id] = Lease(

@@ -62,12 +62,15 @@ class Worker:
         paused: it gets nothing new because it said that it has no room.
         paused_until: when that ends by itself; None if the end of an operation ends it.
         pauses: how many of them, one after the other, without a result in between.
+        results: how many it gave.
         faults: operations that failed here and were executed by others, without a result of its
             own in between.
         quarantined: since there were too many of them; it gets one operation at a time until it
             has given a result.
         quarantined_until: when it is tried next; None while it may get one.
         quarantines: how many of them, one after the other, without a result in between.
+        probe: the operation that it is tried with; empty if there is none. What it has from before
+            the quarantine is none.
         leases: what it has, by operation.
         finishing: how many of these run no process any more: their outputs are being stored.
         used: what that takes away of each `minimum` property.
@@ -94,10 +97,12 @@ class Worker:
     paused: bool = False
     paused_until: float | None = None
     pauses: int = 0
+    results: int = 0
     faults: int = 0
     quarantined: bool = False
     quarantined_until: float | None = None
     quarantines: int = 0
+    probe: str = ""
     leases: dict[str, Lease] = field(default_factory=dict)
     finishing: int = 0
     used: list[int] = field(default_factory=list)
@@ -117,7 +122,7 @@ class Worker:
             self.lost_at is None
             and not self.draining
             and not self.paused
-            and (not self.quarantined or (self.quarantined_until is None and not self.leases))
+            and (not self.quarantined or (self.quarantined_until is None and not self.probe))
             and (
                 not self.max_inflight_tasks
                 or (
@@ -132,6 +137,12 @@ class Worker:
         self.leases[lease.operation_id] = lease
         if self.used:
             self._use(lease.usage, 1)
+
+    def start(self, lease: Lease) -> None:
+        """It is given one more; a quarantined worker is tried with that."""
+        self.take(lease)
+        if self.quarantined:
+            self.probe = lease.operation_id
 
     def end_process(self, lease: Lease) -> None:
         """An operation does not use it up any more, but it still has it."""
@@ -150,6 +161,8 @@ class Worker:
         lease = self.leases.pop(operation_id, None)
         if lease is None:
             return None
+        if operation_id == self.probe:
+            self.probe = ""
         if lease.process_ended:
             self.finishing -= 1
         elif self.used:

@@ -25,7 +25,12 @@ class Usage:
     (docs/fleet-simulation.md), so waiting and money are of the same day.
     """
 
-    worker_hours: float = assumption(1.67, "hours of workers with 8 slots, idle and boot time too")
+    worker_hours: float = assumption(
+        1.67,
+        "hours of workers with 8 slots, idle and boot time too; in a farm of sixty developers "
+        "(simulated: 2.3 with twenty, 1.4 with 180, so small teams are too cheap here, large ones "
+        "too dear)",
+    )
     actions: float = assumption(3607, "executed actions")
     new_blobs: float = assumption(3, "new blobs for each executed action")
     new_mb: float = assumption(0.15, "MB of new blobs for each executed action")

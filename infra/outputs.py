@@ -19,8 +19,10 @@ def endpoint_of(kit: Kit, balancer: str, port: int) -> str:
 def bazelrc(kit: Kit, endpoint: str) -> str:
     """The lines, as a server prints them, and those that a region needs besides.
 
-    Bazel's five tries are over after three seconds, ten last for 26: as long as it takes until
-    another cas machine answers. Pings keep load balancers from forgetting a silent connection.
+    Bazel's five tries are over after three seconds. With ten, builds survived a server that was
+    away for 8 seconds and failed when it was away for 15 (Bazel 4.2.3, docs/execution.md); a
+    scheduler that is replaced is away for longer. Pings keep load balancers from forgetting a
+    silent connection.
     """
     lines = [
         f"build --remote_executor={endpoint}",

@@ -76,6 +76,16 @@ def _words(settings: RegionSettings) -> Iterator[Problem]:
             got=format_value(settings.contact),
             allowed="an address such as builds@example.com",
         )
+    bucket = settings.state_bucket
+    place = f"{settings.account}-{settings.region}"
+    if bucket is not None and not bucket.endswith(f"-{place}"):
+        yield error(
+            ("state_bucket",),
+            "not a bucket of this account and region",
+            got=format_value(bucket),
+            allowed=f"a name that ends with -{place}",
+            suggestion=f"nativelink-state-{place}",
+        )
     for key in settings.tags:
         if key.lower().startswith("aws:"):
             yield error(

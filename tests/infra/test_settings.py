@@ -52,6 +52,26 @@ def test_an_unknown_key_is_refused_with_the_word_that_was_meant() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("account", "region"),
+    [
+        ("444455556666", "eu-central-1"),
+        ("111122223333", "eu-west-1"),
+        ("444455556666", "us-east-1"),
+    ],
+)
+def test_a_state_bucket_of_another_account_or_region_is_refused(account: str, region: str) -> None:
+    bucket = "nativelink-state-111122223333-eu-central-1"
+    assert sentences(state_bucket=bucket) == []
+    place = f"{account}-{region}"
+    assert sentences(state_bucket=bucket, account=account, region=region) == [
+        (
+            f'state_bucket: not a bucket of this account and region; got "{bucket}"; allowed: a '
+            f'name that ends with -{place}; did you mean "nativelink-state-{place}"?'
+        )
+    ]
+
+
 def test_a_finding_shows_the_line_and_a_caret() -> None:
     text = "name: team\nregion: eu-centrl\n"
     _, findings = examine(text, "x.yaml")

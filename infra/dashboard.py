@@ -57,7 +57,9 @@ def _chart(
 
 def _interruptions(namespace: str, dimension: str) -> str:
     """Of all types, or zones, that there were: which ones is not known before."""
-    return f"SEARCH('{{{namespace},Pool,{dimension}}} MetricName=\"Interruptions\"', 'Sum', 3600)"
+    # A namespace with anything but letters and digits has to be quoted.
+    schema = f'{{"{namespace}",Pool,{dimension}}}'
+    return f"SEARCH('{schema} MetricName=\"Interruptions\"', 'Sum', 3600)"
 
 
 def _charts(kit: Kit, namespace: str, edge: str, redis: str | None) -> Iterator[dict[str, Any]]:

@@ -284,6 +284,23 @@ def test_the_dashboard_shows_metrics_of_what_is_there(stack: Stack) -> None:
     assert len(seen) >= 5
 
 
+def test_a_search_of_the_dashboard_quotes_the_namespace(stack: Stack) -> None:
+    """A namespace has a slash, and a dash where the region's name does; CloudWatch wants quotes."""
+    body = json.loads(stack.one("aws_cloudwatch_dashboard", "dashboard").body["dashboard_body"])
+    region = environment_of(stack, "cas")["NATIVELINK_REGION"]
+    searches = [
+        metric[0]["expression"]
+        for widget in body["widgets"]
+        for metric in widget["properties"]["metrics"]
+        if isinstance(metric[0], dict)
+    ]
+    assert searches == [
+        f'SEARCH(\'{{"NativeLink/{region}",Pool,{dimension}}} '
+        "MetricName=\"Interruptions\"', 'Sum', 3600)"
+        for dimension in ("InstanceType", "Zone")
+    ]
+
+
 def test_alarms_watch_what_is_there(stack: Stack) -> None:
     groups = {each.body["name"] for each in stack.of("aws_autoscaling_group")}
     for alarm in stack.of("aws_cloudwatch_metric_alarm"):

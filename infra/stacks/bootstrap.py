@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from constructs import Construct
@@ -26,11 +27,16 @@ def state_bucket(kit: Kit) -> str:
 class BootstrapStack(TerraformStack):
     """The state's bucket, its key and its access log. Their own state is a file on this machine.
 
-    The state of a region has passwords in it: who can read this bucket can read them.
+    The state of a region has passwords in it: who can read this bucket can read them. On AWS both
+    are protected from being deleted, whatever the region's file says of its own data.
     """
 
     def __init__(self, scope: Construct, id_: str, *, kit: Kit) -> None:
         super().__init__(scope, id_)
+        if not kit.local:
+            # Other regions keep their state here too: that the one whose file is named may be
+            # destroyed says nothing about them.
+            kit = replace(kit, settings=kit.settings.model_copy(update={"destroyable": False}))
         provide(self, kit)
         LocalBackend(self, path=f"../../../terraform.{id_}.tfstate")
         key = KmsKey(

@@ -37,7 +37,9 @@ def main(directory: Path, endpoint: str) -> None:
             name = synthesize(Kit(settings, local), "region", outdir)
             found[f"{place}/{example.stem}"] = str(outdir / "stacks" / name)
     for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
-        kit = Kit(settings_of("team"), local)
+        # As somebody makes it who tries a region first.
+        settings = settings_of("team").model_copy(update={"destroyable": True})
+        kit = Kit(settings, local)
         outdir = directory / place / "bootstrap"
         name = synthesize(kit, "bootstrap", outdir)
         found[f"{place}/bootstrap"] = str(outdir / "stacks" / name)

@@ -296,6 +296,19 @@ def test_what_counts_in_the_whole_account_says_in_which_region_of_aws_it_is(stac
     assert all(region in name for _, name in found), [name for _, name in found]
 
 
+def test_the_state_of_all_regions_is_protected_whatever_one_of_them_says(
+    stacks: dict[str, Stack],
+) -> None:
+    """It was synthesized from the file of a region that is `destroyable`."""
+    stack = stacks["aws/bootstrap"]
+    buckets, keys = stack.of("aws_s3_bucket"), stack.of("aws_kms_key")
+    assert len(buckets) == 2
+    assert [bucket.body["force_destroy"] for bucket in buckets] == [False, False]
+    assert [key.body["deletion_window_in_days"] for key in keys] == [30]
+    for each in (*buckets, *keys):
+        assert each.body["lifecycle"]["prevent_destroy"] is True, each.path
+
+
 def test_pools_have_policies_alarms_and_groups_of_their_own(stacks: dict[str, Stack]) -> None:
     stack = stacks["aws/arm-and-x86-pools"]
     pools = ("x86", "arm", "gates")

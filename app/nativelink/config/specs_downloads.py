@@ -93,7 +93,8 @@ class DownloadsSpec(Spec):
     max_unpacked_entries: Annotated[Number, Zero(200_000)] = Field(
         default=200_000,
         description="Files, symlinks and directories of such an archive. One costs about 300 bytes "
-        "of memory while it is unpacked.",
+        "of memory while it is unpacked, if its name is short; the names of all have "
+        "64 MiB at most.",
     )
     max_concurrent: Annotated[Number, Zero(32)] = Field(
         default=32,

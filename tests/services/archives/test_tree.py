@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from nativelink.core.errors import Code
-from tests.services.archives.making import Entry, folder, hard_link, link, tar, unpack, zipped
+from nativelink.core.errors import Code, NativeLinkError
+from nativelink.services.archives.tree import Symlink, Tree, symlink
+from tests.services.archives.making import (
+    SHA256,
+    Entry,
+    folder,
+    hard_link,
+    link,
+    tar,
+    unpack,
+    zipped,
+)
 
 Archive = Callable[..., bytes]
 EITHER = pytest.mark.parametrize("archive", [tar, zipped], ids=["tar", "zip"])
@@ -134,6 +144,64 @@ class TestSymlinks:
 
         assert error.code is Code.RESOURCE_EXHAUSTED
         assert "too many others" in error.message
+
+
+class TestSizes:
+    @EITHER
+    async def test_a_target_may_have_no_longer_names_than_a_path(self, archive: Archive) -> None:
+        assert (await unpack(archive(link("l", "a/" + "n" * 255)))).tree == {"l": "a/" + "n" * 255}
+
+        error = (await unpack(archive(link("l", "a/" + "é" * 128)))).error
+
+        assert error.code is Code.ABORTED
+        assert "no path" in error.message
+
+    @pytest.mark.parametrize("is_hard", [False, True], ids=["symlinks", "hard links"])
+    def test_targets_take_64_mib_at_most(self, is_hard: bool) -> None:
+        tree = Tree(200_000)
+        target = symlink("d" * 240 + ("/" + "d" * 240) * 15, "'l'")
+
+        def fill() -> None:
+            tree.add(["0"], target)
+            for at in range(1, 64 * 1024 * 1024 // len(target.target) + 1):
+                if is_hard:
+                    tree.add_link([f"{at}"], ["0"])
+                else:
+                    tree.add([f"{at}"], target)
+
+        with pytest.raises(NativeLinkError, match="67108864 bytes") as raised:
+            fill()
+        assert raised.value.code is Code.RESOURCE_EXHAUSTED
+
+    def test_what_is_there_already_takes_nothing(self) -> None:
+        tree = Tree(2)
+        target = Symlink("d" * 240 + ("/" + "d" * 240) * 15)
+
+        for _ in range(64 * 1024 * 1024 // len(target.target) + 1):
+            tree.add(["d", "l"], target)
+
+        assert len(list(tree.directories(SHA256))) == 2
+
+    def test_one_directory_is_a_message_of_bounded_size(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nativelink.services.archives.tree._MAX_DIRECTORY_BYTES", 10_000)
+        tree = Tree(200)
+        for at in range(100, 190):
+            tree.add(["d", f"{at}"], Symlink("t" * 100))
+        assert len(list(tree.directories(SHA256))) == 2
+        tree.add(["d", "190"], Symlink("t" * 250))
+
+        with pytest.raises(NativeLinkError, match="10000 are allowed") as raised:
+            list(tree.directories(SHA256))
+        assert raised.value.code is Code.RESOURCE_EXHAUSTED
+
+    def test_each_symlink_is_a_step_of_its_own(self) -> None:
+        tree = Tree(200)
+        for at in range(100):
+            tree.add([f"{at}"], Symlink("."))
+
+        assert len(list(tree.require_confined())) > 100
 
 
 class TestHardLinks:

@@ -25,7 +25,8 @@ class ArchiveLimits:
     Attributes:
         max_bytes: unpacked, with names and padding.
         max_entries: files, symlinks and directories, those included that only stand in a path.
-            One costs about 300 bytes of memory until the archive is unpacked.
+            One costs about 300 bytes of memory until the archive is unpacked, if its name and its
+            target are short. Those of all have 64 MiB at most.
     """
 
     max_bytes: int

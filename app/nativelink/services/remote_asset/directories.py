@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Directories", "parse_path", "part_of"]
 
 _log: Final = logging.getLogger(__name__)
-#: Archives worked on at a time. One takes up to 300 MB where its packing has a window of 128 MiB
-#: and it has 200,000 entries, and 20 MB otherwise.
+#: Archives worked on at a time. One takes up to some 400 MB where its packing has a window of
+#: 128 MiB, and it has 200,000 entries with the longest names that are allowed; 20 MB otherwise.
 _MAX_CONCURRENT: Final = 4
 _MAX_DIRECTORY_BYTES: Final = 16 * 1024 * 1024
 _MAX_PATH_BYTES: Final = 4096

@@ -78,12 +78,12 @@ def _words(settings: RegionSettings) -> Iterator[Problem]:
         )
     bucket = settings.state_bucket
     place = f"{settings.account}-{settings.region}"
-    if bucket is not None and not bucket.endswith(f"-{place}"):
+    if bucket is not None and not (settings.account in bucket and settings.region in bucket):
         yield error(
             ("state_bucket",),
             "not a bucket of this account and region",
             got=format_value(bucket),
-            allowed=f"a name that ends with -{place}",
+            allowed=f"a name that has {settings.account} and {settings.region} in it",
             suggestion=f"nativelink-state-{place}",
         )
     for key in settings.tags:

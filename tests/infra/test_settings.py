@@ -67,7 +67,7 @@ def test_a_state_bucket_of_another_account_or_region_is_refused(account: str, re
     assert sentences(state_bucket=bucket, account=account, region=region) == [
         (
             f'state_bucket: not a bucket of this account and region; got "{bucket}"; allowed: a '
-            f'name that ends with -{place}; did you mean "nativelink-state-{place}"?'
+            f'name that has {account} and {region} in it; did you mean "nativelink-state-{place}"?'
         )
     ]
 

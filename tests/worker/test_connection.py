@@ -83,6 +83,29 @@ async def test_a_worker_that_stood_still_itself_does_not_call_its_scheduler_sile
         assert call.cancelled
 
 
+async def test_a_worker_that_is_late_each_time_still_leaves_a_dead_connection() -> None:
+    async with working() as world:
+        call = await world.joined()
+        call.say(keep_alive={})
+        await world.time.let_pass(2.5)
+        await world.time.jump(4)
+        assert not call.cancelled
+        await world.time.jump(4)
+        assert not call.cancelled
+        await world.time.jump(4)
+        assert call.cancelled
+
+
+async def test_a_worker_that_is_late_each_time_keeps_a_connection_that_it_hears_from() -> None:
+    async with working() as world:
+        call = await world.joined()
+        for _ in range(5):
+            call.say(keep_alive={})
+            await world.time.let_pass(0)
+            await world.time.jump(60)
+            assert not call.cancelled
+
+
 async def test_a_scheduler_that_never_answers_signs_of_life_is_believed_to_be_there() -> None:
     async with working() as world:
         call = await world.joined()

@@ -100,6 +100,7 @@ class SchedulerConnection:
         self.is_up = False
         self.count = 0
         self._is_answered = False
+        self._is_excused = False
         self._heard_at = 0.0
         self._lost_at = 0.0
         self._complained_at = -_COMPLAIN_EVERY_S
@@ -224,6 +225,7 @@ class SchedulerConnection:
         self.worker_id = worker_id
         self.is_up = True
         self._is_answered = False
+        self._is_excused = False
         self._heard_at = self._clock.monotonic()
         self.count += 1
         if self._orders.draining:
@@ -233,6 +235,7 @@ class SchedulerConnection:
     async def _read(self, call: Duplex) -> None:
         while (message := await call.read()) is not None:
             self._heard_at = self._clock.monotonic()
+            self._is_excused = False
             update = _parse(message)
             match update.WhichOneof("update"):
                 case "keep_alive":
@@ -253,10 +256,12 @@ class SchedulerConnection:
             began = self._clock.monotonic()
             await self._sleep(pause_s)
             now = self._clock.monotonic()
-            if now - began > _STANDSTILL * pause_s:
+            if now - began > _STANDSTILL * pause_s and not self._is_excused:
                 # It was this side that was silent: a process that was stopped, a laptop that
-                # slept. What the scheduler said meanwhile is not read yet.
+                # slept. What the scheduler said meanwhile is not read yet. That excuses one
+                # silence: who is late each time would notice no dead connection otherwise.
                 self._heard_at = now
+                self._is_excused = True
             silence_s = now - self._heard_at
             # NativeLink's scheduler answers no sign of life; one that does has gone, or what lies
             # between has forgotten the connection without a word.

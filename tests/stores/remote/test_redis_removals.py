@@ -24,9 +24,11 @@ FLAGS = b"%1\r\n$22\r\nnotify-keyspace-events\r\n$4\r\nExeg\r\n"
 KEY = DigestFunction.SHA256.digest_of(b"x")
 
 
-@pytest.mark.parametrize("tracking", [b"+OK\r\n", b"-ERR unknown subcommand\r\n"])
+@pytest.mark.parametrize(
+    ("tracking", "said"), [(b"+OK\r\n", 0), (b"-ERR unknown subcommand\r\n", 1)]
+)
 async def test_what_may_have_left_while_nobody_listened_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch, tracking: bytes
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tracking: bytes, said: int
 ) -> None:
     monkeypatch.setattr(redis_removals, "_PAUSE_S", 0)
     server = PlayedRedis(CONFIG=FLAGS, SUBSCRIBE=b"", CLIENT=tracking, PING=b"+PONG\r\n")
@@ -54,6 +56,9 @@ async def test_what_may_have_left_while_nobody_listened_is_forgotten(
                 await wait_until(lambda: told == [None, None])
             assert server.heard["SUBSCRIBE"] == 2
             assert await cache.has([KEY]) == [None]
+        refusals = [each for each in caplog.messages if "FLUSHALL" in each]
+        assert len(refusals) == said, "it is said once, not at each connection"
+        assert all("unknown subcommand" in each for each in refusals)
         client.close()
 
 

@@ -34,7 +34,8 @@ class Removals:
 
     Redis tells only if `notify-keyspace-events` says so: `Exeg` is enough; a warning is logged
     if nothing would come. That a database was emptied (FLUSHALL, FLUSHDB) is no event of its keys:
-    it is heard by who tracks what he reads, which these connections say that they do.
+    it is heard by who tracks what he reads, which these connections say that they do. A server
+    that refuses this (an ACL without `client|tracking`, a proxy) is warned of, too.
 
     Args:
         client: knows the servers.
@@ -48,6 +49,7 @@ class Removals:
         self._tasks = asyncio.TaskGroup()
         self._watching: asyncio.Task[None] | None = None
         self._warned = False
+        self._warned_of_tracking = False
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -127,9 +129,9 @@ class Removals:
         if flags is None or ("K" in flags and "E" not in flags):
             escaped = "".join(f"\\{each}" if each in "*?[]\\" else each for each in self._prefix)
             connection.say("PSUBSCRIBE", f"__keyspace@{database}__:{escaped}*")
-        await self._track(connection)
+        await self._track(connection, endpoint)
 
-    async def _track(self, connection: RedisConnection) -> None:
+    async def _track(self, connection: RedisConnection, endpoint: Endpoint) -> None:
         """Be told when a database is emptied; nothing else, as no key is read here."""
         try:
             await connection.call("CLIENT", "TRACKING", "ON")
@@ -137,6 +139,14 @@ class Removals:
             # Not every server that speaks like Redis can, or lets us.
             if error.code is Code.UNAVAILABLE:
                 raise
+            if not self._warned_of_tracking:
+                self._warned_of_tracking = True
+                _logger.warning(
+                    "Redis at %s does not tell when it is emptied (FLUSHALL, FLUSHDB): "
+                    "CLIENT TRACKING is refused: %s",
+                    endpoint,
+                    error,
+                )
 
     async def _flags(self, connection: RedisConnection) -> str | None:
         """What the server tells; None if it does not let us know (managed servers)."""

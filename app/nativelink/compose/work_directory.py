@@ -46,13 +46,14 @@ def check_work_directory(work_directory: Path) -> None:
         # Not there yet, or not to be used: that is said when it is claimed.
         return
     try:
-        _lock(claim, work_directory)
+        # Shared, so that two who look at once do not take each other for one who runs actions.
+        _lock(claim, work_directory, fcntl.LOCK_SH)
     finally:
         os.close(claim)
 
 
 def _check(claim: int, work_directory: Path, device: int) -> None:
-    _lock(claim, work_directory)
+    _lock(claim, work_directory, fcntl.LOCK_EX)
     if os.fstat(claim).st_dev != device:
         raise invalid_argument(
             f"work_directory {work_directory} is on another device than the files of "
@@ -60,9 +61,9 @@ def _check(claim: int, work_directory: Path, device: int) -> None:
         )
 
 
-def _lock(claim: int, work_directory: Path) -> None:
+def _lock(claim: int, work_directory: Path, how: int) -> None:
     try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(claim, how | fcntl.LOCK_NB)
     except BlockingIOError:
         raise failed_precondition(
             f"work_directory {work_directory} is in use by another process; a worker empties it at "

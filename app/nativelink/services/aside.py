@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from nativelink.core.eager import ended
+
 __all__ = ["Aside"]
 
 T = TypeVar("T")
@@ -30,8 +32,7 @@ class Aside:
         return await asyncio.shield(hop)
 
     async def ended(self) -> None:
-        """Return when no thread works any more."""
+        """Return when no thread works any more, and heed a cancellation only then."""
         if self._hop is not None:
-            await asyncio.wait([self._hop])
-            # Retrieved, as whoever waited for it may have been cancelled.
-            self._hop.exception()
+            # This retrieves what it raised, as whoever waited for it may have been cancelled.
+            await ended([self._hop])

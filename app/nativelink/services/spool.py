@@ -91,9 +91,11 @@ class Spool:
 
     async def close(self) -> None:
         """Forget it. Returns when no thread works on it any more."""
-        await self._aside.ended()
-        if self._file is not None:
-            self._file.close()
+        try:
+            await self._aside.ended()
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     async def _in_thread(self, chunks: Sequence[Chunk | bytearray]) -> None:
         try:

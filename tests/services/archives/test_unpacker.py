@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from nativelink.core.digest import Digest, StoreKey
 from nativelink.core.errors import Code, NativeLinkError, unavailable
 from nativelink.core.streams import Sink, Source
+from nativelink.services.archives.contents import Entries
+from nativelink.services.archives.limits import ArchiveLimits
 from nativelink.services.archives.unpacker import Unpacker
 from nativelink.testing.fakes import DictStore, wait_until
 from tests.services.archives.making import LIMITS, SHA256, Entry, tar
@@ -144,6 +147,56 @@ async def test_it_can_be_cancelled_at_any_step(cas: Cas, unpacker: Unpacker) -> 
 
     cas.gate.set()
     assert isinstance(await unpacker.unpack(archive, SHA256), Digest)
+
+
+async def test_one_that_is_cancelled_twice_is_closed_when_no_thread_reads_it(
+    cas: Cas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    closed: list[bool] = []
+
+    class Slow(Entries):
+        def begin(self, path: str, *, is_executable: bool) -> None:
+            begun.set()
+            gate.wait()
+            super().begin(path, is_executable=is_executable)
+
+        def close(self) -> None:
+            closed.append(gate.is_set())
+            super().close()
+
+    monkeypatch.setattr("nativelink.services.archives.unpacker.Entries", Slow)
+    unpacker = Unpacker(cas, limits=LIMITS, folder=tmp_path)
+    task = asyncio.create_task(unpacker.unpack(cas.add(tar(Entry("a", b"x"))), SHA256))
+    await wait_until(begun.is_set)
+    try:
+        for _ in range(3):
+            task.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert closed == []
+    finally:
+        gate.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
+
+
+async def test_an_archive_of_more_bytes_than_may_be_in_it_is_not_even_read(
+    cas: Cas, tmp_path: Path
+) -> None:
+    archive = cas.add(tar(Entry("a", b"x" * 100)))
+    unpacker = Unpacker(
+        cas, limits=ArchiveLimits(archive.size_bytes - 1, 10), folder=tmp_path / "absent"
+    )
+    cas.blobs.clear()
+
+    error = await unpacker.unpack(archive, SHA256)
+
+    assert isinstance(error, NativeLinkError)
+    assert error.code is Code.RESOURCE_EXHAUSTED
+    assert f"it has {archive.size_bytes} bytes" in error.message
 
 
 async def test_it_says_what_is_a_zip(cas: Cas, unpacker: Unpacker) -> None:

@@ -15,7 +15,7 @@ from nativelink.core.digest import Digest, DigestFunction
 from nativelink.core.eager import run_all
 from nativelink.core.errors import NativeLinkError, resource_exhausted
 from nativelink.services.archives.contents import Contents, Entries
-from nativelink.services.archives.limits import ArchiveLimits
+from nativelink.services.archives.limits import ArchiveLimits, exhausted
 from nativelink.services.archives.packing import Packed
 from nativelink.services.archives.tar import read_tar
 from nativelink.services.archives.tree import Tree
@@ -70,6 +70,11 @@ class Unpacker:
         Raises:
             NativeLinkError: of the CAS; RESOURCE_EXHAUSTED if there is no room in the folder.
         """
+        if archive.size_bytes > self._limits.max_bytes:
+            # What it unpacks to is hardly less, and it would take as much room to find that out.
+            return exhausted(
+                f"it has {archive.size_bytes} bytes; {self._limits.max_bytes} are allowed"
+            )
         spool = Spool((), self._folder)
         try:
             await self._cas.get(archive, spool)
@@ -151,8 +156,10 @@ class _Job:
 
     async def close(self) -> None:
         """Forget it. Returns when no thread works on it any more."""
-        await self._aside.ended()
-        self.entries.close()
+        try:
+            await self._aside.ended()
+        finally:
+            self.entries.close()
 
     def _step(self) -> bool:
         counted = enumerate(self._work, 1)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.fleet.prices import C5_2XLARGE  # noqa: E402 - the script may start anywhere
-from bench.fleet.report import FAST, UNBOUNDED, page, row, verdicts  # noqa: E402
+from bench.fleet.report import FAST, LARGE, LARGEST, UNBOUNDED, page, row, verdicts  # noqa: E402
 from bench.fleet.simulation import Outcome, Policy, simulate  # noqa: E402
 from bench.fleet.traces import TRACES, Trace, working_day  # noqa: E402
 from nativelink.aws.scaling import ScalingRule  # noqa: E402
@@ -73,7 +73,9 @@ def main(arguments: Sequence[str]) -> int:
         print(line)
     if asked.write:
         trade = _trade_offs(policy)
-        page(_PAGE, found, policy, trade)
+        many = replace(policy, rule=replace(policy.rule, largest=LARGEST))
+        large = simulate(LARGE, many), simulate(LARGE, replace(many, bounded=False))
+        page(_PAGE, found, policy, trade, large)
     return int(any(outcome.done != outcome.asked for _, outcome in found))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.fleet.simulation import Outcome, Policy
-from bench.fleet.traces import HOUR, Trace
+from bench.fleet.traces import HOUR, Build, Trace
 
-__all__ = ["FAST", "UNBOUNDED", "page", "row", "verdicts"]
+__all__ = ["FAST", "LARGE", "LARGEST", "UNBOUNDED", "page", "row", "verdicts"]
 
 _HEAD: Final = """\
 # A fleet in virtual time
@@ -51,8 +51,9 @@ Half of the builds are over in less time than a machine takes to boot. A rule th
 for every queue has them idle, or ends and starts them all day. Three things make the difference:
 
 - **Work counts up to a bound**: what ran on average of the last ten minutes, one worker, and
-  another one for each minute that something waits without a break, after the first 90 s. So a farm
-  is as large as its hour needs, builds that last make it larger, and short ones do not.
+  another one (of more than ten workers, a tenth of them) for each minute that something waits
+  without a break, after the first 90 s; or an eighth of all actions, if that is more. So a farm is
+  as large as its hour needs, builds that last make it larger, and short ones do not.
 - **Idle workers end after {idle_s:.0f} s.** Keeping them longer costs more than all else.
 - **They end at once**: a worker that asked for its end looks every second whether it may go.
 
@@ -66,11 +67,24 @@ s, as in earlier versions. [0030](adr/0030-what-ran-lately.md) has what else was
 What is not simulated: a machine that ends takes along what it downloaded, and the next one begins
 without. The defaults start {launches} machines on that day, {fast_launches} are started with 120 s.
 
+## Large pools
+
+A pool of up to {largest} workers, one of which is busy, gets a build of 60,000 actions with 3,000
+jobs. It has {part} of them in service after {part_min:.0f} minutes, {third} after {third_min:.0f},
+and all after {all_min:.0f}. Without the bound it is all after {free_min:.0f}: the
+bound costs large pools time, and only a larger `min` has workers there before. A pool without any
+begins with at least a quarter of what its queue would take up, one with a few with an eighth.
+
 ## Other choices on the working day, and other days
 """
 #: Choices that the text speaks of.
 FAST: Final = "idle workers end after 120 s"
 UNBOUNDED: Final = "120 s, and a queue counts without a bound"
+#: A build that is large for a pool of up to so many workers, when one of them is busy.
+LARGEST: Final = 300
+LARGE: Final = Trace(
+    "large", "", (Build(0.0, (30.0,) * 480, 8), Build(600.0, (60.0,) * 60_000, 3000))
+)
 
 #: The goals: waiting on the working day in boot times, and the part of the money that machines
 #: cost which are in service and run nothing.
@@ -140,8 +154,13 @@ def page(
     found: Sequence[tuple[Trace, Outcome]],
     policy: Policy,
     trade_offs: Sequence[tuple[str, Outcome]],
+    large: tuple[Outcome, Outcome],
 ) -> None:
-    """Write the page and, beside it, a plot of each day."""
+    """Write the page and, beside it, a plot of each day.
+
+    Args:
+        large: what becomes of `LARGE`, with the bound and without.
+    """
     rule, price = policy.rule, policy.price
     parts = [
         _HEAD.format(
@@ -159,7 +178,7 @@ def page(
         *(_cells(trace.name, outcome) for trace, outcome in found),
         _GOALS,
         *(_bold(line) for line in verdicts(found, policy)),
-        _why(found, trade_offs, policy),
+        _why(found, trade_offs, policy, large),
         _COLUMNS.format("choice"),
         *(_cells(name, outcome) for name, outcome in trade_offs),
         "",
@@ -187,7 +206,9 @@ def _why(
     found: Sequence[tuple[Trace, Outcome]],
     trade_offs: Sequence[tuple[str, Outcome]],
     policy: Policy,
+    large: tuple[Outcome, Outcome],
 ) -> str:
+    bounded, free = large
     shipped = next(outcome for trace, outcome in found if trace.name == "working-day")
     others = dict(trade_offs)
     fast, unbounded = others[FAST], others[UNBOUNDED]
@@ -210,7 +231,20 @@ def _why(
         fast_each=100 * more / 60,
         unbounded=unbounded.dollars,
         unbounded_s=quantile(unbounded.build_s, 0.5),
+        largest=LARGEST,
+        part=LARGEST // 6,
+        part_min=_minutes(bounded, LARGEST // 6),
+        third=LARGEST // 3,
+        third_min=_minutes(bounded, LARGEST // 3),
+        all_min=_minutes(bounded, LARGEST),
+        free_min=_minutes(free, LARGEST),
     )
+
+
+def _minutes(outcome: Outcome, workers: int) -> float:
+    """From the large build's beginning until so many are in service."""
+    at = next(each.at for each in outcome.samples if each.workers >= workers)
+    return (at - LARGE.builds[-1].start) / 60
 
 
 def _bold(verdict: str) -> str:

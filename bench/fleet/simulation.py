@@ -279,7 +279,7 @@ class _Simulation:
         slots = self._policy.rule.slots
         queue = self._queue
         oldest_s = self._now - queue[0].queued_at if queue else 0.0
-        past = self._past.add(len(queue), self._running, at=self._now)
+        past = self._past.add(len(queue), self._running, workers, at=self._now)
         figures = Figures(
             len(queue),
             self._running,

@@ -158,7 +158,7 @@ async def test_work_counts_no_further_than_to_what_ran_lately_and_a_worker_a_min
     async with beside(setup.publisher.run()):
         await setup.time.let_pass(7200)
         assert ratios("x86")[-1] == 50
-        setup.pools[0] = replace(POOL, queued=500, running=16, oldest_queued_s=180)
+        setup.pools[0] = replace(POOL, queued=100, running=16, oldest_queued_s=180)
         await setup.time.let_pass(80)
         # What ran lately is a little more than 8 now, and the first worker's 8 come on top.
         assert 100 <= ratios("x86")[-1] < 108

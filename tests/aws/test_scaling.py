@@ -155,21 +155,58 @@ def test_the_past_only_ever_bounds_a_queue_and_the_less_the_longer_it_waits(
 @pytest.mark.parametrize(
     ("ran", "waiting_s", "workers"),
     [
-        # Four busy workers of eight slots and a queue of hundreds; one worker is for 6.4 actions.
-        (0, 0, 4),
+        # Four busy workers of eight slots and a queue of 200; one worker is for 6.4 actions.
+        (0, 0, 5),
         (32, 0, 7),
         (64, 0, 12),
         (32, 90, 7),
         (32, 90 + 180, 10),
-        (0, 3600, 75),
+        (0, 900, 19),
+        (0, 3600, 37),
     ],
 )
 def test_a_pool_grows_beyond_what_ran_lately_by_a_worker_a_minute(
     ran: float, waiting_s: float, workers: int
 ) -> None:
     past = Past(ran, waiting_s)
-    assert desired(800, 32, 4, 8, largest=1000, past=past) == workers
-    assert desired(800, 0, 0, 8, largest=1000, past=past) == 125, "where nobody works all counts"
+    assert desired(200, 32, 4, 8, largest=1000, past=past) == workers
+    assert desired(200, 0, 0, 8, largest=1000, past=past) == 32, "where nobody works all counts"
+
+
+def test_a_pool_of_hundreds_does_not_grow_by_a_worker_a_minute() -> None:
+    def says(workers: int, waiting_s: float) -> int:
+        past = Past(8.0 * workers, waiting_s)
+        return desired(4000, 8 * workers, workers, 8, largest=300, past=past)
+
+    # One that is busy: an eighth of the 626 workers that everything would take up, at once.
+    assert says(1, 0) == 79
+    # A hundred that are full: ten workers' actions a minute.
+    assert says(100, 90) == 127
+    assert says(100, 90 + 120) == says(100, 90) + 25
+
+
+@FEW
+@given(COUNTS, COUNTS, st.integers(1, 3000), COUNTS, SLOTS, st.floats(0, 1000), PASTS)
+def test_more_workers_or_a_longer_queue_never_want_a_smaller_pool(
+    q: int, r: int, n: int, more: int, slots: int, oldest_s: float, past: Past | None
+) -> None:
+    def says(queued: int, workers: int) -> int:
+        return desired(
+            queued, r, workers, slots, largest=10**6, oldest_queued_s=oldest_s, past=past
+        )
+
+    assert says(q, n) <= says(q + more, n)
+    assert says(q, n) <= says(q, n + more)
+
+
+@FEW
+@given(rules(), st.integers(1, 100_000), st.integers(1, 3000), PASTS)
+def test_a_pool_with_workers_wants_half_of_what_one_without_begins_with_at_least(
+    rule: ScalingRule, queued: int, workers: int, past: Past | None
+) -> None:
+    everything = desired(queued, 0, 0, rule.slots, target=rule.target, largest=10**6)
+    says = desired(queued, 0, workers, rule.slots, target=rule.target, largest=10**6, past=past)
+    assert 8 * says >= everything
 
 
 @FEW

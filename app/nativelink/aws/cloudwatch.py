@@ -129,7 +129,7 @@ class PoolPublisher:
         while True:
             now, at = self._clock.time(), self._clock.monotonic()
             for pool in self._read():
-                past = self._pasts[pool.name].add(pool.queued, pool.running, at=at)
+                past = self._pasts[pool.name].add(pool.queued, pool.running, pool.workers, at=at)
                 self._waiting.extend(_values(pool, past, now))
             self._taken.set()
             await self._sleep(self._interval_s)

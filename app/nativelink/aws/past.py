@@ -29,7 +29,11 @@ class Past:
 
 
 class PastOfPool:
-    """Remembers one pool. What was before the first figures is taken to be like them."""
+    """Remembers one pool. What was before the first figures is taken to be like them.
+
+    The first figures are those with a worker: when a scheduler starts again, its workers need some
+    seconds to come back, and that nothing runs until then says nothing of the minutes before.
+    """
 
     __slots__ = ("_at", "_total", "_waiting_since", "_weight")
 
@@ -39,22 +43,25 @@ class PastOfPool:
         self._weight = 0.0
         self._waiting_since: float | None = None
 
-    def add(self, queued: int, running: int, *, at: float) -> Past:
+    def add(self, queued: int, running: int, workers: int, *, at: float) -> Past:
         """Figures of now.
 
         Args:
             queued: actions that wait.
             running: actions that run.
+            workers: those that there are.
             at: when that is, in seconds of a clock that never goes back.
         """
-        passed_s = _FIRST_S if self._at is None else at - self._at
-        kept = exp(-passed_s / RECENT_S)
-        self._at = at
-        self._total = kept * self._total + (1 - kept) * running
-        self._weight = kept * self._weight + (1 - kept)
         if not queued:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = at
         waiting_s = 0.0 if self._waiting_since is None else at - self._waiting_since
+        if self._at is None and not workers:
+            return Past(float(running), waiting_s)
+        passed_s = _FIRST_S if self._at is None else at - self._at
+        kept = exp(-passed_s / RECENT_S)
+        self._at = at
+        self._total = kept * self._total + (1 - kept) * running
+        self._weight = kept * self._weight + (1 - kept)
         return Past(self._total / self._weight, waiting_s)

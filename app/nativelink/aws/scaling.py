@@ -8,7 +8,8 @@ The rule: actions that wait and actions that run shall take up `target` of all s
 alone would not do, as it is 0 while every worker is busy and nothing waits. What waits counts the
 more the longer the first of it does: a queue that moves is over before a machine comes, one that
 stands is not. And all of it counts no further than to what ran lately, one worker, and another one
-for each minute that something has waited: half of all builds are over before a machine is there,
+(of a large pool, a tenth of it) for each minute that something has waited; or to an eighth of
+all actions, if that is more: half of all builds are over before a machine is there,
 and what was started for each of them would be idle (docs/fleet-simulation.md). Workers are never
 taken away by the rule: who knows which one is idle is the worker (`aws/departure.py`).
 """
@@ -39,8 +40,13 @@ PERIOD_S: Final = 10
 PATIENCE_S: Final = 180.0
 #: A queue that is gone sooner needs no machine: none would be there in time.
 _STANDING_S: Final = 90.0
-#: After that, a pool with a queue grows by a worker in so many seconds.
+#: After that, a pool with a queue grows by a worker in so many seconds, and a large one by a part
+#: of itself: one in so many workers.
 _WORKER_S: Final = 60.0
+_GROWTH: Final = 10
+#: Of all actions a queue's pool may take up so many at once, whatever ran lately: one worker that
+#: is busy shall not keep a pool of hundreds from growing.
+_AT_ONCE: Final = 8
 #: Of the workers that a queue would take up, so many are started at once where there is none: most
 #: builds are over soon, and for the others target tracking starts more a minute later.
 _FIRST: Final = 4
@@ -162,7 +168,8 @@ def _counted(
     if past is None:
         return load
     minutes = max(0.0, past.waiting_s - _STANDING_S) / _WORKER_S
-    return min(load, past.running + slots * (1 + minutes))
+    more = slots * (1 + minutes * max(1.0, workers / _GROWTH))
+    return min(load, max(past.running + more, (queued + running) / _AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)

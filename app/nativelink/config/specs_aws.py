@@ -90,10 +90,11 @@ class CloudWatchSpec(Spec):
     OldestQueuedSeconds, IdleWorkers, RegisteredWorkers, LoadRatio (percent of all slots that
     running and waiting actions take up; waiting ones count in full once the first waits for three
     minutes, or where nobody works; all of them no further than to what ran on average of the last
-    ten minutes, one worker, and another one for each minute that something waits). What no pool
-    could run is of the pool `none`. With a `drain_queue`, Interruptions counts machines that were
-    taken back; where workers offer the properties `instance_type` and `availability_zone`, also by
-    the dimensions `InstanceType` and `Zone` besides `Pool`.
+    ten minutes, one worker, and another one, of more than ten a tenth of them, for each minute that
+    something waits; or to an eighth of all actions, if that is more). What no pool could run is of
+    the pool `none`. With a `drain_queue`, Interruptions counts machines that were taken back; where
+    workers offer the properties `instance_type` and `availability_zone`, also by the dimensions
+    `InstanceType` and `Zone` besides `Pool`.
     """
 
     enabled: Flag = Field(default=True, description="False: as if this was not here.")

@@ -18,15 +18,17 @@ from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.proto.google.protobuf import duration_pb2, timestamp_pb2
 from nativelink.services.archives.limits import ArchiveLimits
+from nativelink.services.archives.tree import Tree
 from nativelink.services.archives.unpacker import Unpacker
-from nativelink.services.remote_asset.directories import Directories
+from nativelink.services.remote_asset import directories
+from nativelink.services.remote_asset.directories import Directories, _tree_of
 from nativelink.services.remote_asset.downloads import Downloads
 from nativelink.services.remote_asset.fetch import FetchInstance, FetchService
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
 from nativelink.services.remote_asset.qualifiers import Headers
 from nativelink.testing.calls import Caller
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
-from tests.services.archives.making import SHA256, Entry, folder, tar, unpack, zipped
+from tests.services.archives.making import SHA256, Entry, folder, link, tar, unpack, zipped
 
 BLAKE3 = DigestFunction.BLAKE3
 URI, MIRROR = "https://a.org/pkg.tar", "https://b.org/pkg.tar"
@@ -317,6 +319,68 @@ class TestParts:
         await server.push(Kind.DIRECTORY, SHA256.digest_of(b""), ("directory", "pkg"))
 
         assert await server.root(("directory", "pkg")) == SHA256.digest_of(b"")
+
+
+class TestSymlinksOfParts:
+    @pytest.mark.parametrize("path", ["a/b/c", "a/b"])
+    @pytest.mark.parametrize("is_zip", [False, True])
+    async def test_one_that_leads_out_of_the_part_is_told_in_the_answer(
+        self, server: Server, path: str, *, is_zip: bool
+    ) -> None:
+        entries = (link("a/b/c/l", "../../../etc/passwd"), Entry("etc/passwd", b"root"))
+        server.page = zipped(*entries) if is_zip else tar(*entries)
+        whole = await server.root()
+
+        for _ in range(2):
+            response = await server.fetch(("directory", path))
+            assert response.status.code == Code.ABORTED
+            assert f"{path!r}" in response.status.message
+            assert "'../../../etc/passwd' leads out" in response.status.message
+            assert not response.HasField("root_directory_digest")
+        assert await server.root() == whole
+        assert server.unpacker.begun == 1
+
+    async def test_one_that_leads_out_through_another_one_does_so_too(self, server: Server) -> None:
+        server.page = tar(folder("a/d/e"), link("a/up", "d/.."), link("a/d/e/l", "../../up/../x"))
+
+        assert await server.code(("directory", "a")) is Code.ABORTED
+        assert await server.code(("directory", "a/d")) is Code.ABORTED
+
+    async def test_one_that_stays_in_the_part_is_fine(self, server: Server) -> None:
+        server.page = tar(Entry("a/b/f", b"f"), link("a/b/c/l", "../f"), link("l", "a/b"))
+
+        root = await server.root(("directory", "a/b"))
+        assert [file.name for file in server.directory(root).files] == ["f"]
+        assert await server.root(("directory", "a/b")) == root
+        assert await server.code(("directory", "a/b/c")) is Code.ABORTED
+
+    async def test_a_part_is_looked_through_once_while_it_is_remembered(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked_at: list[Digest] = []
+
+        async def tree_of(cas: DictStore, root: Digest, max_entries: int) -> Tree:
+            looked_at.append(root)
+            return await _tree_of(cas, root, max_entries)
+
+        monkeypatch.setattr(directories, "_tree_of", tree_of)
+        monkeypatch.setattr(directories, "_MAX_CONFINED", 1)
+
+        roots = [
+            await server.root(sri(ARCHIVE), ("directory", path))
+            for path in ("pkg", "./pkg", "pkg/src", "pkg")
+        ]
+
+        assert looked_at == roots[1:]
+
+    async def test_a_part_of_what_was_pushed_is_as_it_was_pushed(self, server: Server) -> None:
+        made = await unpack(tar(link("a/l", "../f"), Entry("f", b"f")))
+        server.cas.blobs |= made.cas.blobs
+        await server.push(Kind.DIRECTORY, made.root)
+
+        root = await server.root(("directory", "a"))
+
+        assert [each.target for each in server.directory(root).symlinks] == ["../f"]
 
 
 class TestChecksumsOfDirectories:

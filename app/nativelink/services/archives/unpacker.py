@@ -39,11 +39,14 @@ class Unpacker:
         limits: what one may cost.
         folder: for the archive and its larger files while they are worked on; None for the
             machine's own.
+
+    Attributes:
+        limits: as given.
     """
 
     def __init__(self, cas: Store, *, limits: ArchiveLimits, folder: Path | None = None) -> None:
         self._cas = cas
-        self._limits = limits
+        self.limits = limits
         self._folder = folder
 
     async def is_zip(self, archive: Digest) -> bool:
@@ -70,15 +73,15 @@ class Unpacker:
         Raises:
             NativeLinkError: of the CAS; RESOURCE_EXHAUSTED if there is no room in the folder.
         """
-        if archive.size_bytes > self._limits.max_bytes:
+        if archive.size_bytes > self.limits.max_bytes:
             # What it unpacks to is hardly less, and it would take as much room to find that out.
             return exhausted(
-                f"it has {archive.size_bytes} bytes; {self._limits.max_bytes} are allowed"
+                f"it has {archive.size_bytes} bytes; {self.limits.max_bytes} are allowed"
             )
         spool = Spool((), self._folder)
         try:
             await self._cas.get(archive, spool)
-            job = _Job(await spool.file(), archive.size_bytes, function, self._limits, self._folder)
+            job = _Job(await spool.file(), archive.size_bytes, function, self.limits, self._folder)
             try:
                 more = True
                 while more:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest, DigestFunction, digests_of
+from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
+from nativelink.services.archives.tree import File, Symlink, Tree
 from nativelink.services.remote_asset.downloads import Refused
 from nativelink.services.remote_asset.flights import Flight, Flights
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
@@ -33,6 +36,15 @@ _log: Final = logging.getLogger(__name__)
 #: Archives worked on at a time. One takes up to some 400 MB where its packing has a window of
 #: 128 MiB, and it has 200,000 entries with the longest names that are allowed; 20 MB otherwise.
 _MAX_CONCURRENT: Final = 4
+#: Parts that are remembered to have no symlink that leads out.
+_MAX_CONFINED: Final = 10_000
+#: Symlinks followed until other work has a turn.
+_STEP: Final = 64
+_CONCURRENT_READS: Final = 16
+#: Where symlinks lead, one file is like another.
+_FILE: Final = File(Digest("", 0), is_executable=False)
+#: A directory's path, which it shares with others, its name (none for the first) and its digest.
+_Found: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], Digest]
 _MAX_DIRECTORY_BYTES: Final = 16 * 1024 * 1024
 _MAX_PATH_BYTES: Final = 4096
 #: What `resource_type` may call an archive, and whether that is a zip. Whatever a tar is packed in
@@ -71,6 +83,8 @@ class Directories:
         self._clock = clock
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._checks = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._confined: OrderedDict[Digest, None] = OrderedDict()
         self._flights: Flights[tuple[Digest, DigestFunction], Digest | NativeLinkError] = Flights(
             "the unpacking of the archive", clock=clock
         )
@@ -134,6 +148,33 @@ class Directories:
             return Refused(archive.uri, outcome.code, message)
         return outcome
 
+    async def escape(self, cas: Store, part: Digest) -> NativeLinkError | None:
+        """Why a part of what an archive unpacks to is not to be had by itself; None if it is.
+
+        Its symlinks may lead anywhere within the whole, and out of the part so.
+
+        Returns:
+            ABORTED if one leads out; RESOURCE_EXHAUSTED if they lead through too many others.
+
+        Raises:
+            NativeLinkError: of the CAS.
+        """
+        if part in self._confined:
+            return None
+        async with self._checks:
+            tree = await _tree_of(cas, part, self._unpacker.limits.max_entries)
+            try:
+                for count, _ in enumerate(tree.require_confined(), 1):
+                    if not count % _STEP:
+                        await asyncio.sleep(0)
+            except NativeLinkError as error:
+                return error
+        # What has this digest is so for ever.
+        self._confined[part] = None
+        if len(self._confined) > _MAX_CONFINED:
+            self._confined.popitem(last=False)
+        return None
+
     async def _timed(self, archive: Digest, function: DigestFunction) -> Digest | NativeLinkError:
         started = self._clock.monotonic()
         outcome: Digest | NativeLinkError
@@ -184,15 +225,56 @@ async def part_of(cas: Store, root: Digest, names: Sequence[str]) -> Digest | No
     """
     at = root
     for name in names:
-        data = await read_bytes(cas, at, max_size=_MAX_DIRECTORY_BYTES)
-        try:
-            nodes = reapi.Directory.FromString(data).directories
-            found = digests_of(node.digest for node in nodes if node.name == name)
-        except (DecodeError, NativeLinkError) as error:
-            raise NativeLinkError(
-                Code.FAILED_PRECONDITION, f"blob {at} is no Directory: {error}"
-            ) from error
+        nodes = (await _directory(cas, at)).directories
+        found = _digests(at, [node for node in nodes if node.name == name])
         if not found:
             return None
         at = found[0]
     return at
+
+
+async def _tree_of(cas: Store, root: Digest, max_entries: int) -> Tree:
+    """The names and symlinks of a directory that was made of an archive."""
+    tree = Tree(max_entries)
+    level: list[_Found] = [((), (), root)]
+    while level:
+        below: list[_Found] = []
+        for start in range(0, len(level), _CONCURRENT_READS):
+            batch = level[start : start + _CONCURRENT_READS]
+            messages = await run_all(_directory(cas, digest) for _, _, digest in batch)
+            for (path, name, digest), message in zip(batch, messages, strict=True):
+                names = (*path, *name)
+                tree.add_directory(names)
+                for file in message.files:
+                    tree.add((*names, file.name), _FILE)
+                for symlink in message.symlinks:
+                    tree.add((*names, symlink.name), Symlink(symlink.target))
+                inner = message.directories
+                for node, found in zip(inner, _digests(digest, inner), strict=True):
+                    below.append((names, (node.name,), found))
+            # A store in memory never waits; others want a turn.
+            await asyncio.sleep(0)
+        level = below
+    return tree
+
+
+async def _directory(cas: Store, digest: Digest) -> reapi.Directory:
+    if not digest.size_bytes:
+        # The empty blob is in every store.
+        return reapi.Directory()
+    data = await read_bytes(cas, digest, max_size=_MAX_DIRECTORY_BYTES)
+    try:
+        return reapi.Directory.FromString(data)
+    except DecodeError as error:
+        raise _no_directory(digest, error) from error
+
+
+def _digests(directory: Digest, nodes: Iterable[reapi.DirectoryNode]) -> Sequence[Digest]:
+    try:
+        return digests_of(node.digest for node in nodes)
+    except NativeLinkError as error:
+        raise _no_directory(directory, error) from error
+
+
+def _no_directory(digest: Digest, error: Exception) -> NativeLinkError:
+    return NativeLinkError(Code.FAILED_PRECONDITION, f"blob {digest} is no Directory: {error}")

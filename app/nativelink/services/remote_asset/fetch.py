@@ -165,17 +165,25 @@ class FetchService:
         names = [name for value in query.directories for name in parse_path(value)]
         whole = replace(question, query=query.whole)
         found: Asset | Refused | None = None
-        result = "known"
+        made, result = None, "known"
         if query.directories:
             found = await self._known(instance, whole)
         if found is None:
             found, result = await self._unpacked(instance, whole)
+            made = instance.directories
         if isinstance(found, Refused):
             return found, result
         part = await part_of(cas, found.digest, names)
         if part is None:
             missing = f"{found.uri} has no directory {query.directories[0][:200]!r}"
             return Refused(found.uri, Code.NOT_FOUND, missing), result
+        # What was pushed is as somebody wanted it.
+        if made is not None and names and (error := await made.escape(cas, part)) is not None:
+            message = (
+                f"{found.uri} can be had as a whole, but its directory "
+                f"{query.directories[0][:200]!r} cannot by itself: {error.message}"
+            )
+            return Refused(found.uri, error.code, message), result
         return replace(found, digest=part, qualifiers=query.given), result
 
     async def _unpacked(

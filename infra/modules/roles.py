@@ -163,25 +163,13 @@ class MachineRole(Construct):
             return [Statement("LeaveOwnGroup", _LEAVE, [kit.group_arn(group)])]
         return [
             Statement("Ready", ["autoscaling:CompleteLifecycleAction"], [kit.group_arn(group)]),
-            Statement("ShrinkPools", _LEAVE, [kit.group_arn(each) for each in worker_groups]),
+            # Of machines whose worker is gone, or hangs.
             Statement(
-                "LookAtPools",
-                [
-                    "autoscaling:DescribeAutoScalingGroups",
-                    "autoscaling:DescribeAutoScalingInstances",
-                ],
-                ["*"],
+                "LetGo",
+                ["autoscaling:CompleteLifecycleAction"],
+                [kit.group_arn(each) for each in worker_groups],
             ),
-            Statement(
-                "DrainQueue",
-                [
-                    "sqs:ReceiveMessage",
-                    "sqs:DeleteMessage",
-                    "sqs:ChangeMessageVisibility",
-                    "sqs:GetQueueAttributes",
-                ],
-                [queue.queue.arn],
-            ),
+            Statement("DrainQueue", ["sqs:ReceiveMessage", "sqs:DeleteMessage"], [queue.queue.arn]),
             Statement(
                 "DrainQueueKey",
                 ["kms:Decrypt"],

@@ -120,14 +120,13 @@ def test_a_worker_ends_machines_of_its_own_pool_only(stacks: dict[str, Stack]) -
         assert not allowed(team, "worker-x86", action, group(other))
 
 
-def test_the_scheduler_shrinks_pools_and_not_the_servers(team: Stack) -> None:
-    action = "autoscaling:TerminateInstanceInAutoScalingGroup"
+def test_the_scheduler_lets_machines_of_pools_go_and_ends_none(team: Stack) -> None:
+    action = "autoscaling:CompleteLifecycleAction"
     assert allowed(team, "scheduler", action, group("nl-team-worker-x86"))
     assert not allowed(team, "scheduler", action, group("nl-team-cas"))
-    assert not allowed(team, "scheduler", action, group("nl-team-scheduler"))
-    assert not allowed(
-        team, "scheduler", "autoscaling:UpdateAutoScalingGroup", group("nl-team-worker-x86")
-    )
+    for other in ("TerminateInstanceInAutoScalingGroup", "UpdateAutoScalingGroup"):
+        for name in ("nl-team-worker-x86", "nl-team-cas", "nl-team-scheduler"):
+            assert not allowed(team, "scheduler", f"autoscaling:{other}", group(name))
 
 
 @pytest.mark.parametrize("role", ["cas", "scheduler"])
@@ -191,13 +190,9 @@ def test_this_is_all_that_machines_may_do(team: Stack) -> None:
                 *stores,
                 *logs,
                 *shell,
-                *leave,
-                "autoscaling:DescribeAutoScalingGroups",
-                "autoscaling:DescribeAutoScalingInstances",
+                "autoscaling:CompleteLifecycleAction",
                 "cloudwatch:PutMetricData",
-                "sqs:ChangeMessageVisibility",
                 "sqs:DeleteMessage",
-                "sqs:GetQueueAttributes",
                 "sqs:ReceiveMessage",
             ]
         ),

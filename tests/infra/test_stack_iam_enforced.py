@@ -119,7 +119,7 @@ TRIED: dict[str, tuple[Callable[[Client], object], set[str]]] = {
     ),
     "list groups": (
         lambda own: own("autoscaling").describe_auto_scaling_groups(),
-        {"scheduler"},
+        set(),
     ),
     "resize a group": (
         lambda own: own("autoscaling").set_desired_capacity(

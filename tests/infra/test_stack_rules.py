@@ -17,8 +17,6 @@ pytestmark = pytest.mark.slow
 NAMES = [f"aws/{path.stem}" for path in sorted(EXAMPLES.glob("*.yaml"))] + ["aws/bootstrap"]
 #: Actions that AWS offers for `*` only, or whose `*` a condition narrows; each with its reason.
 EVERYTHING = {
-    "autoscaling:DescribeAutoScalingGroups": "has no resources",
-    "autoscaling:DescribeAutoScalingInstances": "has no resources",
     "cloudwatch:PutMetricData": "narrowed by the condition cloudwatch:namespace",
     "ssm:UpdateInstanceInformation": "Session Manager: the instance speaks of itself",
     "ssmmessages:CreateControlChannel": "has no resources",

@@ -120,7 +120,7 @@ def test_an_end_is_shown(nativelink: CommandLine, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["urn:unknown"], "no blob is known here for 'urn:unknown'"),
-        (["-d", "urn:unknown"], "no directory is known here"),
+        (["-d", "urn:unknown"], "no directory or archive is known here"),
         (["urn:x", "-q", "nothing"], "NAME=VALUE is expected"),
         (["https://example.org/x"], "is not in this server's allowed_hosts"),
     ],

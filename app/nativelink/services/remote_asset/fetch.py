@@ -193,7 +193,9 @@ class FetchService:
         if instance.directories is None:
             return Refused(question.query.uris[0], Code.NOT_FOUND, _unknown(question)), ""
         started = self._clock.monotonic()
-        archive, result = await self._asset(instance, replace(question, kind=Kind.BLOB))
+        archive, result = await self._asset(
+            instance, replace(question, kind=Kind.BLOB, to_unpack=True)
+        )
         if isinstance(archive, Refused):
             return archive, result
         for wanted in question.query.resource_types:
@@ -263,6 +265,7 @@ class _Question:
         function: of the digest that is wanted.
         oldest: contents of before that will not do: seconds since the epoch.
         timeout_s: for a download; None if the request does not say.
+        to_unpack: whether the blob is wanted for the directory in it.
     """
 
     kind: Kind
@@ -270,6 +273,7 @@ class _Question:
     function: DigestFunction
     oldest: float
     timeout_s: float | None
+    to_unpack: bool = False
 
 
 async def _download(instance: FetchInstance, question: _Question) -> Asset | Refused:
@@ -308,7 +312,8 @@ def _contradicts(query: Query, kind: Kind, digest: Digest, function: DigestFunct
 def _unknown(question: _Question) -> str:
     """Says what is not known here, without values of qualifiers: they may be secrets."""
     query = question.query
-    what = f"no {question.kind.value} is known here for {query.uris[0][:500]!r}"
+    kind = "directory or archive" if question.to_unpack else question.kind.value
+    what = f"no {kind} is known here for {query.uris[0][:500]!r}"
     if len(query.uris) > 1:
         what += f" and {len(query.uris) - 1} more"
     if query.given:

@@ -26,9 +26,9 @@ class Usage:
     """
 
     worker_hours: float = assumption(
-        1.67,
+        1.76,
         "hours of workers with 8 slots, idle and boot time too; in a farm of sixty developers "
-        "(simulated: 2.3 with twenty, 1.4 with 180, so small teams are too cheap here, large ones "
+        "(simulated: 2.4 with twenty, 1.4 with 180, so small teams are too cheap here, large ones "
         "too dear)",
     )
     actions: float = assumption(3607, "executed actions")

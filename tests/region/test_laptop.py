@@ -6,6 +6,7 @@ The tests follow each other on one region, as a day does.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     waits("region"),
+    pytest.mark.skipif(not os.environ.get("DEPLOY"), reason="a longer run: make test-region"),
 ]
 
 _log = logging.getLogger(__name__)

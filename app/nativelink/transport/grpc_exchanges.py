@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, resource_exhausted
-from nativelink.core.rpc import CallContext, current_call
+from nativelink.core.rpc import CallContext, MessageSink, current_call
 from nativelink.core.streams import Chunk
 from nativelink.transport.environment import CallEnvironment
 from nativelink.transport.exchanges import Exchange
@@ -306,8 +306,7 @@ class StreamingExchange(_GrpcExchange):
     async def write_slices(self, head: bytes, data: memoryview, step: int) -> None:
         """Send many messages (`core.rpc.MessageSink`), some at a time."""
         if self.plan.gzip:
-            for start in range(0, len(data), step):
-                await self.write(head, data[start : start + step])
+            await MessageSink.write_slices(self, head, data, step)
             return
         head = message_prefix(0, len(head) + step) + head
         batch = max(step, _BATCH_BYTES - _BATCH_BYTES % step)

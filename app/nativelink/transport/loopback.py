@@ -16,7 +16,7 @@ from nativelink.core.channel import Metadata
 from nativelink.core.eager import begin
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument, unimplemented
 from nativelink.core.resumption import Resumption
-from nativelink.core.rpc import CallContext, Method, Peer, Reply
+from nativelink.core.rpc import CallContext, MessageSink, Method, Peer, Reply
 from nativelink.core.streams import Chunk
 
 __all__ = ["LoopbackChannel"]
@@ -129,8 +129,7 @@ class _Messages:
         _wake(self._reader)
 
     async def write_slices(self, head: bytes, data: memoryview, step: int) -> None:
-        for start in range(0, len(data), step):
-            await self.write(head, data[start : start + step])
+        await MessageSink.write_slices(self, head, data, step)
 
     async def read(self) -> Chunk | None:
         while not self._waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Final, Protocol
 
@@ -69,6 +70,10 @@ class Lz4Codec:
         return size
 
     def expand(self, data: memoryview, max_bytes: int) -> Chunk:
+        head = _head_of_literals(max_bytes)
+        if len(data) == len(head) + max_bytes and bytes(data[: len(head)]) == head:
+            # Nothing in it was found twice: the block stands there as it is.
+            return data[len(head) :]
         # A byte of LZ4 stands for 255 bytes at most (a length of a match, continued).
         size = min(max_bytes, 255 * len(data))
         try:
@@ -78,6 +83,19 @@ class Lz4Codec:
                 Code.DATA_LOSS, f"a stored block is no LZ4 block of {max_bytes} bytes: {error}"
             ) from error
         return block
+
+
+@functools.lru_cache(maxsize=64)
+def _head_of_literals(size: int) -> bytes:
+    """What stands before the bytes of an LZ4 block of one sequence without a match.
+
+    Source: LZ4 block format description, "Compressed block format": a token whose high half is
+    the number of literals, from 15 on continued by bytes that are added.
+    """
+    if size < 15:
+        return bytes([size << 4])
+    full, rest = divmod(size - 15, 255)
+    return b"\xf0" + b"\xff" * full + bytes([rest])
 
 
 class ZstdCodec:

@@ -54,10 +54,10 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
 test-infra: $(DEV) $(TOOLS) ## Only the AWS kit: settings to deployment
-	@DEPLOY=1 $(PYTEST) tests/infra
+	@$(PYTEST) tests/infra
 
 test-region: $(DEV) $(TOOLS) ## Only a region on this machine
-	@DEPLOY=1 $(BIN)/pytest -q --log-cli-level=INFO tests/region
+	@$(BIN)/pytest -q --log-cli-level=INFO tests/region
 
 region-local: $(DEV) ## A whole region on this machine, without AWS
 	@$(BIN)/python scripts/tools.py redis infra

@@ -18,10 +18,12 @@ from infra.environment import (
 )
 from infra.kit import Kit
 from infra.machines import Addresses, user_data_of
+from infra.modules.alarms import Alarms
 from infra.modules.autoscaling import Autoscaling
 from infra.modules.buckets import Buckets
 from infra.modules.budget import Budget
 from infra.modules.certificates import Certificate
+from infra.modules.dashboards import Dashboards
 from infra.modules.dns import InternalNames, PublicName
 from infra.modules.drain_queue import DrainQueue
 from infra.modules.endpoints import Endpoints
@@ -32,7 +34,7 @@ from infra.modules.launch_template import Machine
 from infra.modules.load_balancer import LoadBalancer, Tls
 from infra.modules.logs import Logs
 from infra.modules.network import Network
-from infra.modules.observability import Notifications, Observability
+from infra.modules.notifications import Notifications
 from infra.modules.redis import Redis
 from infra.modules.roles import MachineRole, namespace_of
 from infra.modules.service_fleet import READY_HOOK, ServiceFleet
@@ -314,17 +316,19 @@ class RegionStack(TerraformStack):
 
     def _watch(self) -> None:
         kit = self._kit
-        Observability(
+        Alarms(
             self,
-            "observability",
+            "alarms",
             kit=kit,
             topic=self._notifications.topic,
             edge=self._edge,
             targets=self._targets,
             redis=self._redis,
             queue=self._queue,
-            logs=self._logs,
             certificate=self._certificate.certificate if self._certificate else None,
+        )
+        Dashboards(
+            self, "dashboards", kit=kit, edge=self._edge.lb, redis=self._redis, logs=self._logs
         )
         Budget(self, "budget", kit=kit)
         PublicName(self, "public-name", kit=kit, balancer=self._edge.lb)

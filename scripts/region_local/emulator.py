@@ -1,21 +1,26 @@
-"""moto's server with percentiles: `python -m scripts.region_local.emulator -H HOST -p PORT`.
+"""moto's server, mended: `python -m scripts.region_local.emulator -H HOST -p PORT`.
 
 moto keeps every value of a metric, and calculates no `p99` or its like of them: it fails where it
-is asked for one.
+is asked for one. And it serves each request in a thread of its own without protecting what it
+keeps: a request that walks over a dictionary while another one adds to it is answered 500, also
+one that had its effect by then, and is refused as a duplicate when it is sent again.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from math import ceil
-from typing import SupportsFloat
+from threading import Lock
+from typing import Any, SupportsFloat
 
+import moto.server
 from moto.cloudwatch.models import Statistics
-from moto.server import main
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
-__all__ = ["install", "percentile"]
+__all__ = ["OneAtATime", "install", "percentile"]
 
 _known = Statistics.get_statistics_for_type
 
@@ -40,11 +45,35 @@ def _value_of(statistics: Statistics, stat: str) -> SupportsFloat | None:
     return percentile(values, float(asked[1])) if values else None
 
 
+class OneAtATime:
+    """A WSGI application whose calls take turns, and wait for no sender within theirs.
+
+    Args:
+        application: what is called; it has done its work when its call returns.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self._turn = Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: object) -> Iterable[bytes]:
+        """Call it when it is free."""
+        if length := int(environ.get("CONTENT_LENGTH") or 0):
+            environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(length))
+        with self._turn:
+            return self._application(environ, start_response)
+
+
+def _one_at_a_time(create: Callable[..., Any]) -> OneAtATime:
+    return OneAtATime(DomainDispatcherApplication(create))
+
+
 def install() -> None:
-    """Have moto of this process know percentiles."""
+    """Have moto's server of this process mended."""
     Statistics.get_statistics_for_type = _value_of  # type: ignore[assignment, method-assign]
+    setattr(moto.server, "DomainDispatcherApplication", _one_at_a_time)  # noqa: B010 - not exported
 
 
 if __name__ == "__main__":
     install()
-    main(sys.argv[1:])
+    moto.server.main(sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,10 +15,7 @@ import pytest
 from infra.environment import names
 from tests.infra.tools import ACCOUNT, CDKTF, EXAMPLES, PYTHON, ROOT, moto, need
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("DEPLOY"), reason="a longer run: make test-infra"),
-]
+pytestmark = pytest.mark.slow
 
 REGION = "eu-central-1"
 

@@ -125,11 +125,11 @@ class Stack:
 def moto(log: Path) -> Iterator[str]:
     """An emulator of AWS in a process of its own; gives its address."""
     port = free_port()
-    server = Path(sys.executable).parent / "moto_server"
-    variables = {**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT}
+    server = [sys.executable, "-m", "scripts.region_local.emulator"]
+    variables = {**os.environ, "MOTO_ACCOUNT_ID": ACCOUNT, "PYTHONPATH": str(ROOT)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [server, "-H", "127.0.0.1", "-p", str(port)],
+            [*server, "-H", "127.0.0.1", "-p", str(port)],
             stdout=output,
             stderr=output,
             env=variables,

@@ -1,14 +1,19 @@
-"""Percentiles, which moto does not know by itself."""
+"""What moto does not do by itself: percentiles, and one request at a time."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.region_local.cloud import Cloud
-from scripts.region_local.emulator import percentile
+from scripts.region_local.emulator import OneAtATime, percentile
 from scripts.region_local.services import moto
 
 #: Where no region is: those begin at 127.64.
@@ -49,3 +54,47 @@ def test_an_alarm_on_a_percentile_is_read_back_and_has_values(tmp_path: Path) ->
         (alarm,) = cloud.alarms()
         assert (alarm.metrics[0].statistic, alarm.fewest) == ("p99", 1000)
         assert cloud.values(alarm.metrics, AT, AT + 60) == {"value": {AT: 3.0}}
+
+
+def test_requests_are_answered_one_at_a_time() -> None:
+    """The one within is given every chance to be joined by another."""
+    within: list[int] = []
+    most = 0
+    joined = threading.Event()
+
+    def application(_environ: dict[str, Any], _start: object) -> Iterable[bytes]:
+        nonlocal most
+        within.append(1)
+        most = max(most, len(within))
+        if len(within) > 1:
+            joined.set()
+        joined.wait(0.01)
+        within.pop()
+        return [b""]
+
+    in_turns = OneAtATime(application)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: in_turns({}, None), range(8)))
+    assert most == 1
+
+
+def test_a_request_whose_body_is_slow_keeps_nobody_waiting() -> None:
+    arrived, answered = threading.Event(), threading.Event()
+
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            arrived.set()
+            assert answered.wait(60), "the other request is not answered"
+            return super().read(size)
+
+    def application(environ: dict[str, Any], _start: object) -> Iterable[bytes]:
+        return [environ["wsgi.input"].read()]
+
+    in_turns = OneAtATime(application)
+    with ThreadPoolExecutor(1) as pool:
+        environ = {"CONTENT_LENGTH": "4", "wsgi.input": Slow(b"bodyand what follows")}
+        slow = pool.submit(in_turns, environ, None)
+        assert arrived.wait(60)
+        assert in_turns({"wsgi.input": BytesIO(b"")}, None) == [b""]
+        answered.set()
+        assert slow.result() == [b"body"]

@@ -6,7 +6,6 @@ The tests follow each other on one region, as a day does.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     waits("region"),
-    pytest.mark.skipif(not os.environ.get("DEPLOY"), reason="a longer run: make test-region"),
 ]
 
 _log = logging.getLogger(__name__)

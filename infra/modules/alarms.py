@@ -1,80 +1,32 @@
-"""What people look at and are called by: alarms, a dashboard, saved queries."""
+"""What people are called by: alarms of everything that hurts users or soon will."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from constructs import Construct
 
-from infra import dashboard
 from infra._cdk import (
     AcmCertificate,
     CloudwatchCompositeAlarm,
-    CloudwatchDashboard,
     CloudwatchMetricAlarm,
     CloudwatchMetricAlarmMetricQuery,
     CloudwatchMetricAlarmMetricQueryMetric,
-    CloudwatchQueryDefinition,
     LbTargetGroup,
     SnsTopic,
-    SnsTopicPolicy,
-    SnsTopicSubscription,
 )
 from infra.kit import Kit
 from infra.modules.drain_queue import DrainQueue
-from infra.modules.keys import Keys
 from infra.modules.load_balancer import LoadBalancer
-from infra.modules.logs import Logs
 from infra.modules.redis import Redis
 from infra.modules.roles import namespace_of
-from infra.policy import Statement, document, service
 from infra.settings import MutualTls
 
-__all__ = ["Notifications", "Observability"]
+__all__ = ["Alarms"]
 
 
-class Notifications(Construct):
-    """Where alarms go: a topic that mails to the contact.
-
-    Attributes:
-        topic: the topic.
-    """
-
-    def __init__(self, scope: Construct, id_: str, *, kit: Kit, keys: Keys) -> None:
-        super().__init__(scope, id_)
-        self.topic = SnsTopic(
-            self, "topic", name=kit.name("alarms"), kms_master_key_id=keys.telemetry.arn
-        )
-        from_here = {"StringEquals": {"aws:SourceAccount": kit.account}}
-        SnsTopicPolicy(
-            self,
-            "policy",
-            arn=self.topic.arn,
-            policy=document(
-                *(
-                    Statement(
-                        sender.capitalize(),
-                        ["sns:Publish"],
-                        [self.topic.arn],
-                        principal=service(sender),
-                        conditions=from_here,
-                    )
-                    for sender in ("cloudwatch", "autoscaling", "budgets")
-                )
-            ),
-        )
-        SnsTopicSubscription(
-            self,
-            "mail",
-            topic_arn=self.topic.arn,
-            protocol="email",
-            endpoint=kit.settings.contact,
-        )
-
-
-class Observability(Construct):
+class Alarms(Construct):
     """Alarms of everything that hurts users or soon will, and one of all that hurts them now."""
 
     def __init__(
@@ -88,7 +40,6 @@ class Observability(Construct):
         targets: Mapping[str, tuple[LoadBalancer, LbTargetGroup]],
         redis: Redis,
         queue: DrainQueue,
-        logs: Logs,
         certificate: AcmCertificate | None,
     ) -> None:
         """Makes them.
@@ -100,7 +51,6 @@ class Observability(Construct):
         """
         super().__init__(scope, id_)
         self._kit, self._topic = kit, topic
-        self._edge = edge
         users = [self._unhealthy(name, *targets[name], every=True) for name in ("cas", "scheduler")]
         for name, (balancer, group) in targets.items():
             self._unhealthy(name, balancer, group, every=False)
@@ -127,8 +77,6 @@ class Observability(Construct):
             self._certificate(certificate)
         if isinstance(kit.settings.tls, MutualTls):
             self._tls_files()
-        self._dashboard(redis)
-        self._queries(logs)
 
     def _alarm(
         self,
@@ -431,35 +379,6 @@ class Observability(Construct):
             periods=1,
         )
 
-    def _dashboard(self, redis: Redis) -> None:
-        kit = self._kit
-        CloudwatchDashboard(
-            self,
-            "dashboard",
-            dashboard_name=dashboard.name_of(kit),
-            dashboard_body=json.dumps(
-                dashboard.body(
-                    kit,
-                    namespace=namespace_of(kit),
-                    edge=self._edge.lb.arn_suffix,
-                    redis=redis.replication_group_id,
-                )
-            ),
-        )
-
-    def _queries(self, logs: Logs) -> None:
-        kit = self._kit
-        if not kit.makes("aws_cloudwatch_query_definition"):
-            return
-        for name, query in _QUERIES.items():
-            CloudwatchQueryDefinition(
-                self,
-                name,
-                name=f"{kit.name()}/{name}",
-                log_group_names=[logs.groups[role].name for role in ("cas", "scheduler", "worker")],
-                query_string=query,
-            )
-
 
 #: Connections in five minutes; a few always end while somebody's machine sleeps.
 _RESETS: Final = 200
@@ -470,14 +389,6 @@ _REDIS: Final = (
     ("cpu", "EngineCPUUtilization", 85, "Valkey's one thread is busy"),
     ("evictions", "Evictions", 50_000, "Valkey evicts much that is new"),
 )  # fmt: skip
-
-_QUERIES: Final = {
-    "errors": "fields @timestamp, @log, target, fields.message\n"
-    '| filter level in ["ERROR", "WARN"]\n| sort @timestamp desc\n| limit 200',
-    "errors-by-kind": "fields target, fields.message\n"
-    '| filter level = "ERROR"\n| stats count(*) as errors by target, fields.message\n'
-    "| sort errors desc",
-}
 
 
 def _metric(

@@ -25,10 +25,10 @@ other `OTEL_` variables mean what OpenTelemetry says: `OTEL_METRIC_EXPORT_INTERV
 OTLP show the same numbers: totals since the process started. `OTEL_SDK_DISABLED=true` sends
 nothing and stops counting calls.
 
-The left column is the name in OTLP. Names, units and attributes of the first twenty-five are
-NativeLink's, and the names in Prometheus are those that they get behind an OpenTelemetry collector
-with the namespace `nativelink`, so dashboards and alerts made for NativeLink fit. In labels, dots
-become underscores.
+The left column is the name in OTLP. Down to `scheduler.matching.passes`, names, units and
+attributes are NativeLink's, and the names in Prometheus are those that they get behind an
+OpenTelemetry collector with the namespace `nativelink`, so dashboards and alerts made for
+NativeLink fit. In labels, dots become underscores.
 
 | instrument | in Prometheus | kind | unit | attributes | meaning |
 |---|---|---|---|---|---|

@@ -71,7 +71,7 @@ def _lines(listener: Listener) -> Iterator[str]:
     # Bazel's minute is short for large blobs on slow links.
     yield "build --remote_timeout=600"
     # Pauses double from 0.1 s up to 5 s: Bazel's own five tries are over after three seconds, in
-    # which no server is restarted. With ten, a server may be away for ten seconds (8 measured).
+    # which no server is restarted. With ten, builds survived 8 seconds, and not 15.
     yield "build --remote_retries=10"
     yield "build --experimental_guard_against_concurrent_changes=true"
     if listener.tls is not None:

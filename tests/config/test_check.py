@@ -129,6 +129,13 @@ def test_a_file_that_one_may_not_look_for_is_no_finding(monkeypatch):
     assert found == set()
 
 
+def test_a_misspelled_name_is_not_missing_too():
+    found = sentences('{ stores: [{ nam: "A", memory: {} }], servers: [] }')
+    assert found == {
+        'error: stores[0].nam: unknown key "nam" beside "memory"; did you mean "name"?'
+    }
+
+
 def test_a_kind_called_like_our_own_field_is_an_unknown_kind():
     for value in ("null", "{}", "{ memory: {} }"):
         (found,) = of_store(f"spec: {value}")

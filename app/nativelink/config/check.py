@@ -140,7 +140,7 @@ def _resolve(
                 path,
                 f'no {noun} is called "{name}"',
                 allowed=sorted(names) or None,
-                hint=None if names else f"the file has no {key}",
+                hint=None if names else f"the file names no {key}",
                 suggestion=closest(name, names),
             )
     if sections.complete:

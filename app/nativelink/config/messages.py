@@ -190,6 +190,7 @@ def _not_one_kind(place: _Place) -> Problem:
         return error(
             (*place.path, key),
             f'unknown key "{key}" beside "{good}"{beside}',
+            suggestion=closest(key, ["name"]) if isinstance(shape, Object) else None,
             hint=f'"{key}" belongs into "{good}"' if belongs else None,
             at_key=True,
         )

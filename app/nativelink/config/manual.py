@@ -49,6 +49,11 @@ as they are. Comments (`//`, `/* */`), trailing commas, unquoted keys and single
 - `nativelink config explain FILE` draws what the file describes.
 - `nativelink config schema` prints a JSON Schema for editors.
 
+On this page: [values](#values), [variables](#environment-variables), [the file](#the-file),
+[stores](#kinds-of-stores), [workers](#workerslocal), [schedulers](#kinds-of-schedulers),
+[listeners](#serverslistenerhttp), [services](#serversservices), [`global`](#global),
+[what is checked](#what-is-checked), [older forms](#looser-and-older-forms).
+
 A small cache:
 
 ```json5
@@ -107,6 +112,8 @@ seconds count: a fraction is cut off. |
 `$$` is a dollar sign. What comes out is not expanded again. Variables expand in texts, paths, and
 in numbers, sizes, durations and booleans that are written as texts, but not in *text, not
 expanded*, and not in keys.
+
+## Keys
 """
 
 #: Titles of objects that stand in many places.

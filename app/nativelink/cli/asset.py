@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-_Uris = Annotated[list[str], typer.Argument(help="Where they come from.", metavar="URI…")]
+_Uris = Annotated[list[str], typer.Argument(help="Where they come from.", metavar="URI")]
 _Qualifiers = Annotated[
     list[str] | None,
     typer.Option("--qualifier", "-q", help="checksum.sri=sha256-…, for one.", metavar="NAME=VALUE"),

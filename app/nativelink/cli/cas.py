@@ -107,7 +107,7 @@ async def get(
 @asks_server(app, "put")
 async def put(
     session: Session,
-    paths: Annotated[list[Path], typer.Argument(help="Files and directories.", metavar="PATH…")],
+    paths: Annotated[list[Path], typer.Argument(help="Files and directories.", metavar="PATH")],
 ) -> None:
     """Store files and directories, and print their digests; what is there already is not sent."""
     from nativelink.client.upload import upload

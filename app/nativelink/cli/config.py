@@ -39,8 +39,9 @@ _NOT_VALID, _NOT_HERE = 1, 3
 def check(file: _File) -> None:
     """Report everything that is wrong with FILE.
 
-    The exit code is 1 if it is not valid, and 3 if it is, but cannot be started as things are: by
-    this version, or on this machine, which lacks files that it names.
+    The exit code is 1 if it is not valid, and 2 if it cannot be read. It is 3
+    if the file is valid but cannot be started as things are: this machine
+    lacks files that it names, or this version lacks what it asks for.
     """
     from nativelink.compose.available import unavailable
 

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 _HELP = "As `ops list` shows it, or its beginning."
 _Name = Annotated[str, typer.Argument(help=_HELP, metavar="OPERATION")]
-_Names = Annotated[list[str], typer.Argument(help=_HELP, metavar="OPERATION…")]
+_Names = Annotated[list[str], typer.Argument(help=_HELP, metavar="OPERATION")]
 _STYLES = {"CACHE_CHECK": "cyan", "QUEUED": "yellow", "EXECUTING": "green", "COMPLETED": "dim"}
 #: What a person reads at a time.
 _IN_A_LIST = 100

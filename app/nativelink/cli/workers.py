@@ -33,7 +33,7 @@ _AdminPath = Annotated[
 ]
 _HELP = "As `workers list` shows it, or its beginning."
 _Id = Annotated[str, typer.Argument(help=_HELP, metavar="WORKER")]
-_Ids = Annotated[list[str], typer.Argument(help=_HELP, metavar="WORKER…")]
+_Ids = Annotated[list[str], typer.Argument(help=_HELP, metavar="WORKER")]
 
 #: A list shows so many properties; `show` shows all.
 _PROPERTIES_IN_A_LIST = 4

@@ -126,13 +126,13 @@ help: ## This list
 
 # -- for those who change the project ---------------------------------------------------------
 
-format: $(DEV)
+format: $(DEV) ## Format, and mend what the linter can
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
 
-protos: $(DEV)
+protos: $(DEV) ## Generate the messages of changed .proto files
 	@$(BIN)/python scripts/generate_protos.py
 
-lock: $(DEV)
+lock: $(DEV) ## Renew the locks from requirements/*.in
 	@scripts/lock.sh
 
 $(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml scripts/environment.sh

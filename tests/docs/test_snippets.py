@@ -73,6 +73,35 @@ def test_relative_links_lead_to_files(path: Path) -> None:
     assert broken == []
 
 
+def anchors(path: Path) -> set[str]:
+    """What a link into the page may name: its headings, as forges spell them."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    return {
+        re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_into_pages_lead_to_headings(path: Path) -> None:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    broken = [
+        f"{page}#{heading}"
+        for page, heading in re.findall(r"\]\(([^)#\s:]*\.md|)#([^)\s]+)\)", text)
+        if heading not in anchors(path.parent / page if page else path)
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("changes/*.md")), ids=lambda path: path.name)
+def test_a_news_fragment_is_one_entry_of_the_change_log(path: Path) -> None:
+    """It gets its bullet there, in another folder than here, so that a link fits one of the two."""
+    text = path.read_text(encoding="utf-8")
+    assert re.fullmatch(r"[a-z0-9-]+\.(feature|bugfix|change)\.md", path.name)
+    assert not text.startswith(("-", "#", "\n"))
+    assert "](" not in text
+
+
 def test_every_public_make_target_is_in_the_readme_or_the_help() -> None:
     listing = subprocess.run(
         ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True

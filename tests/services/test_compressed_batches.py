@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import backports.zstd as zstd
 import pytest
 
 from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import Code, NativeLinkError
+from nativelink.core.zstandard import Decompressor
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from nativelink.services import compression
 from nativelink.services.cas import CasInstance, CasService
 from nativelink.services.limits import MAX_BATCH_TOTAL_SIZE_BYTES
 from nativelink.stores.store import write_bytes
@@ -150,6 +153,30 @@ class TestUpdate:
         assert "more than the 1280 bytes" in messages[8]
         assert "have the SHA256 hash" in messages[9]
         assert list(store.blobs) == [SHA256.digest_of(LONG)]
+
+    async def test_few_of_a_batch_are_unpacked_at_a_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Thirty thousand decoders of two megabytes of frames would take a gigabyte."""
+        alive: list[int] = [0]
+
+        class Counting(Decompressor):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                alive.append(alive[-1] + 1)
+
+            def __del__(self) -> None:
+                alive.append(alive[-1] - 1)
+
+        monkeypatch.setattr(compression, "Decompressor", Counting)
+        # Between two frames, others have a turn.
+        twice = zstd.compress(b"") + zstd.compress(b"x")
+
+        outcomes = await update(DictStore(), *[entry(b"x", twice) for _ in range(100)])
+
+        assert outcomes == [(0, "")] * 100
+        assert len(alive) == 201
+        assert max(alive) <= 16
 
     async def test_without_the_setting_zstd_is_refused(self) -> None:
         store = DictStore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -48,6 +49,9 @@ _READ_STATUS_TAG: Final = b"\x1a"
 _UPDATE_STATUS_TAG: Final = b"\x12"
 #: What says in a read's entry that its data is compressed: field 4, the number of ZSTD.
 _ZSTD_FIELD: Final = b"\x20\x01"
+#: Compressed blobs unpacked at a time. A decoder takes 200 kB and the window that its stream asks
+#: for, up to 8 MiB, however short that is: those of one batch would take gigabytes together.
+_EXPANSIONS: Final = 16
 #: Tag and length of a status's message, and what they add to the lengths around them.
 _STATUS_MESSAGE_BYTES: Final = 8
 #: Clients take answers of 4 MiB, and fail as a whole at one that is longer.
@@ -96,6 +100,7 @@ class CasService:
         self._default_function = default_function
         self._max_batch_bytes = max_batch_total_size_bytes
         self._table = DigestTable() if digest_table is None else digest_table
+        self._expansions = asyncio.Semaphore(_EXPANSIONS)
         self._max_splice_bytes = max(
             (
                 instance.chunking.max_request_bytes
@@ -194,7 +199,8 @@ class CasService:
             if compressor != pb.Compressor.ZSTD or not instance.zstd:
                 return unsupported(compressor, zstd=instance.zstd)
             try:
-                data = await expanded(data, digest.size_bytes)
+                async with self._expansions:
+                    data = await expanded(data, digest.size_bytes)
             except NativeLinkError as error:
                 return error
             store = checking(

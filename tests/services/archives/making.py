@@ -108,6 +108,17 @@ def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 512)
 
 
+def pax(*records: bytes, kind: bytes = b"x") -> bytes:
+    """An extended header with these records, `name=value` each."""
+    data = b""
+    for record in records:
+        length = len(record) + 3
+        while len(b"%d" % length) + len(record) + 2 != length:
+            length += 1
+        data += b"%d %s\n" % (length, record)
+    return header(b"pax", kind=kind, size=b"%o" % len(data)) + padded(data)
+
+
 class Unpacked:
     """What an archive became.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from nativelink.services.archives.packing import Packed
 from nativelink.services.archives.tar import read_tar
 from nativelink.services.archives.tree import Tree
 from nativelink.services.archives.zip import read_zip
-from tests.services.archives.making import SHA256, Entry, folder, link, tar, zipped
+from tests.services.archives.making import SHA256, Entry, folder, link, pax, tar, zipped
 
 ENTRIES = (folder("d"), Entry("d/a", b"x" * 600), link("l", "d/a"), Entry("n" * 120, b"y"))
 TAR, ZIP = tar(*ENTRIES), zipped(*ENTRIES)
@@ -50,6 +51,22 @@ def outcome(data: bytes, *, is_zip: bool) -> Code:
     finally:
         entries.close()
     return Code.OK
+
+
+def test_what_says_that_a_file_is_sparse_is_not_kept() -> None:
+    """Of an archive without a single entry, nothing stays in memory."""
+    names = (b"GNU.sparse.%05d%s=" % (number, b"x" * 60_000) for number in range(100))
+    archive = b"".join(pax(name, kind=b"g") for name in names)
+    entries = Entries(Tree(LIMITS.max_entries), SHA256, None)
+    reading = read_tar(Packed(io.BytesIO(archive), 2 * len(archive)), entries)
+    tracemalloc.start()
+    try:
+        held = [tracemalloc.get_traced_memory()[0] for _ in reading]
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 100
+    # One header, its records, and what is unpacked at a time.
+    assert max(held) < 1_000_000
 
 
 ALLOWED = {Code.OK, Code.ABORTED, Code.RESOURCE_EXHAUSTED}

@@ -10,20 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from nativelink.core.errors import Code
-from tests.services.archives.making import Entry, header, padded, tar, unpack
+from tests.services.archives.making import Entry, header, padded, pax, tar, unpack
 
 END = bytes(1024)
-
-
-def pax(*records: bytes, kind: bytes = b"x") -> bytes:
-    """An extended header with these records, `name=value` each."""
-    data = b""
-    for record in records:
-        length = len(record) + 3
-        while len(b"%d" % length) + len(record) + 2 != length:
-            length += 1
-        data += b"%d %s\n" % (length, record)
-    return header(b"pax", kind=kind, size=b"%o" % len(data)) + padded(data)
 
 
 def gnu_name(name: bytes, kind: bytes = b"L") -> bytes:

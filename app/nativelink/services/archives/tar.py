@@ -202,7 +202,7 @@ def _signs(block: bytes) -> int:
 
 def _extended(header: _Header, records: dict[bytes, bytes]) -> _Header:
     """The header with what the ones before it say."""
-    if any(name.startswith(_SPARSE) for name in records):
+    if _SPARSE in records:
         raise unfit(f"entry {_text(header.name)[:200]!r} is {_REFUSED[b'S']}")
     # An empty value takes back what was said for all.
     header.name = records.get(_PATH) or header.name
@@ -229,7 +229,10 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         name, equals, value = data[length.end() : end - 1].partition(b"=")
         if not equals:
             raise unfit("an extended header is damaged")
-        if name in (_PATH, _LINK_PATH, _SIZE) or name.startswith(_SPARSE):
+        if name.startswith(_SPARSE):
+            # That it is there says it all. Names of somebody's choice would have to be kept.
+            found[_SPARSE] = b""
+        elif name in (_PATH, _LINK_PATH, _SIZE):
             found[name] = value
         at = end
     return found

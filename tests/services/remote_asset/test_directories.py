@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from nativelink.proto.build.bazel.remote.asset.v1 import remote_asset_pb2 as pb
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.proto.google.protobuf import duration_pb2, timestamp_pb2
 from nativelink.services.archives.limits import ArchiveLimits
-from nativelink.services.archives.tree import Tree
+from nativelink.services.archives.tree import File, Symlink, Tree
 from nativelink.services.archives.unpacker import Unpacker
+from nativelink.services.aside import Aside
 from nativelink.services.remote_asset import directories
 from nativelink.services.remote_asset.directories import Directories, _tree_of
 from nativelink.services.remote_asset.downloads import Downloads
@@ -359,9 +361,9 @@ class TestSymlinksOfParts:
     ) -> None:
         looked_at: list[Digest] = []
 
-        async def tree_of(cas: DictStore, root: Digest, max_entries: int) -> Tree:
+        async def tree_of(cas: DictStore, root: Digest, max_entries: int, aside: Aside) -> Tree:
             looked_at.append(root)
-            return await _tree_of(cas, root, max_entries)
+            return await _tree_of(cas, root, max_entries, aside)
 
         monkeypatch.setattr(directories, "_tree_of", tree_of)
         monkeypatch.setattr(directories, "_MAX_CONFINED", 1)
@@ -372,6 +374,28 @@ class TestSymlinksOfParts:
         ]
 
         assert looked_at == roots[1:]
+
+    async def test_a_part_is_looked_through_beside_all_other_work(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A part may have 200,000 entries, whose symlinks take seconds to be followed."""
+        threads: set[int] = set()
+
+        class Noting(Tree):
+            def add(self, names: Sequence[str], leaf: File | Symlink) -> None:
+                threads.add(threading.get_ident())
+                super().add(names, leaf)
+
+            def require_confined(self) -> Iterator[None]:
+                threads.add(threading.get_ident())
+                return super().require_confined()
+
+        monkeypatch.setattr(directories, "Tree", Noting)
+
+        await server.root(("directory", "pkg"))
+
+        assert threads
+        assert threading.get_ident() not in threads
 
     async def test_a_part_of_what_was_pushed_is_as_it_was_pushed(self, server: Server) -> None:
         made = await unpack(tar(link("a/l", "../f"), Entry("f", b"f")))

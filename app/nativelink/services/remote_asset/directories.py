@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -22,6 +23,7 @@ from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError, invalid_argument
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from nativelink.services.archives.tree import File, Symlink, Tree
+from nativelink.services.aside import Aside
 from nativelink.services.remote_asset.downloads import Refused
 from nativelink.services.remote_asset.flights import Flight, Flights
 from nativelink.services.remote_asset.index import Asset, AssetIndex, Kind
@@ -38,8 +40,6 @@ _log: Final = logging.getLogger(__name__)
 _MAX_CONCURRENT: Final = 4
 #: Parts that are remembered to have no symlink that leads out.
 _MAX_CONFINED: Final = 10_000
-#: Symlinks followed until other work has a turn.
-_STEP: Final = 64
 _CONCURRENT_READS: Final = 16
 #: Where symlinks lead, one file is like another.
 _FILE: Final = File(Digest("", 0), is_executable=False)
@@ -161,14 +161,15 @@ class Directories:
         """
         if part in self._confined:
             return None
+        aside = Aside()
         async with self._checks:
-            tree = await _tree_of(cas, part, self._unpacker.limits.max_entries)
             try:
-                for count, _ in enumerate(tree.require_confined(), 1):
-                    if not count % _STEP:
-                        await asyncio.sleep(0)
-            except NativeLinkError as error:
-                return error
+                tree = await _tree_of(cas, part, self._unpacker.limits.max_entries, aside)
+                error = await aside.run(partial(_unconfined, tree))
+            finally:
+                await aside.ended()
+        if error is not None:
+            return error
         # What has this digest is so for ever.
         self._confined[part] = None
         if len(self._confined) > _MAX_CONFINED:
@@ -233,8 +234,11 @@ async def part_of(cas: Store, root: Digest, names: Sequence[str]) -> Digest | No
     return at
 
 
-async def _tree_of(cas: Store, root: Digest, max_entries: int) -> Tree:
-    """The names and symlinks of a directory that was made of an archive."""
+async def _tree_of(cas: Store, root: Digest, max_entries: int, aside: Aside) -> Tree:
+    """The names and symlinks of a directory that was made of an archive.
+
+    There may be 200,000 of them, which take half a second: `aside` does it.
+    """
     tree = Tree(max_entries)
     level: list[_Found] = [((), (), root)]
     while level:
@@ -242,20 +246,37 @@ async def _tree_of(cas: Store, root: Digest, max_entries: int) -> Tree:
         for start in range(0, len(level), _CONCURRENT_READS):
             batch = level[start : start + _CONCURRENT_READS]
             messages = await run_all(_directory(cas, digest) for _, _, digest in batch)
-            for (path, name, digest), message in zip(batch, messages, strict=True):
-                names = (*path, *name)
-                tree.add_directory(names)
-                for file in message.files:
-                    tree.add((*names, file.name), _FILE)
-                for symlink in message.symlinks:
-                    tree.add((*names, symlink.name), Symlink(symlink.target))
-                inner = message.directories
-                for node, found in zip(inner, _digests(digest, inner), strict=True):
-                    below.append((names, (node.name,), found))
-            # A store in memory never waits; others want a turn.
-            await asyncio.sleep(0)
+            below += await aside.run(partial(_added, tree, batch, messages))
         level = below
     return tree
+
+
+def _added(
+    tree: Tree, batch: Sequence[_Found], messages: Sequence[reapi.Directory]
+) -> Sequence[_Found]:
+    """Add what is in some directories to a tree; the directories in them, which are not."""
+    below: list[_Found] = []
+    for (path, name, digest), message in zip(batch, messages, strict=True):
+        names = (*path, *name)
+        tree.add_directory(names)
+        for file in message.files:
+            tree.add((*names, file.name), _FILE)
+        for symlink in message.symlinks:
+            tree.add((*names, symlink.name), Symlink(symlink.target))
+        inner = message.directories
+        for node, found in zip(inner, _digests(digest, inner), strict=True):
+            below.append((names, (node.name,), found))
+    return below
+
+
+def _unconfined(tree: Tree) -> NativeLinkError | None:
+    """Why a directory is not to be had by itself, or None. To find that out may take seconds."""
+    try:
+        for _ in tree.require_confined():
+            pass
+    except NativeLinkError as error:
+        return error
+    return None
 
 
 async def _directory(cas: Store, digest: Digest) -> reapi.Directory:

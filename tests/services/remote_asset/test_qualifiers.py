@@ -43,6 +43,12 @@ def test_there_are_not_too_many_qualifiers() -> None:
     error_of(*[("a", str(number)) for number in range(257)])
 
 
+def test_bazels_headers_are_for_every_mention_of_a_uri_and_no_other() -> None:
+    said = {URIS[1]: {"Authorization": "x"}, "https://c.org/x": {"Authorization": "y"}}
+    asked = query(("bazel.auth_headers", json.dumps(said)), uris=(*URIS, URIS[1]))
+    assert asked.headers() == ((), (("Authorization", "x"),), (("Authorization", "x"),))
+
+
 def test_headers_are_for_all_uris_or_for_one() -> None:
     asked = query(
         ("http_header:Authorization", "Bearer a"),

@@ -146,10 +146,10 @@ class Query:
                     )
                 _add(single[int(index)], header, value)
             elif name == _BAZEL_HEADERS:
-                for uri, headers in _bazel_headers(value).items():
-                    for at in (at for at, each in enumerate(self.uris) if each == uri):
-                        for header, text in headers.items():
-                            _add(single[at], header, text)
+                headers = _bazel_headers(value)
+                for at, uri in enumerate(self.uris):
+                    for header, text in headers.get(uri, {}).items():
+                        _add(single[at], header, text)
         return tuple(
             tuple(each for fields in (everywhere | own).values() for each in fields)
             for own in single

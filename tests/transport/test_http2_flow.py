@@ -191,6 +191,23 @@ def test_streams_share_the_connections_window_in_turns():
     assert {f.stream_id for f in first} != {f.stream_id for f in second}
 
 
+def test_a_small_answer_waits_for_a_turn_of_each_stream_and_not_for_all_that_they_send():
+    client = Client(greet=False)
+    client.send(PREFACE + settings(window=2**30) + window_update(0, 2**30))
+    *readers, asker = [client.open(end=True) for _ in range(9)]
+    for stream in readers:
+        client.connection.send_head(stream, HEAD)
+        client.connection.send_data(stream, [bytes(10**6)], 10**6)
+    client.connection.respond(asker, HEAD, PREFIX, b"hello", TRAILERS)
+    order = []
+    while frames := client.frames():
+        order += frames
+    answer = next(at for at, f in enumerate(order) if f.kind == DATA and f.stream_id == asker.id)
+    # The buffer was full before it was asked for.
+    assert sum(len(f.payload) for f in order[:answer]) < 1280 * 1024 + 8 * 131_072
+    assert all(len(body_of(order, stream.id)) == 10**6 for stream in readers)
+
+
 def test_nothing_is_sent_while_the_socket_is_full():
     client = Client()
     stream = client.open(end=True)

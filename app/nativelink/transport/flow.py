@@ -7,6 +7,7 @@ stream's outbox and goes on, in the order in which the streams were blocked, as 
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
@@ -32,6 +33,10 @@ HeaderBlock: TypeAlias = tuple[bytes, bytes]
 #: RFC 9113 section 6.5.2: what a peer grants before its SETTINGS say otherwise.
 INITIAL_WINDOW: Final = 65_535
 INITIAL_MAX_FRAME: Final = 16_384
+
+#: What a stream sends before the next one that waits has its turn; less would cost more. If each
+#: sent its whole outbox, a small answer behind a hundred reads would wait for 100 MiB.
+_TURN_BYTES: Final = 128 * 1024
 
 
 def header_block(fields: Iterable[Field], *, end_stream: bool = False) -> HeaderBlock:
@@ -101,11 +106,21 @@ class Sending(ABC):
             self._paused_at = now
 
     def pump(self) -> None:
-        """Send on from the outboxes, as far as windows and room allow."""
-        for stream in list(self._blocked.values()) if self._blocked else ():
-            if not self.writable or self.out_bytes >= self._send_buffer or self._send_window <= 0:
-                return
-            self._send_outbox(stream)
+        """Send on from the outboxes in turns, as far as windows and room allow."""
+        waiting = list(self._blocked.values()) if self._blocked else []
+        while waiting:
+            most = _TURN_BYTES if len(waiting) > 1 else sys.maxsize
+            again: list[Stream] = []
+            for stream in waiting:
+                if (
+                    not self.writable
+                    or self.out_bytes >= self._send_buffer
+                    or self._send_window <= 0
+                ):
+                    return
+                if self._send_outbox(stream, most):
+                    again.append(stream)
+            waiting = again
 
     def respond(
         self,
@@ -205,11 +220,12 @@ class Sending(ABC):
         self.delayed_bytes += DELAYED_FRAME_BYTES + len(block[1])
         self.out += (block[0], stream.id.to_bytes(4, "big"), block[1])
 
-    def _send_outbox(self, stream: Stream) -> None:
+    def _send_outbox(self, stream: Stream, most: int) -> bool:
+        """Send up to `most` bytes of what waits; whether some was sent, and more is there."""
         parts = stream.outbox
         if parts is None:
-            return
-        sent = self._emit(stream, parts, stream.outbox_bytes)
+            return False
+        sent = self._emit(stream, parts, stream.outbox_bytes, most)
         if stream.finished:
             self.parked_bytes -= sent
         if sent == stream.outbox_bytes:
@@ -223,16 +239,22 @@ class Sending(ABC):
         elif sent:
             stream.outbox = _rest(parts, sent)
             stream.outbox_bytes -= sent
-            # Whoever is blocked by the connection's window takes turns.
+            # Behind those that wait for the same windows and the same room.
             del self._blocked[stream.id]
             self._blocked[stream.id] = stream
+            return True
+        return False
 
-    def _emit(self, stream: Stream, parts: Sequence[Chunk], size: int) -> int:
-        """Queue frames of as much of `parts` as may go now; how many bytes that is."""
+    def _emit(
+        self, stream: Stream, parts: Sequence[Chunk], size: int, most: int = sys.maxsize
+    ) -> int:
+        """Queue frames of as much of `parts` as may go now, up to `most`; how many bytes it is."""
         # Comparisons rather than `min`, here and below: this runs for every frame that we send.
         allowed = self._send_buffer - self.out_bytes if self.writable else 0
         if allowed > size:
             allowed = size
+        if allowed > most:
+            allowed = most
         if allowed > self._send_window:
             allowed = self._send_window
         if allowed > stream.send_window:
@@ -303,14 +325,12 @@ class Sending(ABC):
 
 
 def _rest(parts: Sequence[Chunk], sent: int) -> list[Chunk]:
-    """`parts` without their first `sent` bytes."""
-    rest: list[Chunk] = []
-    for part in parts:
-        if sent >= len(part):
-            sent -= len(part)
-        elif sent:
-            rest.append(memoryview(part)[sent:])
-            sent = 0
-        else:
-            rest.append(part)
+    """`parts` without their first `sent` bytes, which are not all of them."""
+    at = 0
+    while sent >= len(parts[at]):
+        sent -= len(parts[at])
+        at += 1
+    rest = list(parts[at:])
+    if sent:
+        rest[0] = memoryview(rest[0])[sent:]
     return rest

@@ -318,6 +318,16 @@ async def test_compressed_messages_wait_as_they_came():
     await wait_until(lambda: not attacker.calls.running)
 
 
+async def test_tiny_slices_of_a_large_piece_are_not_all_made_at_once():
+    attacker = Attacker(window=0)
+    attacker.send(attacker.call("Slices", b"100000,1"))
+    await asyncio.sleep(0)
+    outbox = attacker.connection.streams[1].outbox
+    assert 100 < len(outbox) < 1000
+    attacker.protocol.connection_lost(None)
+    await wait_until(lambda: not attacker.calls.running)
+
+
 async def test_a_call_lasts_from_its_arrival_to_its_end(monkeypatch):
     monkeypatch.setattr("nativelink.transport.calls.MAX_DELAYED_BYTES", 100)
 
@@ -336,6 +346,23 @@ async def test_a_call_lasts_from_its_arrival_to_its_end(monkeypatch):
     attacker.wire.read()
     attacker.wire.read()
     assert attacker.seconds == [2.0, 5.0]
+
+
+async def test_a_call_that_is_answered_at_length_lasts_from_its_arrival_too(monkeypatch):
+    monkeypatch.setattr("nativelink.transport.calls.MAX_DELAYED_BYTES", 100)
+
+    async def long(request, context):
+        return bytes(20_000)
+
+    attacker = Attacker(methods=[Method("/test.Echo/Long", long)])
+    attacker.wire.read()
+    attacker.protocol.pause_writing()
+    attacker.send(not_found(attacker))
+    attacker.send(attacker.call("Long"))
+    attacker.clock.advance(3.0)
+    attacker.wire.read()
+    attacker.wire.read()
+    assert attacker.seconds == [3.0]
 
 
 async def test_calls_that_arrive_together_are_told_together_and_last_until_the_last_is_answered():

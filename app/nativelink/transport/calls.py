@@ -64,13 +64,15 @@ class Calls(CallEnvironment):
                 plan: Plan | None = stream.head.plan
                 if plan is None:
                     plan = stream.head.plan = self.router.plan(stream.head)
+                # Sending the answer is activity, too.
+                began = stream.active_at
                 if not (plan.unary and stream.ended and len(stream.inbox) == 1):
                     self._begin(stream, plan)
                 elif self._unary(stream, cast("GrpcPlan", plan)):
-                    if plan.path is not path or stream.active_at != arrived:
+                    if plan.path is not path or began != arrived:
                         if count:
                             self._tell(path, arrived, count)
-                        path, arrived, count = plan.path, stream.active_at, 0
+                        path, arrived, count = plan.path, began, 0
                     count += 1
         if count:
             self._tell(path, arrived, count)

@@ -25,6 +25,8 @@ __all__ = ["StreamingExchange", "UnaryExchange", "malformed"]
 
 #: Enough for one message's share of what a turn costs to be small; the blob's bytes are not copied.
 _BATCH_BYTES: Final = 1024 * 1024
+#: Of tiny messages, a megabyte would be a million objects made, and sent, in one turn.
+_BATCH_MESSAGES: Final = 256
 _OVER: Final = "the call is over: its client went away, or its deadline has passed"
 
 
@@ -309,7 +311,7 @@ class StreamingExchange(_GrpcExchange):
             await MessageSink.write_slices(self, head, data, step)
             return
         head = message_prefix(0, len(head) + step) + head
-        batch = max(step, _BATCH_BYTES - _BATCH_BYTES % step)
+        batch = step * max(1, min(_BATCH_BYTES // step, _BATCH_MESSAGES))
         for first in range(0, len(data), batch):
             parts: list[Chunk] = []
             size = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,20 @@ async def test_stores_of_one_process_share_and_the_last_one_gives_back(tmp_path:
         assert all(map(is_claimed, directories))
         await second.put(key, BytesSource(data))
     assert not any(map(is_claimed, directories))
+
+
+async def test_a_store_that_fails_after_its_claim_gives_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("nativelink.stores.filesystem.DiskSync.sync", refuse)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="Input/output error"):
+        await make(tmp_path).__aenter__()
+    assert threading.active_count() == threads
+    assert not is_claimed(tmp_path / "content" / "d")
 
 
 async def test_a_filesystem_without_such_locks_is_used_without(

@@ -172,14 +172,17 @@ class FilesystemStore:
             lane.start()
         try:
             await self._commits.run(self._layout.open)
+            await self._commits.run(self.files.open)
+            directories = (self._layout.digests, self._layout.strings)
+            # Renames that an earlier process was not told to be durable are, before we rely on
+            # them.
+            await self._commits.run(lambda: self._sync.sync((), directories))
         except BaseException:
             for lane in lanes:
                 await lane.close()
+            self.files.close()
+            self._layout.close()
             raise
-        await self._commits.run(self.files.open)
-        directories = (self._layout.digests, self._layout.strings)
-        # Renames that an earlier process was not told to be durable are, before we rely on them.
-        await self._commits.run(lambda: self._sync.sync((), directories))
         self._entries.start(self._sync, self._commits)
         return self
 

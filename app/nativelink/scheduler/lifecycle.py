@@ -266,6 +266,9 @@ class Lifecycle:
         if self.joinable.get(operation.action.key) is operation:
             del self.joinable[operation.action.key]
         self._matching.leave(operation)
+        if self._policy.max_action_executing_timeout_s:
+            # It may be hours, and thousands of operations end in a second.
+            self._due.disarm(Timer(TimerKind.EXECUTING, operation.operation_id))
         journal.tell(operation, why)
         journal.effects.append(OperationUpdated(operation.operation_id, operation.all_names()))
         for name in operation.names:

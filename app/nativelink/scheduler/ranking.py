@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from nativelink.scheduler.tournament import ABSENT, Key, Tournament
 
 __all__ = ["Group", "Ranking"]
+
+#: Void entries of a ranking's heap beyond which it is made anew.
+_SLACK: Final = 64
 
 
 class Group(Protocol):
@@ -65,7 +68,22 @@ class Ranking(Generic[G]):
         least = group.entries.keys[1]
         if least < self._bounds.get(group.number, ABSENT):
             self._bounds[group.number] = least
-            heappush(self._heap, (least, next(self._serials), group))
+            if len(self._heap) > 2 * len(self.groups) + _SLACK:
+                self._make_anew()
+            else:
+                heappush(self._heap, (least, next(self._serials), group))
+
+    def _make_anew(self) -> None:
+        """Have one entry for each group in the heap, and no void ones.
+
+        These go by themselves when they come up. Where keys only ever fall, as those of workers do
+        of which the last one used is to be used next, they never come up.
+        """
+        self._heap[:] = [
+            (bound, next(self._serials), self.groups[number])
+            for number, bound in self._bounds.items()
+        ]
+        heapify(self._heap)
 
     def search(self, ask: Callable[[G], tuple[Key, T] | None]) -> T | None:
         """The entry with the least key of those that the groups answer.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from heapq import heappop, heappush
-from typing import NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
 
 __all__ = ["Due", "Timer", "TimerKind"]
+
+#: Void entries of the heap beyond which it is made anew.
+_SLACK: Final = 64
 
 
 class TimerKind(IntEnum):
@@ -69,6 +72,13 @@ class Due:
         if armed is None or at < armed:
             self._armed[timer] = at
             heappush(self._heap, (at, timer))
+
+    def disarm(self, timer: Timer) -> None:
+        """The timer need not be looked at; for one that would lie here for long otherwise."""
+        heap, armed = self._heap, self._armed
+        if armed.pop(timer, None) is not None and len(heap) > 2 * len(armed) + _SLACK:
+            heap[:] = [(at, each) for each, at in armed.items()]
+            heapify(heap)
 
     def take(self, now: float, really_due: Callable[[Timer], float | None]) -> list[Timer]:
         """The timers that are due, the longest due first; they are armed no more.

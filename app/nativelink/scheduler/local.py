@@ -50,6 +50,10 @@ logger = logging.getLogger(__name__)
 #: A timer that is called later than this means that the loop, or the machine, stood still. What
 #: workers said meanwhile is heard for as long before any of them counts as silent.
 _STALL_S: Final = 1.0
+#: While anything will be due there is a timer as often as this. So a standstill is noticed however
+#: much later the next thing is due, and before it can take a worker for silent that says something
+#: every 2.5 s, and may be so for 5 s.
+_PULSE_S: Final = 0.5
 #: Nothing that will be due is in such a hurry: a busy scheduler forgets a thousand finished
 #: operations a second, each a minute after its end.
 _TICK_INTERVAL_S: Final = 0.1
@@ -395,7 +399,7 @@ class LocalScheduler:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         # What uvloop gives back knows its time only where that is still to come.
-        self._timer_due = due
+        self._timer_due = due = min(due, self._now() + _PULSE_S)
         self._timer_at = loop.time() + max(0.0, due - self._now())
         self._timer = loop.call_at(self._timer_at, self._tick)
 
@@ -411,6 +415,10 @@ class LocalScheduler:
         if self._log_at is not None and self._now() >= self._log_at:
             self._log_at = None
             self._log_queue()
+        due = self._machine.next_deadline()
+        if due is None or due > self._now():
+            self._arm()
+            return
         self._ticked_at = self._now()
         self.dispatch(events.Tick())
 

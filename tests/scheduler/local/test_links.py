@@ -49,6 +49,22 @@ async def test_after_a_standstill_workers_are_heard_before_any_is_lost(
     assert scheduler.workers() == []
 
 
+async def test_a_standstill_is_noticed_also_if_a_worker_would_be_silent_just_at_its_end(
+    scheduler: LocalScheduler, timers: Timers
+) -> None:
+    link = scheduler.connect(hello())
+    timers.advance(2.4)
+    # What the worker says after 2.5 s lies in the socket.
+    timers.clock.advance(2.7)
+    timers.advance(0)
+    assert len(scheduler.workers()) == 1
+    link.keep_alive()
+    timers.advance(4.9)
+    assert len(scheduler.workers()) == 1
+    timers.advance(0.2)
+    assert scheduler.workers() == []
+
+
 async def test_a_worker_comes_back_while_its_old_connection_still_looks_alive(
     scheduler: LocalScheduler, recorder: FakeRecorder
 ) -> None:

@@ -94,6 +94,9 @@ class Hands:
         self.announce: dict[str, Callable[[], None]] = {}
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.killed: list[str] = []
+        #: Whether what is killed ends at once.
+        self.mortal = asyncio.Event()
+        self.mortal.set()
         #: Whether directories are removed.
         self.tidy = asyncio.Event()
         self.tidy.set()
@@ -113,6 +116,7 @@ class Hands:
             await self.doing[name]
         except asyncio.CancelledError:
             self.killed.append(name)
+            await self.mortal.wait()
             raise
         finished(pb.ExecuteResult(operation_id=name))
         await self.tidy.wait()

@@ -148,6 +148,108 @@ async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_ag
         assert again.from_worker.empty()
 
 
+async def test_a_result_of_a_long_outage_is_not_lost() -> None:
+    async with working() as world:
+        call = await world.at_work("op")
+        call.break_off()
+        await world.time.let_pass(0)
+        world.hands.finish("op")
+        for _ in range(30):
+            await world.time.let_pass(1)
+            while not world.scheduler.calls.empty():
+                world.scheduler.calls.get_nowait().break_off()
+
+        again = await world.next_call()
+        hello = await again.accept("w1-id")
+        assert list(hello.running) == ["op"]
+        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
+
+
+async def test_what_a_worker_says_that_it_has_a_result_of_it_sends_again_however_late() -> None:
+    """The scheduler keeps the operation for it, and waits for that."""
+    async with working() as world:
+        call = await world.at_work("one", "two")
+        world.hands.finish("one")
+        await call.heard("execute_result")
+        await world.time.let_pass(9)
+        call.break_off()
+        again = await world.next_call()
+        hello = (await again.heard("connect_worker_request")).connect_worker_request
+        assert set(hello.running) == {"one", "two"}
+
+        await world.time.let_pass(2)
+        world.hands.finish("two")
+        await world.time.let_pass(0)
+        again.say(connection_result=pb.ConnectionResult(worker_id="w1-id"))
+        for name in ("one", "two"):
+            assert (await again.heard("execute_result")).execute_result.operation_id == name
+
+
+async def test_a_result_is_not_sent_again_after_the_operation_was_ordered_again() -> None:
+    """It failed and is tried once more: its first end must not be taken for its second."""
+    async with working() as world:
+        call = await world.at_work("op")
+        world.hands.finish("op")
+        await call.heard("execute_result")
+        call.start("op")
+        assert await world.hands.started.get() == "op"
+        call.break_off()
+
+        again = await world.next_call()
+        assert list((await again.accept("w1-id")).running) == ["op"]
+        await world.time.let_pass(0)
+        assert again.from_worker.empty()
+        world.hands.finish("op")
+        assert (await again.heard("execute_result")).execute_result.operation_id == "op"
+
+
+async def test_results_before_a_sign_of_life_that_was_answered_have_arrived() -> None:
+    async with working() as world:
+        call = await world.at_work("one", "two", "three")
+        await world.time.let_pass(0)
+        world.hands.finish("one")
+        await call.heard("execute_result")
+        await world.time.let_pass(2.5)
+        await call.heard("keep_alive_request")
+        world.hands.finish("two")
+        await call.heard("execute_result")
+        await world.time.let_pass(2.5)
+        await call.heard("keep_alive_request")
+        world.hands.finish("three")
+        await call.heard("execute_result")
+
+        # The answer to the first of the two.
+        call.say(keep_alive={})
+        await world.time.let_pass(0)
+        call.break_off()
+        again = await world.next_call()
+        assert list((await again.accept("w1-id")).running) == ["two", "three"]
+        for name in ("two", "three"):
+            assert (await again.heard("execute_result")).execute_result.operation_id == name
+
+
+async def test_only_the_answer_to_a_later_sign_of_life_says_that_later_results_arrived() -> None:
+    async with working() as world:
+        call = await world.at_work("one", "two")
+        await world.time.let_pass(0)
+        for _ in range(2):
+            await world.time.let_pass(2.5)
+            await call.heard("keep_alive_request")
+        call.say(keep_alive={})
+        await world.time.let_pass(0)
+        world.hands.finish("one")
+        await call.heard("execute_result")
+        await world.time.let_pass(2.5)
+        await call.heard("keep_alive_request")
+        call.say(keep_alive={})
+        await world.time.let_pass(0)
+        call.break_off()
+
+        again = await world.next_call()
+        assert set((await again.accept("w1-id")).running) == {"one", "two"}
+        assert (await again.heard("execute_result")).execute_result.operation_id == "one"
+
+
 async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> None:
     """As many as would fit into no header."""
     async with working() as world:
@@ -193,6 +295,30 @@ async def test_actions_end_when_no_scheduler_comes_back_for_too_long() -> None:
             while not world.scheduler.calls.empty():
                 world.scheduler.calls.get_nowait().break_off()
         assert world.hands.killed == ["op"]
+
+
+async def test_what_ends_because_no_scheduler_came_back_is_not_said_to_run_on() -> None:
+    """Nobody is told of its end, so a scheduler that knows it still would wait for ever."""
+    async with working() as world:
+        call = await world.at_work("op")
+        world.hands.mortal.clear()
+        call.break_off()
+        await world.time.let_pass(0)
+        for _ in range(70):
+            await world.time.let_pass(1)
+            while not world.scheduler.calls.empty():
+                world.scheduler.calls.get_nowait().break_off()
+        assert world.hands.killed == ["op"]
+
+        again = await world.next_call()
+        assert list((await again.accept("w1-id")).running) == []
+        again.start("op")
+        refused = (await again.heard("execute_result")).execute_result
+        assert refused.internal_error.code == Code.RESOURCE_EXHAUSTED
+        world.hands.mortal.set()
+        await world.time.let_pass(0)
+        again.start("op")
+        await world.hands.started.get()
 
 
 async def test_a_worker_that_stood_still_asks_once_more_before_its_actions_end() -> None:

@@ -112,6 +112,24 @@ async def test_of_many_orders_some_are_begun_at_once_and_the_others_in_turns() -
         assert world.hands.started.qsize() == 40
 
 
+async def test_an_order_for_what_is_under_way_changes_nothing() -> None:
+    """Else the scheduler would take it away, and its result would count for nothing."""
+    async with working() as world:
+        call = await world.at_work("op")
+        call.start("op")
+        await world.time.let_pass(0)
+        world.agent.drain()
+        call.start("op")
+        await world.time.let_pass(0)
+        assert (await call.heard("keep_alive_request")).keep_alive_request.draining
+        assert world.hands.started.empty()
+        assert call.from_worker.empty()
+
+        world.hands.finish("op")
+        result = (await call.heard("execute_result")).execute_result
+        assert not result.HasField("internal_error")
+
+
 async def test_orders_to_stop_are_answered_when_it_has_stopped_and_where_nothing_runs() -> None:
     async with working() as world:
         call = await world.at_work("op")

@@ -72,7 +72,7 @@ class Agent:
         random: Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        outbox = Outbox(clock)
+        outbox = Outbox()
         self._orders = Orders(executor, outbox, clock)
         self._connection = SchedulerConnection(
             channel, self._orders, outbox, settings, clock=clock, random=random, sleep=sleep

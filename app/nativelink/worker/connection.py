@@ -127,8 +127,8 @@ class SchedulerConnection:
             if self._left.is_set:
                 return
             # Not after the pause: whoever stood still meanwhile tries once more before that.
-            if self._orders.running and now - self._lost_at > self._settings.grace_s:
-                _log.warning("no scheduler for too long: %d actions end", len(self._orders.running))
+            if self._orders.wanted and now - self._lost_at > self._settings.grace_s:
+                _log.warning("no scheduler for too long: %d actions end", len(self._orders.wanted))
                 self._orders.kill_all()
             if self.count > count:
                 pause_s = _FIRST_PAUSE_S
@@ -206,7 +206,7 @@ class SchedulerConnection:
         )
         for name, value in self._settings.properties:
             request.properties.add(name=name, value=value)
-        request.running.extend(dict.fromkeys([*self._orders.running, *self._outbox.unconfirmed()]))
+        request.running.extend(dict.fromkeys([*self._orders.wanted, *self._outbox.unconfirmed()]))
         return pb.UpdateForScheduler(connect_worker_request=request).SerializeToString()
 
     def _joined(self, worker_id: str) -> None:
@@ -240,6 +240,7 @@ class SchedulerConnection:
             match update.WhichOneof("update"):
                 case "keep_alive":
                     self._is_answered = True
+                    self._outbox.answered()
                 case "start_action":
                     self._orders.start(update.start_action)
                 case "kill_operation_request":

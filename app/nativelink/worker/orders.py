@@ -73,8 +73,8 @@ class Orders:
         self._idle.set()
         #: None until an action that is begun waits for the first time.
         self._running: dict[str, asyncio.Task[None] | None] = {}
-        #: Those of them that the scheduler wants to hear the end of.
-        self._stopping: set[str] = set()
+        #: Those of them that are being stopped, and whether the scheduler wants to hear when.
+        self._stopping: dict[str, bool] = {}
         #: Of actions, until nothing of them is left to be done.
         self._tasks: set[asyncio.Task[None]] = set()
         #: Actions have nothing to do with the call that brought their order, or made room for it.
@@ -104,6 +104,11 @@ class Orders:
         return self._running.keys()
 
     @property
+    def wanted(self) -> Collection[str]:
+        """Those of them that go on, or of whose end the scheduler wants to hear."""
+        return [name for name in self._running if self._stopping.get(name, True)]
+
+    @property
     def idle_s(self) -> float:
         """For so long nothing has run; 0 while something does."""
         return 0.0 if self._running else self._clock.monotonic() - self._idle_since
@@ -113,12 +118,17 @@ class Orders:
         await self._idle.wait()
 
     def start(self, order: pb.StartExecute) -> None:
-        """Begin with an action, or say why not."""
+        """Begin with an action, or say why not, unless it is under way."""
         name = order.operation_id
-        if self.draining:
-            self._refuse(order, Code.RESOURCE_EXHAUSTED, "Worker shutting down")
-        elif name in self._running:
-            self._refuse(order, Code.ALREADY_EXISTS, f"operation {name} is running already")
+        # Sent again, it would be taken for the end of this try.
+        self._outbox.forget_result(name)
+        if name in self._running and name not in self._stopping:
+            # Its end is the end that the scheduler waits for, however often it says so.
+            _log.info("operation %s is ordered again while it runs", name)
+        elif self.draining:
+            self._refuse(order, "Worker shutting down")
+        elif name in self._stopping:
+            self._refuse(order, f"operation {name} is still being stopped here")
         else:
             self._begin(order)
 
@@ -126,15 +136,16 @@ class Orders:
         """Stop an action and say when it has stopped, at once if it does not run here."""
         task = self._running.get(operation_id)
         if task is not None:
-            self._stopping.add(operation_id)
+            self._stopping[operation_id] = True
             task.cancel()
         elif operation_id not in self._running:
             self._fail(operation_id, Code.CANCELLED, "it does not run here, or not any more")
 
     def kill_all(self) -> None:
         """Stop every action; nobody waits to hear of it."""
-        for task in self._running.values():
-            if task is not None:
+        for name, task in self._running.items():
+            if task is not None and name not in self._stopping:
+                self._stopping[name] = False
                 task.cancel()
 
     def _begin(self, order: pb.StartExecute) -> None:
@@ -159,8 +170,9 @@ class Orders:
     def _begin_anew(self) -> None:
         self._begun_at_once = 0
 
-    def _refuse(self, order: pb.StartExecute, code: Code, message: str) -> None:
-        self._fail(order.operation_id, code, message, order.execute_request.instance_name)
+    def _refuse(self, order: pb.StartExecute, why: str) -> None:
+        instance_name = order.execute_request.instance_name
+        self._fail(order.operation_id, Code.RESOURCE_EXHAUSTED, why, instance_name)
 
     def _fail(self, operation_id: str, code: Code, message: str, instance_name: str = "") -> None:
         result = pb.ExecuteResult(instance_name=instance_name, operation_id=operation_id)
@@ -193,7 +205,7 @@ class Orders:
         self._tasks.discard(task)
         if self._running.get(name) is task:
             _log.info("operation %s was stopped", name)
-            is_awaited = name in self._stopping
+            is_awaited = self._stopping.get(name, False)
             self._end(name)
             if is_awaited:
                 # Until it hears so, the scheduler keeps the room and sends the order again.
@@ -203,7 +215,7 @@ class Orders:
         """An operation runs no more; its directory may be there still."""
         if name in self._running:
             del self._running[name]
-            self._stopping.discard(name)
+            self._stopping.pop(name, None)
             self.executed += 1
             if not self._running:
                 self._idle_since = self._clock.monotonic()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import h11
 import pytest
 
 from nativelink.testing.fakes import wait_until
+from nativelink.transport.http1_stream import Http1Stream
 from tests.transport.http_streams import PIECE, PIECES, Streams
 
 
@@ -39,6 +41,37 @@ async def test_a_chunked_body_has_no_size_and_is_read_all_the_same():
         assert b" 200 " in await it.head()
         assert await it.client.reader.readexactly(1) == b"5"
         assert it.sizes == [None]
+
+
+async def test_tiny_chunks_come_together_and_let_others_have_a_turn():
+    count = 4000
+    http = h11.Connection(h11.SERVER)
+    http.receive_data(b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    http.receive_data(b"5\r\ntiny!\r\n" * count + b"0\r\n\r\n")
+    request = http.next_event()
+    stream = Http1Stream(
+        http,
+        asyncio.Transport(),
+        request,
+        monotonic=lambda: 0.0,
+        closes=lambda: False,
+        blocked=lambda: False,
+    )
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        busy = tasks.create_task(others())
+        pieces = [await stream.read() for _ in range(3)]
+        busy.cancel()
+    assert b"".join(pieces) == b"tiny!" * count
+    assert list(map(len, pieces)) == [16_385, 3615, 0]
+    assert turns >= count // 64 - 2
 
 
 async def test_a_request_without_a_body_has_none():

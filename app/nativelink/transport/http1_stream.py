@@ -19,6 +19,11 @@ from nativelink.transport.http_exchange import http_fields, incomplete
 __all__ = ["Http1Stream", "response_head"]
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+#: Shorter pieces of a body are put together: who keeps them needs an object for each, which takes
+#: twenty times as much as two bytes.
+_GATHERED_BYTES: Final = 16 * 1024
+#: So many of them are read before others have a turn: each takes h11 some 20 us.
+_STEP: Final = 64
 
 
 class Http1Stream:
@@ -77,27 +82,37 @@ class Http1Stream:
             self._awaits_room.set_result(None)
 
     async def read(self) -> Chunk:
-        """The next piece of the request's body (`Source`).
+        """The next piece of the request's body (`Source`), short only if no more is here.
 
         Raises:
             NativeLinkError: INVALID_ARGUMENT for a body that breaks off or is malformed.
         """
         http = self._http
+        gathered = bytearray()
+        count = 0
         while http.their_state is h11.SEND_BODY:
             try:
                 event = http.next_event()
             except h11.RemoteProtocolError as error:
                 raise invalid_argument(f"malformed request body: {error}") from error
             if isinstance(event, h11.Data):
-                return bytes(event.data)
-            if event is not h11.NEED_DATA:
+                if not gathered and len(event.data) >= _GATHERED_BYTES:
+                    return bytes(event.data)
+                gathered += event.data
+                if len(gathered) >= _GATHERED_BYTES:
+                    break
+                count += 1
+                if not count % _STEP:
+                    await asyncio.sleep(0)
+            elif event is not h11.NEED_DATA or gathered:
                 break
-            if http.they_are_waiting_for_100_continue:
-                self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            await self._more()
+            else:
+                if http.they_are_waiting_for_100_continue:
+                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                await self._more()
         if http.their_state is h11.ERROR:
             raise invalid_argument("the request body broke off")
-        return b""
+        return bytes(gathered)
 
     async def _more(self) -> None:
         self._awaits_body = asyncio.get_running_loop().create_future()

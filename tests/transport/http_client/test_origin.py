@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections import Counter
 
 import pytest
 
@@ -92,6 +93,34 @@ class TestContents:
         site.pages["/"] = answer(body, Content_Encoding=encoding)
 
         assert (await refused(origin(), site.url("/"))).code is code
+
+    async def test_tiny_chunks_let_others_have_a_turn(self, site: Site) -> None:
+        count = 3000
+        turn = 0
+        written: Counter[int] = Counter()
+
+        async def chunked(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+
+        async def others() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        class Noting:
+            async def write(self, chunk: Chunk, /) -> None:
+                written[turn] += len(chunk)
+
+        site.pages["/"] = chunked
+        async with asyncio.TaskGroup() as tasks:
+            busy = tasks.create_task(others())
+            await origin().read(site.url("/"), (), Noting())
+            busy.cancel()
+
+        assert written.total() == count
+        assert max(written.values()) <= 64
 
 
 class TestLimits:

@@ -87,6 +87,12 @@ class TestRedirects:
 
         assert await read(origin(), site.url("/a")) == BODY
 
+    async def test_octets_that_no_uri_has_are_asked_for_as_they_came(self, site: Site) -> None:
+        site.pages["/a"] = redirect("/ä%2F?ü")
+        site.pages["/%C3%A4%2F?%C3%BC"] = answer(BODY)
+
+        assert await read(origin(), site.url("/a")) == BODY
+
     async def test_they_are_held_against_the_list_of_hosts_again(
         self, site: Site, elsewhere: Site
     ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import h11
 
@@ -37,6 +38,7 @@ from nativelink.transport.http_client.urls import HttpUrl, parse_url, require_al
 __all__ = ["HttpOrigin", "OriginSettings", "origin_tls"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_ASCII: Final = bytes(range(128))
 #: Browsers follow 20; a chain that is longer leads nowhere.
 _MAX_REDIRECTS: Final = 20
 #: What may be asked of a server that the client did not name: nothing that could be a secret.
@@ -154,7 +156,8 @@ class HttpOrigin:
                     location = exchange.field("location")
                     if location is None:
                         raise _final(Code.ABORTED, f"{_answer(exchange)} without a Location")
-                    return location
+                    # Octets that no URI has stand for themselves; as text they would be others.
+                    return quote(location.encode("latin-1"), safe=_ASCII)
                 _require_contents(exchange)
                 await self._copy(url, exchange, sink)
         except h11.LocalProtocolError as error:

@@ -37,8 +37,9 @@ __all__ = [
 _LINGER_BYTES: Final = 256 * 1024
 #: Seconds that it may take.
 _LINGER_S: Final = 1.0
-#: No Content and Not Modified.
-_BODILESS: Final = frozenset({204, 304})
+_NO_CONTENT: Final = 204
+#: Beside it, Not Modified.
+_BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
 def http_exchange(calls: CallEnvironment, stream: Stream, plan: HttpPlan) -> None:
@@ -289,7 +290,8 @@ def http_error(error: NativeLinkError) -> HttpResponse:
 def http_fields(response: HttpResponse, length: int | None) -> list[Field]:
     """The header fields of a plain HTTP answer whose body has `length` bytes."""
     fields = [(b"content-type", response.content_type.encode("latin-1"))]
-    if length is not None:
+    # Which must not tell a length, not even that of nothing (RFC 9110 section 8.6).
+    if length is not None and response.status != _NO_CONTENT:
         fields.append((b"content-length", b"%d" % length))
     fields += [
         (name.lower().encode("latin-1"), value.encode("latin-1"))

@@ -54,6 +54,15 @@ async def test_an_entry_is_whatever_was_put(cache: Cache) -> None:
     assert (head.status, head.headers["content-length"]) == (200, str(len(RAW)))
 
 
+@pytest.mark.parametrize("size", ["", "-0"])
+async def test_the_empty_hash_names_an_entry_like_any_other(cache: Cache, size: str) -> None:
+    path = f"/ac/{DigestFunction.SHA256.digest_of(b'').hash}{size}"
+    assert (await cache.ask.get(path)).status == 404
+    for body in (RAW, RESULT):
+        assert (await cache.ask.put(path, body)).status == 200
+        assert (await cache.ask.get(path)).body == body
+
+
 async def test_a_newer_entry_takes_the_place_of_an_older_one(cache: Cache) -> None:
     for body in (RAW, RESULT, b""):
         assert (await cache.ask.put(PATH, body)).status == 200

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from nativelink.core.digest import Digest, DigestFunction, StoreKey, digest_function
+from nativelink.core.digest import (
+    Digest,
+    DigestFunction,
+    StoreKey,
+    digest_function,
+    is_empty,
+)
 from nativelink.core.errors import permission_denied
 from nativelink.core.rpc import HttpRequest, HttpResponse, HttpSink
 from nativelink.core.streams import BytesSink, BytesSource, Source, drain
@@ -143,13 +149,15 @@ class HttpCacheInstance:
 
     async def _action(self, name: HashName) -> Digest | None:
         """The digest of an Action: Bazel uploads it as a blob before its result."""
+        found: Digest | None = None
         if name.size_bytes is not None:
-            return Digest(name.hash, name.size_bytes)
-        if self._ac_finder is not None:
+            found = Digest(name.hash, name.size_bytes)
+        elif self._ac_finder is not None:
             found = await self._ac_finder.find(name.hash)
-            if found is not None:
-                return found
-        return None if self._cas is None else await self._digests.find(name.hash)
+        if found is None and self._cas is not None:
+            found = await self._digests.find(name.hash)
+        # No action is empty, and stores have nothing but the empty blob under that digest.
+        return None if found is None or is_empty(found) else found
 
     # -- free paths -------------------------------------------------------------------------
 

@@ -92,6 +92,13 @@ async def test_a_list_is_short_and_a_build_is_whole(server: Server) -> None:
     failing_build(tool)
     await server.publish(tool)
     [listed] = (await server.listed()).builds
+    # Nor is the rest held while a page is made.
+    [kept] = (
+        await BuildHistory(server.store, clock=server.clock).latest(
+            1, days=1, accept=lambda build: len(build.failures) == 1
+        )
+    ).builds
+    assert kept == listed
     assert (listed.targets_failed, len(listed.targets), len(listed.failures)) == (1, 0, 0)
     build = await server.get("invocation-1")
     assert (len(build.targets), len(build.failures)) == (5, 1)

@@ -35,6 +35,8 @@ _MAX_SUMMARY_BYTES: Final = 16 << 20
 _MAX_INDEX_BYTES: Final = 16 << 20
 #: What a summary does without rather than become too long to be read.
 _LISTS: Final = ("targets", "tests", "failures")
+#: What a list of builds does without: a build may take a megabyte, and a page has up to a thousand.
+_DETAILS: Final = (*_LISTS, "critical_path", "options")
 #: Two servers lose an entry to each other only when they add to the same piece in the same
 #: milliseconds; the more pieces, the less often, and the more there is to ask for a list.
 PIECES: Final = 32
@@ -111,7 +113,7 @@ class BuildHistory:
             await write_bytes(self._store, key, index.SerializeToString())
 
     async def latest(self, count: int, *, days: int, accept: Callable[[pb.Build], bool]) -> Page:
-        """The latest builds that `accept` takes, the last one first.
+        """The latest builds that `accept` takes, the last one first, without their details.
 
         Args:
             count: no more than these.
@@ -125,7 +127,7 @@ class BuildHistory:
         async with aclosing(self._newest_first(days)) as builds:
             async for build in builds:
                 if accept(build):
-                    found.append(build)
+                    found.append(_headline(build))
                 if len(found) > count:
                     return Page(found[:count], more=True)
         return Page(found, more=False)
@@ -218,6 +220,16 @@ class BuildHistory:
             if error.code is Code.NOT_FOUND:
                 return None
             raise
+
+
+def _headline(build: pb.Build) -> pb.Build:
+    """A build without its details."""
+    for field in _DETAILS:
+        build.ClearField(field)
+    # What is cleared is given back only with the message that it was parsed into.
+    copy = pb.Build()
+    copy.CopyFrom(build)
+    return copy
 
 
 def _growing(days: Sequence[date]) -> Iterator[Sequence[date]]:

@@ -79,8 +79,6 @@ class BuildsService:
         answer = pb.ListBuildsResponse(more=page.more)
         size = 0
         for build in page.builds:
-            for field in ("targets", "tests", "failures", "critical_path", "options"):
-                build.ClearField(field)
             size += build.ByteSize()
             if size > _MAX_LIST_BYTES and answer.builds:
                 answer.more = True

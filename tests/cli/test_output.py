@@ -14,7 +14,6 @@ from nativelink.cli.output import (
     clock_time,
     console_of,
     count,
-    printable,
     size,
     span,
 )
@@ -49,10 +48,6 @@ def test_counts_and_times():
     assert ago(10, 70) == "1 min 0 s ago"
     assert ago(70, 10) == "0 ms ago"
     assert clock_time(0) == "1970-01-01T00:00:00.000Z"
-
-
-def test_what_a_terminal_would_obey_is_escaped():
-    assert printable("a\x1b[2J\n\u202eü") == "a\\x1b[2J\\n\\u202eü"
 
 
 NAME = "main/0563b368-5731-4443-a71b-031f0ab0072b"

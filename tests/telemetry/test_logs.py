@@ -129,6 +129,13 @@ def test_a_field_with_spaces_or_control_characters_stays_in_its_line():
     assert 'target="a b\\nc"' in written("x", {}, call=call)
 
 
+@pytest.mark.parametrize("format_", ["pretty", "compact"])
+def test_a_message_with_what_others_chose_in_it_stays_one_line(format_: str):
+    line = written("inputs were written to: a\nERROR no more\x1b[2J \x9b2J ü", {"NL_LOG": format_})
+    assert line.endswith("inputs were written to: a\\nERROR no more\\x1b[2J \\x9b2J ü\n")
+    assert line.count("\n") == 1
+
+
 def test_a_traceback_is_part_of_the_json_line():
     stream = io.StringIO()
     configure({"NL_LOG": "json"}, stream)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nativelink.cli.output import clock_time, printable, size, span
+from nativelink.cli.output import clock_time, size, span
 from nativelink.cli.remote import Session, asks_server
 from nativelink.client.digests import digest_text, parse_digest
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nativelink.cli.output import clock_time, printable, size
+from nativelink.cli.output import clock_time, size
 from nativelink.cli.remote import Session, asks_server
 from nativelink.client.digests import digest_text
+from nativelink.core.printable import printable
 
 __all__ = ["app"]
 

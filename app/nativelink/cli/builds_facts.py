@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from nativelink.cli.output import ago, clock_time, count, printable, size, span
+from nativelink.cli.output import ago, clock_time, count, size, span
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from nativelink.cli.builds_facts import build_facts, first_lines, styled
-from nativelink.cli.output import Column, count, printable, span
+from nativelink.cli.output import Column, count, span
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from nativelink.cli.remote import Session

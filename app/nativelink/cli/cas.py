@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nativelink.cli.output import count, printable, size
+from nativelink.cli.output import count, size
 from nativelink.cli.remote import Session, asks_server
 from nativelink.client.digests import digest_text, parse_digest
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nativelink.core.printable import printable
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -22,7 +24,6 @@ __all__ = [
     "clock_time",
     "console_of",
     "count",
-    "printable",
     "size",
     "span",
 ]
@@ -199,16 +200,6 @@ def console_of(stream: TextIO) -> Console:
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
     return console
-
-
-def printable(text: str) -> str:
-    """A text that others chose, without what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def size(size_bytes: int) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, get_type_hin
 
 import typer
 
-from nativelink.cli.output import Screen, printable
+from nativelink.cli.output import Screen
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from nativelink.client.obstacles import Obstacle

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nativelink.cli.output import Column, ago, clock_time, printable
+from nativelink.cli.output import Column, ago, clock_time
 from nativelink.cli.remote import Session, asks_server
+from nativelink.core.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

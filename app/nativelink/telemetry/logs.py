@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
+from nativelink.core.printable import printable
 from nativelink.core.rpc import current_call
 from nativelink.services.request_metadata import describe
 
@@ -154,7 +155,8 @@ class LineFormatter(logging.Formatter):
             where = f"{_DIM}{where}:{_PLAIN}"
         else:
             where = f"{where}:"
-        parts = [when, padded, where, record.getMessage()]
+        # File names, host names and errors of others have lines of their own choice in them.
+        parts = [when, padded, where, printable(record.getMessage())]
         parts += [f"{name}={_quoted(value)}" for name, value in call_fields().items()]
         line = " ".join(parts)
         if record.exc_info:

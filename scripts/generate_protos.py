@@ -21,7 +21,7 @@ import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-untyped]
+from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "app" / "nativelink" / "proto"

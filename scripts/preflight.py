@@ -16,8 +16,8 @@ for folder in (ROOT, ROOT / "app"):
     sys.path.insert(0, str(folder))
 
 import boto3  # noqa: E402 - the script may start anywhere
-from botocore.config import Config  # type: ignore[import-untyped]  # noqa: E402
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]  # noqa: E402
+from botocore.config import Config  # noqa: E402
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: E402
 
 from infra.preflight import Quota, examine  # noqa: E402
 from infra.settings_load import find_region, load  # noqa: E402

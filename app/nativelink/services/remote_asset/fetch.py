@@ -245,7 +245,7 @@ class FetchService:
             response.status.message = outcome.message
             return response
         function = digest_function.get() or self._default_function
-        response.digest_function = int(function)  # type: ignore[assignment]
+        response.digest_function = int(function)  # type: ignore[assignment]  # its enum's number
         if outcome.expires_at is not None:
             response.expires_at.CopyFrom(outcome.expires_at)
         # Without request headers, which may be secrets, and tell nobody what the contents are.

@@ -124,7 +124,7 @@ class Flights(Generic[K, R]):
                 self._forget(key, flight)
         if flight.error is not None:
             raise flight.error.copy()
-        return flight.result  # type: ignore[return-value]
+        return flight.result  # type: ignore[return-value]  # there is one, as there is no error
 
     async def _run(
         self,

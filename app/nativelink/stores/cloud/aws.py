@@ -70,7 +70,7 @@ class StaticCredentials:
 
     def session(self) -> Any:
         """A boto3 session with them."""
-        import boto3  # type: ignore[import-untyped]
+        import boto3
 
         access_key_id, secret = self._key
         return boto3.Session(aws_access_key_id=access_key_id, aws_secret_access_key=secret)
@@ -90,7 +90,7 @@ class BotoCredentials:
 
     def __init__(self, clock: Clock, *, session: Any = None) -> None:
         import boto3
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError
 
         self._clock = clock
         try:
@@ -204,7 +204,7 @@ class _BotoTouch:
         """The client of all threads."""
         with self._making:
             if self._client is None:
-                from botocore.config import Config  # type: ignore[import-untyped]
+                from botocore.config import Config
 
                 style = "virtual" if self._address.virtual_hosted_style else "path"
                 self._client = self._session().client(

@@ -79,7 +79,9 @@ def test_the_settings_of_other_programs_are_good() -> None:
 
 def test_limits_are_ones_that_the_kernel_has() -> None:
     text = (image.MACHINE / "etc/sysctl.d/60-nativelink.conf").read_text()
-    for name in re.findall(r"(?m)^([a-z0-9_.]+) =", text):
+    names = re.findall(r"(?m)^([a-z0-9_.]+) =", text)
+    assert names
+    for name in names:
         assert Path("/proc/sys", name.replace(".", "/")).exists(), name
 
 

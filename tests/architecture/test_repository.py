@@ -39,9 +39,9 @@ def test_lock_files_name_no_download_address() -> None:
 def test_every_locked_requirement_has_a_hash() -> None:
     for path in tracked("requirements/*.txt"):
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in text.splitlines():
-            if "==" in line and not line.startswith("#"):
-                assert "--hash=sha256:" in line, f"{path.name}: {line[:60]}"
+        pinned = [line for line in text.splitlines() if "==" in line and not line.startswith("#")]
+        assert pinned, path.name
+        assert [line[:60] for line in pinned if "--hash=sha256:" not in line] == [], path.name
 
 
 @pytest.mark.parametrize(

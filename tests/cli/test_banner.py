@@ -91,6 +91,7 @@ def test_without_a_cache_there_is_nothing_to_paste():
 
 def test_the_unnamed_instance_needs_no_line():
     lines = bazelrc(system(listener(instances=("",))))
+    assert lines
     assert not any("instance_name" in line for line in lines)
 
 

@@ -43,7 +43,7 @@ def test_the_page_in_the_documentation_is_fresh():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_key_is_described_with_a_unit_where_it_is_a_bare_number():
+def test_every_key_is_described_in_sentences():
     for shape in every_object():
         assert shape.model.__doc__, shape.model
         for key in shape.keys.values():

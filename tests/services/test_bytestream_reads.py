@@ -55,6 +55,7 @@ class TestRead:
         sink = FakeMessageSink()
         await server.read(name, sink=sink)
         (stored,) = server.store.blobs.values()
+        assert sum(len(chunk) for _, chunk in sink.parts) == len(LARGE)
         for _, chunk in sink.parts:
             assert isinstance(chunk, memoryview)
             assert chunk.obj is stored

@@ -380,7 +380,7 @@ def test_digests_that_are_asked_for_once_do_not_fill_the_table() -> None:
     assert len(table) < 20 * 400 // 15
 
 
-def test_what_is_no_request_is_not_searched_again_and_again() -> None:
+def test_megabytes_that_are_no_request_are_read_as_protobuf_reads_them() -> None:
     table = DigestTable()
     for raw in (b"\x0a\x80\x80\x40" + b"x" * 2**20, b"\n@" * 2**19):
         agrees_with_protobuf(table, raw)

@@ -1,3 +1,5 @@
+"""Whether a server serves, as load balancers ask."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,6 +24,10 @@ class Client:
     async def check(self, name: str) -> int:
         request = pb.HealthCheckRequest(service=name)
         return (await self.caller.unary("Check", request, pb.HealthCheckResponse)).status
+
+    async def list(self) -> dict[str, int]:
+        answer = await self.caller.unary("List", pb.HealthListRequest(), pb.HealthListResponse)
+        return {name: response.status for name, response in answer.statuses.items()}
 
     def watch(self, name: str, sink: FakeMessageSink) -> asyncio.Task[object]:
         request = pb.HealthCheckRequest(service=name)
@@ -49,56 +55,49 @@ async def test_an_unknown_service_is_not_found() -> None:
 
 async def test_list_has_them_all() -> None:
     service = HealthService([CAS])
-    service.set_serving(CAS, serving=False)
-    answer = await Client(service).caller.unary(
-        "List", pb.HealthListRequest(), pb.HealthListResponse
-    )
-    statuses = {name: response.status for name, response in answer.statuses.items()}
-    assert statuses == {"": SERVING, CAS: NOT_SERVING}
+    client = Client(service)
+    assert await client.list() == {"": SERVING, CAS: SERVING}
+    service.drain()
+    assert await client.list() == {"": NOT_SERVING, CAS: NOT_SERVING}
 
 
-async def test_every_watcher_is_told_every_change_once() -> None:
+async def test_a_drain_is_told_to_every_watcher_and_ends_every_watch() -> None:
     service = HealthService([CAS])
     client = Client(service)
     sinks = [FakeMessageSink() for _ in range(3)]
     tasks = [client.watch(CAS, sink) for sink in sinks]
-    assert await seen(sinks[0]) == [SERVING]
+    assert [await seen(sink) for sink in sinks] == [[SERVING]] * 3
     tasks[0].cancel()
-    service.set_serving("", serving=False)
-    service.set_serving(CAS, serving=False)
-    await seen(sinks[1])
-    service.set_serving(CAS, serving=True)
+    service.drain()
+    for task in tasks[1:]:
+        with pytest.raises(NativeLinkError, match="draining") as raised:
+            await task
+        assert raised.value.code is Code.UNAVAILABLE
+    assert tasks[0].cancelled()
     assert [await seen(sink) for sink in sinks] == [
         [SERVING],
-        [SERVING, NOT_SERVING, SERVING],
-        [SERVING, NOT_SERVING, SERVING],
+        [SERVING, NOT_SERVING],
+        [SERVING, NOT_SERVING],
     ]
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-async def test_a_service_that_appears_later_is_watched_from_the_start() -> None:
-    service = HealthService([])
-    sink = FakeMessageSink()
-    task = Client(service).watch("later", sink)
-    assert await seen(sink) == [UNKNOWN]
-    service.set_serving("later", serving=True)
-    assert await seen(sink) == [UNKNOWN, SERVING]
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def test_a_drain_is_told_and_ends_every_watch() -> None:
-    service = HealthService([CAS])
-    client = Client(service)
-    sink = FakeMessageSink()
-    task = client.watch(CAS, sink)
-    assert await seen(sink) == [SERVING]
-    service.drain()
-    service.set_serving(CAS, serving=True)
-    with pytest.raises(NativeLinkError, match="draining") as raised:
-        await task
-    assert raised.value.code is Code.UNAVAILABLE
-    assert await seen(sink) == [SERVING, NOT_SERVING]
     assert await client.check("") == NOT_SERVING
+
+
+@pytest.mark.parametrize(("name", "status"), [("later", UNKNOWN), (CAS, NOT_SERVING)])
+async def test_who_begins_to_watch_while_it_drains_is_told_once(name: str, status: int) -> None:
+    service = HealthService([CAS])
+    sink = FakeMessageSink()
+    service.drain()
+    with pytest.raises(NativeLinkError, match="draining"):
+        await Client(service).watch(name, sink)
+    assert await seen(sink) == [status]
+
+
+async def test_an_unknown_service_is_watched_until_the_drain() -> None:
+    service = HealthService([CAS])
+    sink = FakeMessageSink()
+    task = Client(service).watch("x", sink)
+    assert await seen(sink) == [UNKNOWN]
+    service.drain()
+    with pytest.raises(NativeLinkError, match="draining"):
+        await task
+    assert await seen(sink) == [UNKNOWN]

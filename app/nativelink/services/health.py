@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from nativelink.core.errors import not_found, unavailable
+from nativelink.core.latch import Latch
 from nativelink.core.rpc import CallContext, MessageSink, Method, Reply
 from nativelink.proto.grpc.health.v1 import health_pb2 as pb
 from nativelink.services.methods import method, service
@@ -21,17 +21,15 @@ _SERVICE_UNKNOWN: Final = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class HealthService:
-    """The serving status of each service, and of the server as a whole under the empty name.
+    """Whether the server serves, and each of its services: all of them do until it drains.
 
     Args:
-        services: full names of the services; all of them serve at first.
+        services: their full names; the server as a whole has the empty one.
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._statuses: dict[str, _Status] = dict.fromkeys(("", *services), _SERVING)
-        self._draining = False
-        #: Done at the next change; whoever watches waits for it.
-        self._changed: asyncio.Future[None] | None = None
+        self._names = ("", *services)
+        self._draining = Latch()
 
     def methods(self) -> Sequence[Method]:
         """The methods to serve."""
@@ -41,54 +39,34 @@ class HealthService:
             method(_SERVICE, "Watch", self._watch),
         ]
 
-    def set_serving(self, name: str, serving: bool) -> None:
-        """Say whether a service serves; ignored once the server drains."""
-        if not self._draining:
-            self._statuses[name] = _SERVING if serving else _NOT_SERVING
-            self._notify()
-
     def drain(self) -> None:
         """Say for good that nothing serves any more, and end every Watch after it was told."""
-        self._draining = True
-        self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
-        self._notify()
+        self._draining.set()
+
+    @property
+    def _status(self) -> _Status:
+        return _NOT_SERVING if self._draining.is_set else _SERVING
 
     async def _check(self, request: pb.HealthCheckRequest, _context: CallContext) -> Reply:
-        status = self._statuses.get(request.service)
-        if status is None:
+        if request.service not in self._names:
             raise not_found(
                 f"no service {request.service[:200]!r} is known here; services: "
-                f"{', '.join(filter(None, self._statuses))}"
+                f"{', '.join(filter(None, self._names))}"
             )
-        return pb.HealthCheckResponse(status=status)
+        return pb.HealthCheckResponse(status=self._status)
 
     async def _list(self, _request: pb.HealthListRequest, _context: CallContext) -> Reply:
-        return pb.HealthListResponse(
-            statuses={
-                name: pb.HealthCheckResponse(status=status)
-                for name, status in self._statuses.items()
-            }
-        )
+        answer = pb.HealthCheckResponse(status=self._status)
+        return pb.HealthListResponse(statuses=dict.fromkeys(self._names, answer))
 
     async def _watch(
         self, request: pb.HealthCheckRequest, _context: CallContext, sink: MessageSink
     ) -> None:
-        sent: _Status | None = None
-        while True:
-            status = self._statuses.get(request.service, _SERVICE_UNKNOWN)
-            if status != sent:
-                sent = status
-                await sink.write(pb.HealthCheckResponse(status=status).SerializeToString())
-                continue
-            if self._draining:
-                # A stream without an end would hold up the drain until its grace is over.
-                raise unavailable("the server is draining")
-            if self._changed is None:
-                self._changed = asyncio.get_running_loop().create_future()
-            # Shielded: others wait for the same change.
-            await asyncio.shield(self._changed)
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set_result(None)
-            self._changed = None
+        known = request.service in self._names
+        status = self._status if known else _SERVICE_UNKNOWN
+        await sink.write(pb.HealthCheckResponse(status=status).SerializeToString())
+        await self._draining.wait()
+        if status == _SERVING:
+            await sink.write(pb.HealthCheckResponse(status=_NOT_SERVING).SerializeToString())
+        # A stream without an end would hold up the drain until its grace is over.
+        raise unavailable("the server is draining")

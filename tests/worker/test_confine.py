@@ -15,7 +15,6 @@ from nativelink.core.names import check_name
 from nativelink.worker import confine
 from nativelink.worker.confine import (
     check_path,
-    lstat_beneath,
     make_directories_beneath,
     open_beneath,
     open_child,
@@ -53,6 +52,15 @@ def refusal(root: int, path: str, flags: int = os.O_RDONLY) -> str:
         os.close(open_beneath(root, path, flags))
     assert caught.value.code is Code.INVALID_ARGUMENT
     return caught.value.message
+
+
+def inode(root: int, path: str) -> int:
+    """Of what a path names, a link itself if it is one."""
+    fd = open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def failure(root: int, path: str, flags: int = os.O_RDONLY) -> int | None:
@@ -140,9 +148,9 @@ def test_what_is_inside_is_opened(root: int, tmp_path: Path) -> None:
     assert read(root, "file") == "ours"
     assert read(root, "a/b/../../file") == "ours"
     assert read(root, "./file") == "ours"
-    assert lstat_beneath(root, "a/b").st_ino == (tmp_path / "root" / "a" / "b").stat().st_ino
+    assert inode(root, "a/b") == (tmp_path / "root" / "a" / "b").stat().st_ino
     for itself in (".", "a/..", "a/b/../.."):
-        assert lstat_beneath(root, itself).st_ino == (tmp_path / "root").stat().st_ino
+        assert inode(root, itself) == (tmp_path / "root").stat().st_ino
 
 
 def test_links_that_stay_inside_are_followed(root: int, tmp_path: Path) -> None:
@@ -157,8 +165,7 @@ def test_links_that_stay_inside_are_followed(root: int, tmp_path: Path) -> None:
 
 def test_the_last_link_is_not_followed_if_it_is_not_to_be(root: int, tmp_path: Path) -> None:
     (tmp_path / "root" / "out").symlink_to("/etc/passwd")
-    status = lstat_beneath(root, "out")
-    assert status.st_ino == (tmp_path / "root" / "out").lstat().st_ino
+    assert inode(root, "out") == (tmp_path / "root" / "out").lstat().st_ino
     assert failure(root, "out", os.O_RDONLY | os.O_NOFOLLOW) == errno.ELOOP
 
 
@@ -183,8 +190,6 @@ def test_a_parent_that_became_a_link_to_etc_is_refused(root: int, tmp_path: Path
     (tmp_path / "root" / "a" / "b").rmdir()
     (tmp_path / "root" / "a" / "b").symlink_to("/etc")
     assert "leads out" in refusal(root, "a/b/passwd")
-    with pytest.raises(NativeLinkError):
-        lstat_beneath(root, "a/b/passwd")
 
 
 def test_a_directory_moved_out_while_it_is_walked_leads_nowhere_else(

@@ -23,7 +23,6 @@ from nativelink.core.names import check_name
 
 __all__ = [
     "check_path",
-    "lstat_beneath",
     "make_directories_beneath",
     "open_beneath",
     "open_child",
@@ -139,15 +138,6 @@ def open_beneath(root_fd: int, path: str, flags: int) -> int:
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
     fd = _open_by_kernel(root_fd, path, flags | os.O_CLOEXEC, resolve)
     return _Walk(root_fd, path).open(flags | os.O_CLOEXEC) if fd is None else fd
-
-
-def lstat_beneath(root_fd: int, path: str) -> os.stat_result:
-    """The status of what a path names, a link itself if it is one; see `open_beneath`."""
-    fd = open_beneath(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
 
 
 def make_directories_beneath(root_fd: int, path: str, mode: int) -> None:

@@ -23,7 +23,6 @@ from nativelink.proto.google.rpc import code_pb2, error_details_pb2, status_pb2
 from nativelink.scheduler.local import LocalScheduler
 from nativelink.scheduler.policy import Policy
 from nativelink.scheduler.scheduler import WorkerGateway
-from nativelink.services import operation_stream
 from nativelink.services.execution import ExecutionInstance, ExecutionService
 from nativelink.services.farm import farm_routes
 from nativelink.services.operations import OperationsService
@@ -35,6 +34,8 @@ from nativelink.telemetry.prometheus import render
 from nativelink.testing.calls import digest_message
 from nativelink.testing.fakes import DictStore, wait_until
 from nativelink.transport.server import Server
+
+pytestmark = pytest.mark.usefixtures("every_state_lasts")
 
 SHA256 = DigestFunction.SHA256
 INSTANCE = "a/b"
@@ -155,12 +156,6 @@ class Worker:
 
 #: It gives up no worker of a test, however long that takes.
 PATIENT = Policy(worker_timeout_s=600)
-
-
-@pytest.fixture(autouse=True)
-def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one that there is for a turn of the loop is told."""
-    monkeypatch.setattr(operation_stream, "PASSING_S", 0.0)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from nativelink.proto.google.rpc import status_pb2
 from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
 from nativelink.scheduler.operation import ExecutionStage, Failure, OperationView
 from nativelink.scheduler.scheduler import Watch
-from nativelink.services import operation_stream
 from nativelink.services.capabilities import CapabilitiesInstance, CapabilitiesService
 from nativelink.services.execution import ExecutionInstance, ExecutionService
 from nativelink.services.forwarding import ForwardingScheduler
@@ -29,6 +28,8 @@ from nativelink.stores.store import write_bytes
 from nativelink.testing.calls import Caller, FakeMessageSink, digest_message
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
 from tests.services.scheduling import FakeScheduler
+
+pytestmark = pytest.mark.usefixtures("every_state_lasts")
 
 SHA256 = DigestFunction.SHA256
 EMPTY = SHA256.digest_of(b"")
@@ -168,12 +169,6 @@ class Edge:
         return await self.scheduler.execute(await self.action(**fields))
 
 
-@pytest.fixture(autouse=True)
-def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one that there is for a turn of the loop is told."""
-    monkeypatch.setattr(operation_stream, "PASSING_S", 0.0)
-
-
 @pytest.fixture
 async def edge() -> AsyncIterator[Edge]:
     async with asyncio.TaskGroup() as tasks:
@@ -226,7 +221,7 @@ class TestExecutions:
             seen.append(request)
             return stream(path, request, **kwargs)
 
-        edge.upstream.server_stream = spy  # type: ignore[method-assign]
+        edge.upstream.server_stream = spy
         await edge.execute()
         (request,) = map(pb.ExecuteRequest.FromString, seen)
         assert not request.HasField("execution_policy")

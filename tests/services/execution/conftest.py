@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 
-from nativelink.services import operation_stream
 from tests.services.execution.server import Server
 
 
-@pytest.fixture(autouse=True)
-def _every_state_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one that there is for a turn of the loop is told."""
-    monkeypatch.setattr(operation_stream, "PASSING_S", 0.0)
-
-
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Server]]:
+async def make(every_state_lasts: None) -> AsyncIterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def made(**settings: Any) -> Server:

@@ -34,8 +34,7 @@ WORKER_API_PORT: Final = 50061
 STATUS_PORT: Final = 50090
 
 ENVIRONMENT_FILE: Final = "/etc/nativelink/environment"
-INSTANCE_FILE: Final = "/run/nativelink/instance"
-SECRETS_FILE: Final = "/run/nativelink/secrets"
+#: In memory: what a machine found out by itself, passwords, keys.
 SECRETS_DIRECTORY: Final = "/run/nativelink"
 
 

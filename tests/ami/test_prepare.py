@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import stat
 import subprocess
@@ -15,10 +16,9 @@ from ami.boot import prepare
 from ami.boot.prepare import PrepareError
 from infra.environment import (
     DERIVED,
-    INSTANCE_FILE,
+    ENVIRONMENT_FILE,
     ROLES,
     SECRETS_DIRECTORY,
-    SECRETS_FILE,
     VARIABLES,
     Role,
     lines,
@@ -77,13 +77,13 @@ def test_a_machine_finds_out_exactly_what_the_list_says(
     assert found["NATIVELINK_DATA"] == str(tmp_path)
 
 
-def test_files_are_where_the_unit_looks_for_them() -> None:
-    assert str(Path(INSTANCE_FILE).parent) == str(Path(SECRETS_FILE).parent) == SECRETS_DIRECTORY
-    assert Path(INSTANCE_FILE).name == "instance"
-    assert Path(SECRETS_FILE).name == "secrets"
+def test_files_are_where_the_unit_looks_for_them(imds: FakeImds, tmp_path: Path) -> None:
     unit = Path("ami/systemd/nativelink@.service").read_text()
-    for file in (INSTANCE_FILE, SECRETS_FILE):
-        assert f"EnvironmentFile=-{file}\n" in unit
+    user_data, *made = re.findall(r"^EnvironmentFile=-?(.+)$", unit, re.MULTILINE)
+    assert user_data == ENVIRONMENT_FILE
+    assert made == [f"{SECRETS_DIRECTORY}/{name}" for name in ("instance", "secrets")]
+    runtime = run(told("cas", imds), tmp_path)
+    assert all((runtime / Path(file).name).is_file() for file in made)
 
 
 def test_sizes_are_the_asked_for_shares_of_the_machine(

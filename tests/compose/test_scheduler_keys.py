@@ -13,7 +13,6 @@ from nativelink.compose.stores import StoreBuilder
 from nativelink.config.specs_services import WorkerApiSpec
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re_pb2
 from nativelink.scheduler.policy import Policy
-from nativelink.testing.execution import Blobs, make_action
 from tests.compose.making import served
 from tests.execution.farm import Ports, farm_config, open_farm
 from tests.execution.gate import Gate, wait_for
@@ -81,11 +80,9 @@ def test_an_action_that_nobody_waits_for_any_more_is_stopped_unless_the_worker_a
     ports, gate, end = Ports.free(), Gate(tmp_path / "gate"), tmp_path / "end"
     config = farm_config(tmp_path, ports, worker={})
     config["servers"][1]["services"]["worker_api"]["disable_kill_revoked_operations"] = spared
-    blobs = Blobs()
     script = f"{gate.script}; echo whole > {end}"
-    action = make_action(["sh", "-c", script], blobs)
     with open_farm(tmp_path, config, ports) as farm, farm.client() as client:
-        client.upload(blobs)
+        action = client.uploaded("sh", "-c", script)
         running = client.execute(action).until(re_pb2.ExecutionStage.EXECUTING)
         gate.wait()
         (pid,) = gate.arrived

@@ -11,7 +11,6 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re_pb2
 from nativelink.stores.remote.grpc_cas import GrpcCasStore
-from nativelink.testing.execution import Blobs, ExecutionClient, make_action
 from tests.clients.certificates import Certificates
 from tests.execution.farm import Ports, farm_config, open_farm, worker_config
 from tests.execution.gate import Gate
@@ -19,18 +18,12 @@ from tests.execution.gate import Gate
 pytestmark = pytest.mark.slow
 
 
-def uploaded(client: ExecutionClient, gate: Gate, salt: bytes) -> Any:
-    blobs = Blobs()
-    action = make_action(["sh", "-c", gate.script], blobs, salt=salt)
-    client.upload(blobs)
-    return action
-
-
 def test_a_worker_runs_as_many_actions_as_it_says(tmp_path: Path):
     ports, gate = Ports.free(), Gate(tmp_path / "gate")
     config = farm_config(tmp_path, ports, worker={"max_inflight_tasks": 2})
     with open_farm(tmp_path, config, ports) as farm, farm.client() as client:
-        running = [client.execute(uploaded(client, gate, b"%d" % n)) for n in range(3)]
+        actions = [client.uploaded("sh", "-c", gate.script, salt=b"%d" % n) for n in range(3)]
+        running = [client.execute(action) for action in actions]
         gate.wait(2)
         # The third one is in the queue, and stays there.
         running[2].until(re_pb2.ExecutionStage.QUEUED)

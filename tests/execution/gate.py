@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["Gate", "wait_for"]
+__all__ = ["Gate", "program", "wait_for"]
 
 
 def wait_for(
@@ -17,6 +17,13 @@ def wait_for(
     while not condition():
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
         time.sleep(every_s)
+
+
+def program(path: Path, text: str) -> str:
+    """A file that can be executed; its name."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
 
 
 class Gate:

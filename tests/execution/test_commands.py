@@ -12,7 +12,7 @@ import pytest
 
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
-from nativelink.testing.execution import Blobs, ExecutionClient, File, make_action
+from nativelink.testing.execution import ExecutionClient, File
 from tests.execution.farm import Farm, Ports, farm_config, open_farm
 from tests.execution.gate import wait_for
 from tests.worker.processes.launching import SlotTime
@@ -155,10 +155,9 @@ def test_at_the_timeout_everything_dies_and_what_there_is_is_kept(
         "echo so far; echo and this >&2; echo half > out; mkdir d; echo deep > d/file; "
         f"(setsid sh -c 'echo $$ > pid; touch {done}; exec sleep 86400' &); sleep 86400"
     )
-    blobs, outputs = Blobs(), ["out", "d", "pid", "never"]
-    action = make_action(["sh", "-c", script], blobs, outputs=outputs, timeout_s=600.5)
+    outputs = ["out", "d", "pid", "never"]
     with farm.client() as client:
-        client.upload(blobs)
+        action = client.uploaded("sh", "-c", script, outputs=outputs, timeout_s=600.5)
         execution = client.execute(action)
         wait_for(done.exists, "all that the action does")
         time.pass_an_hour()
@@ -181,9 +180,7 @@ def check_what_was_kept(client: ExecutionClient, response: re.ExecuteResponse) -
 
 
 def test_a_timeout_is_never_answered_from_the_cache(client: ExecutionClient) -> None:
-    blobs = Blobs()
-    action = make_action(["sleep", "86400"], blobs, timeout_s=0.05, salt=b"timeout")
-    client.upload(blobs)
+    action = client.uploaded("sleep", "86400", timeout_s=0.05, salt=b"timeout")
 
     first = client.execute(action).result()
     second = client.execute(action).result()

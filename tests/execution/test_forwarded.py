@@ -68,9 +68,7 @@ def test_an_execution_is_passed_on_and_its_result_comes_back(farm: Farm, tmp_pat
 def test_what_is_passed_on_is_looked_after_by_its_name(farm: Farm, tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     with open_front(farm, tmp_path) as client:
-        blobs = Blobs()
-        action = make_action(["sh", "-c", gate.script], blobs)
-        client.upload(blobs)
+        action = client.uploaded("sh", "-c", gate.script)
         execution = client.execute(action).until(re.ExecutionStage.EXECUTING)
         gate.wait()
         name = execution.name

@@ -12,20 +12,13 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.proto.google.longrunning import operations_pb2
-from nativelink.testing.execution import Blobs, Execution, ExecutionClient, make_action, status_of
+from nativelink.testing.execution import Execution, ExecutionClient, status_of
 from nativelink.testing.reapi import digest_of
 from tests.execution.farm import Farm
 from tests.execution.gate import Gate, wait_for
 
 COMPLETED = re.ExecutionStage.COMPLETED
 EXECUTING = re.ExecutionStage.EXECUTING
-
-
-def uploaded(client: ExecutionClient, *arguments: str, **action: object) -> re.Digest:
-    blobs = Blobs()
-    digest = make_action(arguments, blobs, **action)  # type: ignore[arg-type]
-    client.upload(blobs)
-    return digest
 
 
 class Counter:
@@ -51,7 +44,7 @@ def counter(tmp_path: Path) -> Counter:
 def test_a_result_is_cached_and_a_second_request_gets_it(
     client: ExecutionClient, counter: Counter
 ) -> None:
-    action = uploaded(client, "sh", "-c", counter.script)
+    action = client.uploaded("sh", "-c", counter.script)
 
     first, second = client.execute(action).result(), client.execute(action).result()
 
@@ -63,7 +56,7 @@ def test_a_result_is_cached_and_a_second_request_gets_it(
 
 
 def test_a_request_may_skip_the_cache(client: ExecutionClient, counter: Counter) -> None:
-    action = uploaded(client, "sh", "-c", counter.script)
+    action = client.uploaded("sh", "-c", counter.script)
     client.execute(action).result()
 
     again = client.execute(action, skip_cache_lookup=True).result()
@@ -75,7 +68,7 @@ def test_a_request_may_skip_the_cache(client: ExecutionClient, counter: Counter)
 def test_an_action_that_is_not_to_be_cached_runs_every_time(
     client: ExecutionClient, counter: Counter
 ) -> None:
-    action = uploaded(client, "sh", "-c", counter.script, do_not_cache=True)
+    action = client.uploaded("sh", "-c", counter.script, do_not_cache=True)
 
     results = [client.execute(action).result() for _ in range(2)]
 
@@ -87,7 +80,7 @@ def test_an_action_that_is_not_to_be_cached_runs_every_time(
 
 
 def test_a_failure_is_not_cached(client: ExecutionClient, counter: Counter) -> None:
-    action = uploaded(client, "sh", "-c", f"{counter.script}; exit 1")
+    action = client.uploaded("sh", "-c", f"{counter.script}; exit 1")
 
     results = [client.execute(action).result() for _ in range(2)]
 
@@ -99,7 +92,7 @@ def test_a_cached_result_whose_output_is_gone_is_no_result(
     client: ExecutionClient, farm: Farm, counter: Counter
 ) -> None:
     name = f"gone {os.urandom(4).hex()}"
-    action = uploaded(client, "sh", "-c", f"{counter.script}; echo {name} > out", outputs=["out"])
+    action = client.uploaded("sh", "-c", f"{counter.script}; echo {name} > out", outputs=["out"])
     first = client.execute(action).result()
     farm.content_path(first.result.output_files[0].digest.hash).unlink()
     # The store finds out when somebody reads it.
@@ -115,7 +108,7 @@ def test_a_cached_result_whose_output_is_gone_is_no_result(
 def test_the_stages_and_all_times_of_an_execution_are_told_in_order(
     client: ExecutionClient, gate: Gate
 ) -> None:
-    execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+    execution = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
     gate.open()
     response = execution.result()
 
@@ -146,7 +139,7 @@ def test_the_stages_and_all_times_of_an_execution_are_told_in_order(
 def test_two_clients_share_an_execution_and_one_may_leave(
     farm: Farm, client: ExecutionClient, gate: Gate, counter: Counter
 ) -> None:
-    action = uploaded(client, "sh", "-c", f"{counter.script}; {gate.script}; echo done")
+    action = client.uploaded("sh", "-c", f"{counter.script}; {gate.script}; echo done")
     with farm.client() as other:
         first = client.execute(action).until(EXECUTING)
         second = other.execute(action).until(EXECUTING)
@@ -163,7 +156,7 @@ def test_two_clients_share_an_execution_and_one_may_leave(
 def test_a_client_comes_back_for_its_execution(
     farm: Farm, client: ExecutionClient, gate: Gate, counter: Counter
 ) -> None:
-    action = uploaded(client, "sh", "-c", f"{counter.script}; {gate.script}")
+    action = client.uploaded("sh", "-c", f"{counter.script}; {gate.script}")
     with farm.client() as before:
         name = before.execute(action).until(EXECUTING).name
 
@@ -197,7 +190,7 @@ def test_a_cancelled_operation_ends_and_its_process_dies_and_there_is_room_again
         }
 
     before = workers()
-    execution = client.execute(uploaded(client, "sh", "-c", gate.script))
+    execution = client.execute(client.uploaded("sh", "-c", gate.script))
     execution.until(EXECUTING)
     gate.wait()
     (pid,) = gate.arrived
@@ -214,8 +207,8 @@ def test_a_cancelled_operation_ends_and_its_process_dies_and_there_is_room_again
 
 
 def test_operations_are_listed_by_what_they_are(client: ExecutionClient, gate: Gate) -> None:
-    running = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
-    over = client.execute(uploaded(client, "true", salt=os.urandom(4)))
+    running = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
+    over = client.execute(client.uploaded("true", salt=os.urandom(4)))
     over.result()
 
     def names(wanted: str) -> set[str]:
@@ -232,7 +225,7 @@ def test_operations_are_listed_by_what_they_are(client: ExecutionClient, gate: G
 def test_an_operation_can_be_waited_for_so_long_and_no_longer(
     client: ExecutionClient, gate: Gate
 ) -> None:
-    name = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING).name
+    name = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING).name
     request = operations_pb2.WaitOperationRequest(name=name)
     request.timeout.FromMilliseconds(50)
     path = "/google.longrunning.Operations/WaitOperation"

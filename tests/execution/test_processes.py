@@ -10,7 +10,7 @@ import pytest
 
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
-from nativelink.testing.execution import Blobs, ExecutionClient, make_action, status_of
+from nativelink.testing.execution import ExecutionClient, status_of
 from tests.clients.farm import FarmProcesses, open_processes
 from tests.execution.gate import Gate, wait_for
 
@@ -32,13 +32,6 @@ def client(farm: FarmProcesses) -> Iterator[ExecutionClient]:
         yield one
 
 
-def uploaded(client: ExecutionClient, script: str) -> re.Digest:
-    blobs = Blobs()
-    digest = make_action(["sh", "-c", script], blobs)
-    client.upload(blobs)
-    return digest
-
-
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
@@ -47,7 +40,8 @@ def test_an_action_of_a_worker_that_is_killed_runs_elsewhere_and_dies_here(
     farm: FarmProcesses, client: ExecutionClient, gate: Gate
 ) -> None:
     worker = farm.add_worker("killed", max_inflight_tasks=1)
-    execution = client.execute(uploaded(client, f"(setsid sleep 86400 &); {gate.script}"))
+    action = client.uploaded("sh", "-c", f"(setsid sleep 86400 &); {gate.script}")
+    execution = client.execute(action)
     gate.wait()
 
     worker.kill()
@@ -67,7 +61,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_action_first(
     farm: FarmProcesses, client: ExecutionClient, gate: Gate
 ) -> None:
     worker = farm.add_worker("polite")
-    execution = client.execute(uploaded(client, f"{gate.script}; echo to the end"))
+    execution = client.execute(client.uploaded("sh", "-c", f"{gate.script}; echo to the end"))
     gate.wait()
 
     worker.drain()
@@ -85,7 +79,7 @@ def test_a_scheduler_that_is_killed_has_its_workers_back_when_it_runs_again(
 ) -> None:
     worker = farm.add_worker("faithful")
     with farm.client() as before:
-        action = uploaded(before, f"{gate.script}; echo again")
+        action = before.uploaded("sh", "-c", f"{gate.script}; echo again")
         execution = before.execute(action)
         gate.wait()
 

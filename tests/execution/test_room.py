@@ -10,20 +10,14 @@ from pathlib import Path
 import pytest
 
 from nativelink.core.errors import Code
-from nativelink.testing.execution import Blobs, ExecutionClient, make_action
+from nativelink.testing.execution import ExecutionClient
 from tests.execution.farm import Farm, Json, Ports, farm_config, open_farm, worker_config
-from tests.execution.gate import wait_for
+from tests.execution.gate import program, wait_for
 
 # Each opens a system of its own.
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 2
-
-
-def program(path: Path, text: str) -> str:
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
 
 
 @contextmanager
@@ -97,14 +91,12 @@ def test_what_does_not_fit_on_a_workers_disk_runs_where_it_does(
     ports = Ports.free()
     scheduler = {"unschedulable_timeout_s": PATIENCE_S, "max_job_retries": 1}
     config = farm_config(tmp_path / "farm", ports, scheduler=scheduler)
-    blobs = Blobs()
-    action = make_action(["wc", "-c", "big"], blobs, inputs={"big": b"x" * (8 << 20)})
     with (
         open_farm(tmp_path / "farm", config, ports) as farm,
         farm.client() as client,
         open_worker(little_disk, ports, "full"),
     ):
-        client.upload(blobs)
+        action = client.uploaded("wc", "-c", "big", inputs={"big": b"x" * (8 << 20)})
         response = client.execute(action).result()
         assert response.status.code == Code.FAILED_PRECONDITION, response
         assert "No space left on device" in response.status.message

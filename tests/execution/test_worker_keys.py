@@ -14,7 +14,8 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.testing.execution import Blobs, ExecutionClient, make_action
 from tests.execution.farm import Farm, Json, Ports, farm_config, open_farm
-from tests.execution.gate import Gate, wait_for
+from tests.execution.gate import Gate, program, wait_for
+from tests.worker.processes.launching import SlotTime
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +33,6 @@ def worker(folder: Path, *, scheduler: Json | None = None, **keys: object) -> It
     config = farm_config(folder, ports, worker={"name": "one", **keys}, scheduler=scheduler)
     with open_farm(folder, config, ports) as running:
         yield running
-
-
-def program(path: Path, text: str) -> str:
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
 
 
 def shell(client: ExecutionClient, script: str, **action: object) -> bytes:
@@ -83,15 +78,23 @@ def test_actions_run_where_and_how_the_keys_say(tmp_path: Path) -> None:
         assert "one" in shown
 
 
-def test_what_the_entrypoint_answers_for_ends_at_the_workers_own_limit(tmp_path: Path) -> None:
+def test_what_the_entrypoint_answers_for_ends_at_the_workers_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = {
         "timeout_handled_externally": True,
         "entrypoint": program(tmp_path / "entrypoint", ENTRYPOINT),
-        "max_action_timeout_s": 100,
+        "max_action_timeout_s": 1000,
     }
+    time, gate = SlotTime(tmp_path, monkeypatch), Gate(tmp_path / "gate")
     with worker(tmp_path, **keys) as farm, farm.client() as client:
-        # Longer than it asked for: the entrypoint, which here does nothing, was to end it.
-        assert shell(client, "sleep 1.2; echo whole", timeout_s=1).endswith(b"whole\n")
+        execution = client.execute(client.uploaded("sh", "-c", gate.script, timeout_s=600))
+        gate.wait(1)
+        # Also over is what it asked for: the entrypoint, which here does nothing, was to see to it.
+        time.pass_an_hour()
+        ended = execution.result().status
+    assert ended.code == Code.DEADLINE_EXCEEDED
+    assert "1000 s" in ended.message
 
 
 def test_while_the_precondition_fails_actions_wait(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from nativelink.core.clock import SystemClock
 from nativelink.core.errors import Code
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
-from nativelink.testing.execution import Blobs, ExecutionClient, make_action
+from nativelink.testing.execution import ExecutionClient
 from tests.execution.farm import PATIENT, Farm, Ports, farm_config, open_farm, worker_config
 from tests.execution.foreign import ForeignScheduler, ForeignWorker
 from tests.execution.gate import Gate, wait_for
@@ -63,13 +63,6 @@ class SkewedClock(SystemClock):
 
     def time(self) -> float:
         return super().time() + self._skew_s
-
-
-def uploaded(client: ExecutionClient, *arguments: str, **action: Any) -> re.Digest:
-    blobs = Blobs()
-    digest = make_action(arguments, blobs, **action)
-    client.upload(blobs)
-    return digest
 
 
 def test_a_worker_elsewhere_fetches_inputs_and_brings_outputs(
@@ -121,7 +114,7 @@ def test_a_result_crosses_a_broken_connection_once(
         through = Ports(base.ports.public, proxy.port)
         worker = workers.enter_context(open_worker(tmp_path / "w", through))
         agent = worker.system.workers[0].agent
-        execution = client.execute(uploaded(client, "sh", "-c", f"{gate.script}; echo done"))
+        execution = client.execute(client.uploaded("sh", "-c", f"{gate.script}; echo done"))
         execution.until(EXECUTING)
         gate.wait()
 
@@ -144,7 +137,7 @@ def test_an_action_outlives_a_connection_that_comes_back(
         through = Ports(base.ports.public, proxy.port)
         worker = workers.enter_context(open_worker(tmp_path / "w", through))
         agent = worker.system.workers[0].agent
-        execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+        execution = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
         gate.wait()
 
         proxy.cut()
@@ -166,7 +159,7 @@ def test_a_connection_that_died_in_silence_is_noticed_by_both_sides(
             open_worker(tmp_path / "w", through, worker_api_endpoint=endpoint)
         )
         agent = worker.system.workers[0].agent
-        execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+        execution = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
         gate.wait()
 
         proxy.freeze()
@@ -182,7 +175,7 @@ def test_a_worker_that_leaves_finishes_what_it_has(
     base: Farm, client: ExecutionClient, tmp_path: Path, gate: Gate
 ) -> None:
     with open_worker(tmp_path / "leaving", base.ports) as leaving:
-        execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+        execution = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
         gate.wait()
         gate.open()
         assert leaving.call(leaving.system.workers[0].agent.leave(30))
@@ -195,7 +188,7 @@ def test_what_a_leaving_worker_cannot_finish_runs_elsewhere_at_once(
     base: Farm, client: ExecutionClient, tmp_path: Path, gate: Gate
 ) -> None:
     with open_worker(tmp_path / "leaving", base.ports, name="leaving") as leaving:
-        execution = client.execute(uploaded(client, "sh", "-c", gate.script)).until(EXECUTING)
+        execution = client.execute(client.uploaded("sh", "-c", gate.script)).until(EXECUTING)
         gate.wait()
         with open_worker(tmp_path / "staying", base.ports, name="staying"):
             assert not leaving.call(leaving.system.workers[0].agent.leave(0.05))
@@ -210,7 +203,7 @@ def test_what_a_leaving_worker_cannot_finish_runs_elsewhere_at_once(
 def test_an_action_that_no_worker_can_run_says_so_and_runs_when_one_comes(
     base: Farm, client: ExecutionClient, tmp_path: Path
 ) -> None:
-    action = uploaded(client, "echo", "at last", platform={"OSFamily": "plan9"})
+    action = client.uploaded("echo", "at last", platform={"OSFamily": "plan9"})
     with open_worker(tmp_path / "linux", base.ports):
         execution = client.execute(action).until(re.ExecutionStage.QUEUED)
 
@@ -227,7 +220,7 @@ def test_an_action_that_no_worker_can_run_says_so_and_runs_when_one_comes(
 
 def test_a_foreign_worker_executes_for_our_scheduler(base: Farm, client: ExecutionClient) -> None:
     with base.client() as cas, ForeignWorker(base.ports.workers, cas) as worker:
-        execution = client.execute(uploaded(client, "sh", "-c", "echo foreign; exit 3"))
+        execution = client.execute(client.uploaded("sh", "-c", "echo foreign; exit 3"))
         response = execution.result()
 
         (order,) = worker.orders
@@ -243,8 +236,8 @@ def test_a_foreign_worker_executes_for_our_scheduler(base: Farm, client: Executi
 def test_our_worker_executes_for_a_foreign_scheduler(
     base: Farm, client: ExecutionClient, tmp_path: Path, gate: Gate
 ) -> None:
-    quick = uploaded(client, "sh", "-c", "echo ours > out", outputs=["out"])
-    waiting = uploaded(client, "sh", "-c", gate.script)
+    quick = client.uploaded("sh", "-c", "echo ours > out", outputs=["out"])
+    waiting = client.uploaded("sh", "-c", gate.script)
 
     def request(action: re.Digest) -> re.ExecuteRequest:
         return re.ExecuteRequest(

@@ -251,12 +251,16 @@ class ExecutionClient(ReapiClient):
             self.server_stream("Execution/WaitExecution", request, operations_pb2.Operation)
         )
 
-    def run(self, *arguments: str, **action: Any) -> re.ExecuteResponse:
-        """Upload and execute an action, as `make_action` makes it; what came of it."""
+    def uploaded(self, *arguments: str, **action: Any) -> re.Digest:
+        """An action, as `make_action` makes it, that is there with all that it needs."""
         blobs = Blobs()
         digest = make_action(arguments, blobs, **action)
         self.upload(blobs)
-        return self.execute(digest).result()
+        return digest
+
+    def run(self, *arguments: str, **action: Any) -> re.ExecuteResponse:
+        """Upload and execute an action; what came of it."""
+        return self.execute(self.uploaded(*arguments, **action)).result()
 
     def operation(self, name: str) -> operations_pb2.Operation:
         """An operation as it is now."""

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 
-import pytest
-
-from nativelink.core.errors import NativeLinkError
 from nativelink.core.rpc import CallContext, Method
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
@@ -49,9 +45,3 @@ class Waiting:
 
     def methods(self) -> list[Method]:
         return [Method("/test.Hold/Unary", self.hold)]
-
-
-async def error_of(awaitable: Awaitable[object]) -> NativeLinkError:
-    with pytest.raises(NativeLinkError) as caught:
-        await awaitable
-    return caught.value

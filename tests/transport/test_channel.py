@@ -15,10 +15,11 @@ from nativelink.core.rpc import CallContext, MessageSink, MessageSource, Method
 from nativelink.core.streams import Chunk
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
+from tests.errors import error_of
 from tests.ports import free_port
 from tests.transport.echo_service import PATH
 from tests.transport.live import live
-from tests.transport.outgoing import Waiting, channel_to, error_of
+from tests.transport.outgoing import Waiting, channel_to
 
 
 async def test_a_message_goes_there_and_one_comes_back() -> None:
@@ -38,8 +39,11 @@ async def test_a_message_of_any_size_is_taken() -> None:
 
 
 async def test_nothing_is_connected_before_the_first_call() -> None:
-    async with channel_to(free_port()):
-        pass
+    async with live() as running, channel_to(running.port) as channel:
+        (connection,) = channel._pool._connections
+        assert connection._channel is None
+        await channel.unary(PATH + "Unary", b"hello")
+        assert connection.is_open
 
 
 async def test_metadata_reaches_the_peer() -> None:

@@ -14,10 +14,11 @@ from nativelink.transport import channel as channel_module
 from nativelink.transport.channel import GrpcChannel
 from nativelink.transport.endpoints import Endpoint
 from nativelink.transport.server import Server, ServerSettings
+from tests.errors import error_of
 from tests.ports import free_port
 from tests.transport.echo_service import PATH, EchoService
 from tests.transport.live import live
-from tests.transport.outgoing import Waiting, channel_to, error_of
+from tests.transport.outgoing import Waiting, channel_to
 
 
 async def test_calls_beyond_the_limit_wait_in_the_order_they_came() -> None:

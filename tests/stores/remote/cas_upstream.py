@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable
-
-import pytest
 
 from nativelink.core.digest import Digest, DigestFunction
-from nativelink.core.errors import NativeLinkError
 from nativelink.core.retry import Retry
 from nativelink.core.rpc import CallContext, MessageSource, Method
 from nativelink.proto.google.bytestream import bytestream_pb2 as bs
@@ -34,12 +30,6 @@ async def no_pause(_: float) -> None:
 
 def retrying(times: int = 3) -> Retry:
     return Retry(max_retries=times, sleep=no_pause)
-
-
-async def error_of(work: Awaitable[object]) -> NativeLinkError:
-    with pytest.raises(NativeLinkError) as caught:
-        await work
-    return caught.value
 
 
 class Names:

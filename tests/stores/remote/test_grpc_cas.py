@@ -15,6 +15,7 @@ from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb
 from nativelink.stores.remote.call_metadata import CallMetadata
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import DictStore, PiecesSource
+from tests.errors import error_of
 from tests.stores.remote.cas_upstream import (
     LARGE,
     LARGE_DATA,
@@ -24,7 +25,6 @@ from tests.stores.remote.cas_upstream import (
     SMALL_DATA,
     Names,
     blob,
-    error_of,
 )
 from tests.stores.remote.upstream import INSTANCE, cas_of, serving
 

@@ -16,6 +16,7 @@ from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import DictStore, PiecesSource, wait_until
 from nativelink.testing.faults import FaultySource, Gate
+from tests.errors import error_of
 from tests.ports import free_port
 from tests.stores.remote.cas_upstream import (
     LARGE,
@@ -25,7 +26,6 @@ from tests.stores.remote.cas_upstream import (
     SMALL,
     SMALL_DATA,
     blob,
-    error_of,
     no_pause,
     retrying,
 )

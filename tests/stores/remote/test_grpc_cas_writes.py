@@ -13,6 +13,7 @@ from nativelink.proto.google.bytestream import bytestream_pb2 as bs
 from nativelink.stores.store import write_bytes
 from nativelink.testing.fakes import DictStore, PiecesSource, wait_until
 from nativelink.testing.faults import FaultySource, Gate
+from tests.errors import error_of
 from tests.stores.remote.cas_upstream import (
     LARGE,
     LARGE_DATA,
@@ -20,7 +21,6 @@ from tests.stores.remote.cas_upstream import (
     SMALL_DATA,
     WRITE,
     blob,
-    error_of,
 )
 from tests.stores.remote.upstream import cas_of, serving
 
@@ -106,7 +106,7 @@ async def test_an_upstream_that_is_full_says_so(digest: Digest, data: bytes) -> 
     async def full(key: object, source: object) -> int:
         raise NativeLinkError(Code.RESOURCE_EXHAUSTED, "the disk is full")
 
-    backend.put = full  # type: ignore[method-assign]
+    backend.put = full
     async with serving(backend) as upstream, cas_of(upstream.address) as store:
         error = await error_of(write_bytes(store, digest, data))
     assert (error.code, error.message) == (Code.RESOURCE_EXHAUSTED, "the disk is full")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import bson
 import pytest
@@ -17,6 +16,7 @@ from nativelink.stores.remote.redis_address import Endpoint
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.testing.fakes import PiecesSource
 from nativelink.testing.store_contract import RecordingSink
+from tests.errors import error_of
 from tests.stores.remote.mongo_server import (
     fresh_collection,
     open_mongo,
@@ -27,12 +27,6 @@ from tests.stores.remote.redis_proxy import CuttingProxy
 
 BLOB = b"a blob"
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
-
-
-async def failure(work: Any) -> NativeLinkError:
-    with pytest.raises(NativeLinkError) as caught:
-        await work
-    return caught.value
 
 
 async def test_a_document_is_what_nativelink_writes():
@@ -57,7 +51,7 @@ async def test_the_largest_blob_that_fits_is_kept_and_the_next_one_refused_with_
             PiecesSource.split(data + b"x", 1_000_000),
             PiecesSource.split(data + b"x", 1_000_000, announced=True),
         ):
-            error = await failure(store.put("k", source))
+            error = await error_of(store.put("k", source))
             assert error.code is Code.INVALID_ARGUMENT
             assert str(limit) in error.message
         assert await store.has(["k"]) == [limit]
@@ -97,10 +91,10 @@ async def test_a_server_that_is_down_is_unavailable_and_never_empty():
         connect_timeout_s=0.05,
         command_timeout_s=0.05,
     ) as store:
-        assert (await failure(store.has([DIGEST]))).code is Code.UNAVAILABLE
-        assert (await failure(read_bytes(store, DIGEST))).code is Code.UNAVAILABLE
-        assert (await failure(write_bytes(store, DIGEST, BLOB))).code is Code.UNAVAILABLE
-        assert (await failure(store.check())).code is Code.UNAVAILABLE
+        assert (await error_of(store.has([DIGEST]))).code is Code.UNAVAILABLE
+        assert (await error_of(read_bytes(store, DIGEST))).code is Code.UNAVAILABLE
+        assert (await error_of(write_bytes(store, DIGEST, BLOB))).code is Code.UNAVAILABLE
+        assert (await error_of(store.check())).code is Code.UNAVAILABLE
 
 
 @pytest.mark.slow
@@ -143,4 +137,4 @@ def test_a_password_that_was_not_escaped_is_not_told(address: str):
 
 async def test_absent_is_not_found():
     async with open_mongo() as store:
-        assert (await failure(read_bytes(store, Digest("a" * 64, 1)))).code is Code.NOT_FOUND
+        assert (await error_of(read_bytes(store, Digest("a" * 64, 1)))).code is Code.NOT_FOUND

@@ -28,6 +28,7 @@ from nativelink.stores.remote.redis_client import StandardClient
 from nativelink.stores.store import read_bytes, write_bytes
 from nativelink.stores.wrap.existence_cache import ExistenceCacheStore
 from nativelink.testing.fakes import FakeClock, PassingTime, PiecesSource, wait_until
+from tests.errors import error_of
 from tests.stores.remote.redis_proxy import CuttingProxy
 from tests.stores.remote.redis_server import (
     RedisServer,
@@ -47,12 +48,6 @@ ENTRIES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "index.json").read_tex
 def blob(size: int, seed: int = 0) -> tuple[Digest, bytes]:
     data = random.Random(f"{size} {seed}").randbytes(size)
     return Digest(hashlib.sha256(data).hexdigest(), size), data
-
-
-async def failure(work: Any) -> NativeLinkError:
-    with pytest.raises(NativeLinkError) as caught:
-        await work
-    return caught.value
 
 
 class Recorder:
@@ -121,7 +116,7 @@ async def test_a_temporary_key_of_somebody_else_is_no_blob():
         raw.set(f"temp-some-id-{{{prefix}{key}}}", data)
     async with open_redis(prefix=prefix) as store:
         assert await store.has([key]) == [None]
-        assert (await failure(read_bytes(store, key))).code is Code.NOT_FOUND
+        assert (await error_of(read_bytes(store, key))).code is Code.NOT_FOUND
 
 
 # Commands
@@ -241,7 +236,7 @@ async def test_a_value_larger_than_redis_holds_is_refused_with_the_limit():
         size = 512 * 1024 * 1024 + 1
         source = BytesSource(b"")
         source.size = size
-        error = await failure(store.put(Digest("a" * 64, size), source))
+        error = await error_of(store.put(Digest("a" * 64, size), source))
     assert error.code is Code.INVALID_ARGUMENT
     assert "536870912" in error.message
 
@@ -268,7 +263,7 @@ async def test_a_temporary_key_that_is_evicted_meanwhile_never_becomes_a_blob(lo
 
     pieces = [data[start : start + 100_000] for start in range(0, 400_000, 100_000)]
     async with open_redis(prefix=prefix, read_chunk_size=50_000, max_chunk_uploads=1) as store:
-        error = await failure(store.put(key, Losing(*pieces)))
+        error = await error_of(store.put(key, Losing(*pieces)))
         assert error.code is Code.UNAVAILABLE
         assert await store.has([key]) == [None]
         with shared_redis().raw() as raw:
@@ -341,7 +336,7 @@ async def test_a_full_redis_that_may_not_evict_refuses_puts_and_goes_on_reading(
         async with open_redis(standard(server.endpoint)) as store:
             kept = blob(100_000)
             await write_bytes(store, *kept)
-            error = await failure(_fill(store, blob(3_000_000)[1]))
+            error = await error_of(_fill(store, blob(3_000_000)[1]))
             assert error.code is Code.RESOURCE_EXHAUSTED
             assert await read_bytes(store, kept[0]) == kept[1]
 
@@ -358,10 +353,10 @@ async def test_a_server_that_is_down_is_unavailable_and_never_empty():
     key, data = blob(10)
     async with open_redis(standard(Endpoint("127.0.0.1", 1))) as store:
         for work in (store.has([key]), read_bytes(store, key), write_bytes(store, key, data)):
-            error = await failure(work)
+            error = await error_of(work)
             assert error.code is Code.UNAVAILABLE
             assert "Redis at 127.0.0.1:1 cannot be reached" in error.message
-        assert (await failure(store.check())).code is Code.UNAVAILABLE
+        assert (await error_of(store.check())).code is Code.UNAVAILABLE
 
 
 @pytest.mark.slow
@@ -378,7 +373,7 @@ async def test_no_call_waits_for_ever_for_a_server_that_hangs():
                     read_bytes(store, key),
                     write_bytes(store, key, data),
                 ):
-                    error = await time.outlast(failure(work))
+                    error = await time.outlast(error_of(work))
                     assert error.code is Code.UNAVAILABLE
             finally:
                 server.process.send_signal(signal.SIGCONT)
@@ -427,7 +422,7 @@ async def test_user_password_and_database_are_used():
             assert raw.keys() == [str(key).encode()]
         for login in (Login(), Login("farm", "wrong")):
             async with open_redis(standard(server.endpoint, dialing(login))) as store:
-                error = await failure(store.has([key]))
+                error = await error_of(store.has([key]))
                 assert error.code is Code.PERMISSION_DENIED
                 assert "secret" not in error.message
                 assert "wrong" not in error.message
@@ -438,7 +433,7 @@ async def test_a_user_who_may_not_write_is_refused():
     acl = ["--user", "default", "on", "nopass", "~*", "&*", "+@read", "+@connection"]
     with RedisServer(*acl) as server:
         async with open_redis(standard(server.endpoint)) as store:
-            assert (await failure(write_bytes(store, key, data))).code is Code.PERMISSION_DENIED
+            assert (await error_of(write_bytes(store, key, data))).code is Code.PERMISSION_DENIED
             assert await store.has([key]) == [None]
 
 

@@ -17,7 +17,7 @@ from nativelink.stores.eviction import EvictionPolicy
 from nativelink.stores.memory import MemoryStore
 from nativelink.stores.wrap.verify import VerifyStore
 from nativelink.testing.fakes import DictStore, FakeClock, wait_until
-from tests.services.http.web import Web, parse, web
+from tests.services.http.web import Cache, parse, web
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,15 +28,6 @@ BLOB = b"a blob of some lines\n" * 100
 DIGEST = DigestFunction.SHA256.digest_of(BLOB)
 LARGE = bytes(range(256)) * 8192  # 2 MiB
 LARGE_DIGEST = DigestFunction.SHA256.digest_of(LARGE)
-
-
-class Cache:
-    """A CAS and an action cache that do not know their keys by the hash, behind HTTP."""
-
-    def __init__(self, ask: Web, cas: DictStore, ac: DictStore) -> None:
-        self.ask = ask
-        self.cas = cas
-        self.ac = ac
 
 
 def verified(store: DictStore) -> VerifyStore:
@@ -453,7 +444,7 @@ async def test_uploads_hold_no_more_than_a_few_pieces() -> None:
         async def put(self, key: object, source: object) -> int:
             await self.gate.wait()
             size = 0
-            while chunk := await source.read():  # type: ignore[attr-defined]
+            while chunk := await source.read():
                 size += len(chunk)
                 self.largest = max(self.largest, len(chunk))
             return size

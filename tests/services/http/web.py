@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nativelink.services.http.instance import HttpCacheInstance
 from nativelink.services.http.routes import http_cache_routes
+from nativelink.testing.fakes import DictStore
 from nativelink.transport.server import Server
 
 
@@ -110,6 +111,15 @@ def _unchunked(data: bytes) -> bytes:
         out += data[:length]
         assert data[length : length + 2] == b"\r\n"
         data = data[length + 2 :]
+
+
+class Cache:
+    """Stores that do not know their keys by the hash, behind HTTP."""
+
+    def __init__(self, ask: Web, cas: DictStore, ac: DictStore) -> None:
+        self.ask = ask
+        self.cas = cas
+        self.ac = ac
 
 
 @asynccontextmanager

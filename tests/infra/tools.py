@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from infra.reports.deployer_actions import RESOURCES
 from infra.reports.stack import Resource
 from tests.ports import free_port
 
@@ -111,7 +112,8 @@ class Stack:
         ]
 
     def of(self, kind: str) -> list[Resource]:
-        """Those of a type."""
+        """Those of a type that some stack has: what is asked of none would always be so."""
+        assert kind in RESOURCES, kind
         return [each for each in self.resources if each.type == kind]
 
     def one(self, kind: str, ending: str) -> Resource:

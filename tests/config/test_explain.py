@@ -1,5 +1,8 @@
+import pytest
+
 from nativelink.config.explain import explain
 from nativelink.config.load import examine
+from nativelink.config.problems import mask_passwords
 
 TEXT = """{
   stores: [
@@ -60,6 +63,24 @@ schedulers
     cache_lookup  ac_store REDIS
       scheduler: simple"""
     )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://:sec@ret@host:6379/0",
+        "redis+sentinel://host:26379/0?sentinelServiceName=m&sentinelPassword=sec=ret",
+        "mongodb://h/?tlsCertificateKeyFilePassword=secret&w=majority",
+        "mongodb://h/?authMechanismProperties=A:b,AWS_SESSION_TOKEN:secret",
+    ],
+)
+def test_no_part_of_a_password_in_an_address_is_shown(address: str):
+    shown = mask_passwords(f'addresses: ["redis://plain:6379", "{address}"] // of a@b')
+    assert "sec" not in shown
+    assert "ret" not in shown
+    assert len(shown) == len(f'addresses: ["redis://plain:6379", "{address}"] // of a@b')
+    assert shown.startswith('addresses: ["redis://plain:6379", "')
+    assert shown.endswith(" // of a@b")
 
 
 def test_stores_that_the_http_cache_takes_from_the_instance_are_said():

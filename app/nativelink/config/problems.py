@@ -30,7 +30,12 @@ Path: TypeAlias = tuple[str | int, ...]
 _MANY: Final = 12
 _LONGEST_VALUE: Final = 60
 
-_USER: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
+#: In a URL: user and password, in which "@" may stand as it is (the last one ends them), and
+#: passwords among its options, such as `sentinelPassword` and `tlsCertificateKeyFilePassword`.
+_SECRETS: Final = re.compile(
+    r"(?<=://)[^/\s\"']+(?=@)|(?<=password=)[^&#\s\"']+|(?<=aws_session_token:)[^,&#\s\"']+",
+    re.IGNORECASE,
+)
 
 
 class Severity(StrEnum):
@@ -155,8 +160,8 @@ def _is_unique(name: str, entries: object) -> bool:
 
 
 def mask_passwords(text: str) -> str:
-    """The text with user and password of every URL in it as asterisks, as many as there were."""
-    return _USER.sub(lambda match: "*" * len(match[0]), text)
+    """The text with user and passwords of every URL in it as asterisks, as many as there were."""
+    return _SECRETS.sub(lambda match: "*" * len(match[0]), text)
 
 
 def format_value(value: object) -> str:

@@ -209,6 +209,7 @@ async def test_a_list_fits_into_a_message_and_says_that_there_are_more() -> None
         ("--define=api_token=xyzzy", "--define=api_token=…"),
         ("--define=mode=fast", "--define=mode=fast"),
         ("--remote_cache=grpcs://ada:xyzzy@cache:443", "--remote_cache=grpcs://…@cache:443"),
+        ("--remote_cache=grpcs://ada:xy@zzy@cache:443", "--remote_cache=grpcs://…@cache:443"),
         ("--remote_cache=grpcs://cache/a@b", "--remote_cache=grpcs://cache/a@b"),
         ("--bes_results_url=http://x/?auth=1", "--bes_results_url=http://x/?auth=1"),
     ],

@@ -460,6 +460,25 @@ class TestMemory:
             await world.downloads.fetch(wanted("https://c.org", headers=(("X", "1"),)))
             assert await world.known("https://c.org") == []
 
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            ("https://a.org/@scope/pkg.tgz?token=secret", "https://a.org/@scope/pkg.tgz:"),
+            ("https://ada:secret@a.org/x", "https://a.org/x:"),
+            ("https://a.org", "https://a.org:"),
+        ],
+    )
+    async def test_a_log_names_what_was_downloaded_without_what_may_be_secret(
+        self, world: World, caplog: pytest.LogCaptureFixture, uri: str, shown: str
+    ) -> None:
+        caplog.set_level("INFO")
+        world.origin.pages[uri] = DATA
+
+        assert isinstance(await world.downloads.fetch(wanted(uri)), Fetched)
+
+        assert f"downloaded {shown}" in caplog.text
+        assert "secret" not in caplog.text
+
     async def test_an_index_that_fails_costs_only_the_memory(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

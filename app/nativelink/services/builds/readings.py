@@ -38,8 +38,8 @@ _MAX_SECONDS: Final = 32_503_680_000
 
 _SECRET: Final = re.compile(r"(header|token|password|secret|credential|auth)", re.IGNORECASE)
 _ENVIRONMENT: Final = re.compile(r"(--\w+_env=[^=]+)=.*", re.DOTALL)
-#: Of an address with credentials in it.
-_USER_INFO: Final = re.compile(r"(://)[^/@\s]*@")
+#: Of an address with credentials in it. They may have "@" in them as it is.
+_USER_INFO: Final = re.compile(r"(://)[^/\s]*@")
 #: `12 processes: 3 remote cache hit, 9 linux-sandbox.` Digits are bounded, or each digit of a long
 #: number would be a beginning that is followed to the number's end.
 _PROCESSES: Final = re.compile(r"\b\d{1,12} process(?:es)?: ([^\n]*)")

@@ -329,4 +329,5 @@ def _refused(failures: Sequence[tuple[str, NativeLinkError]]) -> Refused:
 def _public(uri: str) -> str:
     """A URI without what may be secret in it: the query, and a user's name and password."""
     scheme, _, rest = uri.partition("?")[0].partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
+from xdist.scheduler import LoadGroupScheduling
 
 from tests.waiting import is_waiting
 
@@ -65,7 +65,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{len(val)}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
-class ModuleScheduling(LoadGroupScheduling):  # type: ignore[misc]
+class ModuleScheduling(LoadGroupScheduling):
     """A module's tests run in one process, which starts what they share, and so do a group's.
 
     Those that mostly wait run in processes of their own, beside as many others as there are

@@ -106,7 +106,7 @@ class Setup:
         self.worker = Worker(self.time)
         self.group = Group()
         notices = ImdsNotices(
-            self.metadata,  # type: ignore[arg-type]
+            self.metadata,
             planned_s=3600,
             clock=self.time.clock,
             sleep=self.time.sleep,
@@ -114,7 +114,7 @@ class Setup:
         self.departure = Departure(
             self.worker,
             notices,
-            self.group,  # type: ignore[arg-type]
+            self.group,
             DepartureSettings("i-1", "workers", hook, idle_after_s=idle_after_s, margin_s=20),
             clock=self.time.clock,
             sleep=self.time.sleep,
@@ -309,7 +309,7 @@ async def test_a_machine_comes_into_service_when_it_is_ready() -> None:
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(
             arrive(
-                group,  # type: ignore[arg-type]
+                group,
                 group="workers",
                 hook="ready",
                 instance="i-1",

@@ -170,7 +170,7 @@ class Setup:
         self.drain_queue = DrainQueue(
             self.queue,
             self.gateway,
-            self.auto_scaling,  # type: ignore[arg-type]
+            self.auto_scaling,
             clock=self.time.clock,
             interrupted=self._count,
             sleep=self.time.sleep,

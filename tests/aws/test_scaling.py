@@ -263,4 +263,4 @@ def test_a_queue_shows_although_there_is_no_worker() -> None:
 )
 def test_a_rule_that_makes_no_sense_is_refused(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ScalingRule(**fields)  # type: ignore[arg-type]
+        ScalingRule(**fields)

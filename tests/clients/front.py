@@ -75,7 +75,7 @@ class Front:
         self._call(self._break(passing))
 
     def _call(self, what: object) -> None:
-        asyncio.run_coroutine_threadsafe(what, self._loop).result(120)  # type: ignore[arg-type]
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(120)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)

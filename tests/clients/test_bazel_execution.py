@@ -230,7 +230,7 @@ def kill_now_and_then(
         while True:
             goal = completed() + ACTIONS_PER_KILL
             wait_for(
-                lambda goal=goal: build.poll() is not None or completed() >= goal,  # type: ignore[misc]
+                lambda goal=goal: build.poll() is not None or completed() >= goal,
                 "progress of the build",
                 timeout_s=240,
             )

@@ -14,6 +14,6 @@ def test_every_tls_file_in_use_has_its_expiry() -> None:
     for server, at in (("clients", 1000.0), ("workers", 500.0)):
         registry.observe(
             TLS_EXPIRY_TIME,
-            lambda server=server, at=at: [((server, "cert_file"), at)],  # type: ignore[misc]
+            lambda server=server, at=at: [((server, "cert_file"), at)],
         )
     assert sorted(_expiries(registry)) == [500.0, 1000.0]

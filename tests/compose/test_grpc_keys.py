@@ -81,7 +81,7 @@ async def test_every_key_of_a_grpc_store_arrives_where_it_is_heeded(
     def recording(self: transport.GrpcChannel, *arguments: Any, **keys: Any) -> None:
         channels.append(self)
         real(self, *arguments, **keys)
-        self.seen = (arguments, keys)  # type: ignore[attr-defined]
+        self.seen = (arguments, keys)
 
     def recorded(*arguments: Any, **keys: Any) -> None:
         raise RecordedError(*arguments, **keys)
@@ -90,7 +90,7 @@ async def test_every_key_of_a_grpc_store_arrives_where_it_is_heeded(
     monkeypatch.setattr(grpc_cas, "GrpcCasStore", recorded)
     with pytest.raises(RecordedError) as caught:
         await stores.build_all()
-    ((arguments, keys),) = (each.seen for each in channels)  # type: ignore[attr-defined]
+    ((arguments, keys),) = (each.seen for each in channels)
     ((at,),) = arguments
     assert (at.address, at.concurrency_limit, at.connect_timeout_s) == ("upstream:1", 4, 5)
     assert (at.http2_keepalive_interval_s, at.http2_keepalive_timeout_s) == (6, 7)

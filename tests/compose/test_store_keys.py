@@ -42,7 +42,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recorded]:
         real = getattr(__import__(module, fromlist=[kind]), kind)
         made: Recorded = []
 
-        class Noting(real):  # type: ignore[misc]
+        class Noting(real):
             def __init__(self, *arguments: Any, **keys: Any) -> None:
                 made.append((arguments, keys))
                 super().__init__(*arguments, **keys)

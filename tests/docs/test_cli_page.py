@@ -28,7 +28,7 @@ def test_every_command_is_on_the_page_and_no_other(group: str) -> None:
 
 
 def test_the_options_on_the_page_are_those_that_there_are() -> None:
-    command = typer.main.get_command(cas.app).commands["cat"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(cas.app).commands["cat"]
     options = {
         name: parameter.envvar
         for parameter in command.params

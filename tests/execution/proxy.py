@@ -84,7 +84,7 @@ class Proxy:
             _close(target)
 
     def _start(self, body: object, *ends: socket.socket) -> None:
-        thread = threading.Thread(target=body, args=ends, daemon=True)  # type: ignore[arg-type]
+        thread = threading.Thread(target=body, args=ends, daemon=True)
         self._threads.append(thread)
         thread.start()
 

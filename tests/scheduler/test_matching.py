@@ -247,12 +247,12 @@ def test_a_decision_looks_at_few_entries_however_long_the_queue(
     def best(self: Tournament[object], *arguments: object) -> object:
         nonlocal touched
         touched += 1
-        return search(self, *arguments)  # type: ignore[arg-type]
+        return search(self, *arguments)
 
     def set_(self: Tournament[object], *arguments: object) -> None:
         nonlocal touched
         touched += 1
-        change(self, *arguments)  # type: ignore[arg-type]
+        change(self, *arguments)
 
     monkeypatch.setattr(Tournament, "best", best)
     monkeypatch.setattr(Tournament, "set", set_)

@@ -27,7 +27,7 @@ def quarantined(farm: Farm) -> list[str]:
 
 def bad_and_good(**settings: float) -> Farm:
     """A farm with a worker that is in quarantine from now on."""
-    farm = Farm(Policy(quarantine_s=10, longest_quarantine_s=40, **settings))  # type: ignore[arg-type]
+    farm = Farm(Policy(quarantine_s=10, longest_quarantine_s=40, **settings))
     farm.join("bad")
     farm.join("good")
     for number in (1, 2, 3):

@@ -113,7 +113,7 @@ class Chunks:
 
 
 def _number(function: DigestFunction | None) -> pb.DigestFunction.Value:
-    return pb.DigestFunction.Value.Name(function) if function else 0  # type: ignore[return-value]
+    return pb.DigestFunction.Value.Name(function) if function else 0
 
 
 def pieces(data: bytes, average: int = AVERAGE) -> list[bytes]:

@@ -138,7 +138,7 @@ class TestUpdate:
             entry(TEXT + b"!", frame),
             entry(TEXT, frame + b"more"),
             entry(TEXT, TEXT, compressor=BROTLI),
-            entry(TEXT, TEXT, compressor=77),  # type: ignore[arg-type]
+            entry(TEXT, TEXT, compressor=77),
             entry(TEXT, zstd.compress(bytes(3_000_000))),
             entry(TEXT, zstd.compress(TEXT[::-1])),
             entry(LONG),

@@ -61,7 +61,7 @@ class Connection:
         try:
             await handler
         except* NativeLinkError as errors:
-            (self.error,) = errors.exceptions  # type: ignore[assignment]
+            (self.error,) = errors.exceptions
 
     async def write(self, *parts: Any) -> None:
         self.sent.append(api.UpdateForWorker.FromString(b"".join(parts)))

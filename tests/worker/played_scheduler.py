@@ -50,7 +50,7 @@ class Call:
         self.cancelled = True
 
     def say(self, **update: object) -> None:
-        self.to_worker.put_nowait(pb.UpdateForWorker(**update).SerializeToString())  # type: ignore[arg-type]
+        self.to_worker.put_nowait(pb.UpdateForWorker(**update).SerializeToString())
 
     def break_off(self) -> None:
         self.to_worker.put_nowait(unavailable("connection reset"))
@@ -132,7 +132,7 @@ class World:
         self.scheduler = Scheduler()
         self.hands = Hands()
         self.agent = Agent(
-            self.scheduler,  # type: ignore[arg-type]
+            self.scheduler,
             self.hands,
             ConnectionSettings("w1", (("os", "linux"), ("os", "any")), max_inflight_tasks=2),
             clock=self.clock,

@@ -341,7 +341,7 @@ async def test_cancelled_staging_leases_nothing(farm: Farm) -> None:
             await asyncio.Event().wait()
         await farm.backend.get(key, sink, **range_)
 
-    farm.slow.get = hold  # type: ignore[method-assign]
+    farm.slow.get = hold
 
     async def stop() -> None:
         await waiting.wait()

@@ -16,7 +16,7 @@ SHA = DigestFunction.SHA256
 
 
 def find(root: Path, **command: object) -> FoundOutputs:
-    return OutputFinder(root, pb.Command(**command), SHA).find()  # type: ignore[arg-type]
+    return OutputFinder(root, pb.Command(**command), SHA).find()
 
 
 def digest(message: pb.Digest) -> Digest:

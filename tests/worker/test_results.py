@@ -40,7 +40,7 @@ class World:
                 history=self.history,
                 history_strategy=UploadStrategy.FAILURES_ONLY,
             ),
-            **changes,  # type: ignore[arg-type]
+            **changes,
         )
 
     async def publish(

@@ -83,7 +83,7 @@ class Connection:
 
     async def _run(self, call: object) -> None:
         try:
-            await call  # type: ignore[misc]
+            await call
         except* NativeLinkError as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup):

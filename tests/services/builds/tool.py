@@ -42,7 +42,7 @@ class Tool:
         stream = build_events_pb2.StreamId(
             build_id=self.build,
             invocation_id=self.invocation,
-            component=self._component,  # type: ignore[arg-type]
+            component=self._component,
         )
         ordered = publish_build_event_pb2.OrderedBuildEvent(
             stream_id=stream, sequence_number=len(self.events) + 1, event=event

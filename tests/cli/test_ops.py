@@ -179,6 +179,10 @@ def test_what_is_cancelled_ends(scheduled: Scheduled):
     answer = scheduled.nativelink("ops", "wait", name)
     assert answer.code == 1
     assert "CANCELLED" in answer.out
+    answer = scheduled.nativelink("ops", "cancel", name)
+    assert answer == (0, f"{name} has ended already\n", "")
+    answer = scheduled.nativelink("ops", "cancel", "--json", name)
+    assert json.loads(answer.out) == [{"name": name, "cancelled": False}]
 
 
 @pytest.mark.parametrize("command", ["show", "wait", "cancel"])

@@ -86,7 +86,9 @@ async def push(
     qualifier: _Qualifiers = None,
     expire_in: Annotated[
         int | None,
-        typer.Option(help="Seconds until it is forgotten. Default: never.", min=1),
+        typer.Option(
+            help="Seconds until it is forgotten. Default: never.", min=1, metavar="SECONDS"
+        ),
     ] = None,
 ) -> None:
     """Store a file or directory, and say that URIs lead to it."""

@@ -90,7 +90,7 @@ async def list_(
         session.screen.table(_COLUMNS, list_rows(builds, now))
     else:
         session.screen.line(
-            f"no builds in {days} days; builds are recorded that Bazel tells of: "
+            f"no builds in {days} days; Bazel tells of its builds with "
             f"--bes_backend={session.options.server}"
         )
 

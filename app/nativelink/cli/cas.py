@@ -78,7 +78,7 @@ async def ls(
 async def get(
     session: Session,
     digest: _Digest,
-    path: Annotated[Path, typer.Argument(help="The file or directory to make.")],
+    path: Annotated[Path, typer.Argument(help="The file or directory to make.", metavar="PATH")],
     recursive: Annotated[
         bool,
         typer.Option("--recursive", "-r", help="DIGEST is a Directory or Tree: get all of it."),

@@ -163,13 +163,17 @@ async def cancel(session: Session, names: _Names) -> None:
     from nativelink.client.operations import cancel_operation, find_operation
 
     # All are looked up before the first is cancelled: a name that is wrong changes nothing.
-    found = [(await find_operation(session.remote, name)).name for name in names]
-    for name in found:
-        await cancel_operation(session.remote, name)
+    found = [await find_operation(session.remote, name) for name in names]
+    for view in found:
+        if not view.done:
+            await cancel_operation(session.remote, view.name)
         if not session.screen.json:
-            session.screen.line(f"{printable(name)} is cancelled")
+            what = "has ended already" if view.done else "is cancelled"
+            session.screen.line(f"{printable(view.name)} {what}")
     if session.screen.json:
-        session.screen.show_json([{"name": name, "cancelled": True} for name in found])
+        session.screen.show_json(
+            [{"name": view.name, "cancelled": not view.done} for view in found]
+        )
 
 
 def _show(session: Session, view: OperationView) -> None:

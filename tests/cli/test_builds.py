@@ -110,8 +110,7 @@ def test_a_list_is_filtered_and_cut(published: Published) -> None:
 def test_a_server_without_builds_says_how_to_get_some(published: Published) -> None:
     out = published.nativelink("builds", "list").out
     assert out == (
-        "no builds in 7 days; Bazel tells of its builds with "
-        f"--bes_backend={published.farm.url}\n"
+        f"no builds in 7 days; Bazel tells of its builds with --bes_backend={published.farm.url}\n"
     )
     code, _, err = published.nativelink("builds", "show")
     assert (code, err) == (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -127,6 +129,14 @@ class RawClient:
             data += frame(DATA, END_STREAM if end else 0, stream_id, message(body))
         self.writer.write(data)
         return stream_id
+
+    def reset(self) -> None:
+        """Vanish with a reset; a mere end may also mean that nothing more is to be said."""
+        at_once = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, at_once
+        )
+        self.writer.transport.abort()
 
     async def frame(self) -> Frame:
         head = await self.reader.readexactly(9)

@@ -199,7 +199,8 @@ async def test_an_upload_whose_client_goes_away_is_cancelled():
     async with Streams() as it:
         it.put("/sum", "Content-Length: 10", body=b"abc")
         await wait_until(lambda: it.read == 3)
-        it.client.writer.transport.abort()
+        it.client.reset()
+        await wait_until(lambda: it.cancelled)
         await wait_until(lambda: it.server.statistics().connections == 0)
 
 

@@ -57,6 +57,26 @@ async def test_what_cannot_be_served_is_said_so_and_closed(request_, status):
         assert (await exchange(running, request_)).startswith(b"HTTP/1.1 " + status)
 
 
+def chunked(path, count):
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head.encode() + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/status", b"413"), ("/nowhere", b"404")])
+async def test_a_body_in_too_many_pieces_ends_the_connection(path, status):
+    """Each piece costs time, during which nothing else is served."""
+    async with live() as running:
+        answer = await exchange(running, chunked(path, 2000) + get("/status"))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_body_in_some_pieces_is_taken():
+    async with live() as running:
+        answer = await exchange(running, chunked("/status", 400) + get("/status"))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

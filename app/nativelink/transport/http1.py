@@ -25,6 +25,10 @@ _MAX_REQUESTS: Final = 1000
 #: closing with unread input resets TCP, and the answer with it (nginx `lingering_timeout` 5 s).
 _LINGER_S: Final = 5.0
 _MAX_SHOWN_PATH: Final = 200
+#: Pieces of a body that is not streamed: each chunk is one, and takes h11 some 20 us. Beyond so
+#: many, each must hold so many bytes on average.
+_FREE_PIECES: Final = 500
+_MEAN_PIECE_BYTES: Final = 256
 _REQUEST_LINE: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
 
@@ -159,16 +163,23 @@ class Http1Protocol(asyncio.Protocol):
                     return
             elif isinstance(event, h11.Data):
                 self._body_bytes += len(event.data)
-                if self._body_bytes > self._server.settings.max_message_bytes:
+                self._body.append(bytes(event.data))
+                if self._is_too_much():
                     self._answer(HttpResponse(413), close=True)
                     return
-                self._body.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 if not self._serve():
                     return
             else:
                 self._hang_up()
                 return
+
+    def _is_too_much(self) -> bool:
+        """Whether a body that is not streamed is too long, or cut into too many pieces."""
+        pieces, size = len(self._body), self._body_bytes
+        return size > self._server.settings.max_message_bytes or (
+            pieces > _FREE_PIECES and size < pieces * _MEAN_PIECE_BYTES
+        )
 
     def _serve(self) -> bool:
         """Answer a complete request; False if it must wait for its handler, or was the last."""
@@ -291,12 +302,14 @@ class Http1Protocol(asyncio.Protocol):
         """Whether the client still sends a body that nobody reads; what is here is dropped."""
         http = self._http
         try:
-            while http.their_state is h11.SEND_BODY:
+            for _ in range(_FREE_PIECES):
+                if http.their_state is not h11.SEND_BODY:
+                    return False
                 if http.next_event() is h11.NEED_DATA:
                     return True
         except h11.RemoteProtocolError:
-            return True
-        return False
+            pass
+        return True
 
     def _next(self, *, close: bool = False, unread: bool = False) -> bool:
         """Behind an answer: whether the connection awaits the next request."""

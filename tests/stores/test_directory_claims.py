@@ -69,10 +69,11 @@ async def test_a_store_that_fails_after_its_claim_gives_back(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("nativelink.stores.filesystem.DiskSync.sync", refuse)
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(OSError, match="Input/output error"):
         await make(tmp_path).__aenter__()
-    assert threading.active_count() == threads
+    left = set(threading.enumerate()) - before
+    assert not [each for each in left if each.name.startswith("filesystem-")]
     assert not is_claimed(tmp_path / "content" / "d")
 
 

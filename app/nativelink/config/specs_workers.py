@@ -32,7 +32,6 @@ __all__ = [
     "ActionLimitsSpec",
     "DirectoryCacheSpec",
     "EndpointSpec",
-    "EnvironmentFact",
     "EnvironmentSource",
     "FromProperty",
     "FromValue",
@@ -156,10 +155,6 @@ class FromValue(Spec):
 #: `from_environment`: the worker's own variable of that name. `timeout_millis`: the action's
 #: timeout. `side_channel_file`: a file through which the action can say how it failed.
 #: `action_directory`: a directory that is removed after the action.
-EnvironmentFact = Literal[
-    "from_environment", "timeout_millis", "side_channel_file", "action_directory"
-]
-
 EnvironmentSource = TypeAliasType(
     "EnvironmentSource",
     Annotated[

@@ -63,10 +63,6 @@ class Gate:
         """Let everyone through from now on."""
         self._opened.set()
 
-    def shut(self) -> None:
-        """Hold those who come from now on."""
-        self._opened.clear()
-
 
 class Faults(TypedDict, total=False):
     """What a blob's way may suffer.

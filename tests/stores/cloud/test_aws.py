@@ -118,7 +118,7 @@ class OneAtATime:
 
 async def test_threads_that_copy_at_once_make_one_client():
     session = OneAtATime()
-    touch = _BotoTouch(S3Address("b", "us-east-1"), lambda: session, allow_http=True)
+    touch = _BotoTouch(S3Address("b", "us-east-1"), lambda: session)
     async with asyncio.TaskGroup() as tasks:
         for name in "abcd":
             tasks.create_task(touch(name, Found(1, 0.0, None)))

@@ -166,7 +166,7 @@ def s3_bucket(
         retry=retry,
         max_concurrent_requests=max_concurrent_requests,
         max_retry_buffer_bytes=max_retry_buffer_bytes,
-        touch=_BotoTouch(address, credentials.session, allow_http=client.allow_http),
+        touch=_BotoTouch(address, credentials.session),
     )
 
 
@@ -176,10 +176,9 @@ class _BotoTouch:
     obstore cannot ask for that, so this is boto3, on a few threads of its own.
     """
 
-    def __init__(self, address: S3Address, session: Callable[[], Any], *, allow_http: bool) -> None:
+    def __init__(self, address: S3Address, session: Callable[[], Any]) -> None:
         self._address = address
         self._session = session
-        self._allow_http = allow_http
         self._client: Any = None
         #: boto3 makes one client at a time, or fails (boto3, "Multithreading": sessions).
         self._making = Lock()

@@ -75,7 +75,10 @@ from cdktf_cdktf_provider_aws.cloudwatch_metric_alarm import (
     CloudwatchMetricAlarmMetricQueryMetric,
 )
 from cdktf_cdktf_provider_aws.cloudwatch_query_definition import CloudwatchQueryDefinition
-from cdktf_cdktf_provider_aws.data_aws_availability_zones import DataAwsAvailabilityZones
+from cdktf_cdktf_provider_aws.data_aws_availability_zones import (
+    DataAwsAvailabilityZones,
+    DataAwsAvailabilityZonesFilter,
+)
 from cdktf_cdktf_provider_aws.data_aws_secretsmanager_random_password import (
     DataAwsSecretsmanagerRandomPassword,
 )
@@ -262,6 +265,7 @@ __all__ = [
     "CloudwatchMetricAlarmMetricQueryMetric",
     "CloudwatchQueryDefinition",
     "DataAwsAvailabilityZones",
+    "DataAwsAvailabilityZonesFilter",
     "DataAwsSecretsmanagerRandomPassword",
     "DefaultRouteTable",
     "DefaultSecurityGroup",

@@ -64,12 +64,9 @@ def keep_state(stack: TerraformStack, kit: Kit) -> None:
     if local or bucket is None:
         LocalBackend(stack, path=f"../../../terraform.{stack.node.id}.tfstate")
         return
+    # Not `encrypt`: that would ask for S3's own key instead of the bucket's, which refuses it.
     backend = S3Backend(
-        stack,
-        bucket=bucket,
-        key=f"{kit.settings.name}/terraform.tfstate",
-        region=kit.region,
-        encrypt=True,
+        stack, bucket=bucket, key=f"{kit.settings.name}/terraform.tfstate", region=kit.region
     )
     # Newer than CDKTF 0.21: the lock is an object beside the state, no table is needed.
     backend.add_override("use_lockfile", value=True)

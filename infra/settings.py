@@ -79,7 +79,8 @@ class NetworkSettings(Spec):
     )
     nat: Annotated[Nat, Items] = Field(
         default=Nat.NONE,
-        description="NAT gateways, for actions that download: `none`, `single` or `per_zone`.",
+        description="NAT gateways, for actions that download by HTTP or HTTPS: `none`, `single` "
+        "or `per_zone`.",
     )
     endpoint_zones: _Count = Field(
         default=1,
@@ -313,7 +314,7 @@ class ImageSettings(Spec):
     rebuild: _Text | None = Field(
         default="cron(0 3 ? * sun *)",
         description="When images are rebuilt with the operating system's updates (UTC), if there "
-        "are any. `null`: never. A rebuilt image is used after the next deploy.",
+        "are any. `null`: never. Machines start from one once `ami_ids` names it.",
     )
     keep: _Count = Field(default=5, description="Images kept of each architecture.")
 

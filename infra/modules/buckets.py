@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +48,36 @@ AC_PREFIX: Final = "ac/"
 ACCESS_PREFIX: Final = "access/"
 #: Days that a version which was overwritten or deleted can still be brought back.
 _UNDO_DAYS: Final = 14
+
+
+#: What a request to write says of encryption.
+_HOW: Final = "s3:x-amz-server-side-encryption"
+_KEY: Final = "s3:x-amz-server-side-encryption-aws-kms-key-id"
+
+
+def _require_key(objects: str, key: str) -> list[Statement]:
+    """Nobody writes with another key than the bucket's own.
+
+    S3 decides before it adds the bucket's own encryption to a request that names none, and a
+    negated condition, with IfExists or without, is true of what is not there: only what a request
+    does name is refused.
+    """
+
+    def refused(sid: str, conditions: Mapping[str, Mapping[str, str]]) -> Statement:
+        return Statement(
+            sid,
+            ["s3:PutObject"],
+            [objects],
+            principal=ANYBODY,
+            effect="Deny",
+            conditions=conditions,
+        )
+
+    return [
+        refused("NoOtherKey", {"Null": {_KEY: "false"}, "StringNotEquals": {_KEY: key}}),
+        # Without a key's name it would be S3's own, or the account's for S3.
+        refused("NoOtherEncryption", {"Null": {_HOW: "false", _KEY: "true"}}),
+    ]
 
 
 @dataclass(frozen=True)
@@ -152,20 +182,7 @@ class SecureBucket(Construct):
         everything = [self.arn, self.objects()]
         rules = [require_tls(*everything)]
         if key is not None:
-            rules.append(
-                Statement(
-                    "RequireKey",
-                    ["s3:PutObject"],
-                    [self.objects()],
-                    principal=ANYBODY,
-                    effect="Deny",
-                    conditions={
-                        "StringNotEqualsIfExists": {
-                            "s3:x-amz-server-side-encryption-aws-kms-key-id": key.arn
-                        }
-                    },
-                )
-            )
+            rules += _require_key(self.objects(), key.arn)
         self.policy = S3BucketPolicy(
             self,
             "policy",

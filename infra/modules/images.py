@@ -42,15 +42,18 @@ from infra._cdk import (
     ImagebuilderLifecyclePolicyResourceSelection,
     S3Object,
     SsmParameter,
+    Subnet,
     TerraformResourceLifecycle,
 )
 from infra.kit import Kit
 from infra.local import LocalProfile
 from infra.modules.buckets import Buckets
+from infra.modules.endpoints import Endpoints
 from infra.modules.firewall import Firewall
 from infra.modules.keys import Keys
 from infra.modules.network import Network
 from infra.policy import Statement, document, service
+from infra.provider import default_tags
 from infra.settings import ISA, RegionSettings
 from infra.settings_check import isa_of
 
@@ -122,6 +125,7 @@ class Images(Construct):
         *,
         kit: Kit,
         network: Network,
+        endpoints: Endpoints,
         keys: Keys,
         buckets: Buckets,
     ) -> None:
@@ -132,17 +136,20 @@ class Images(Construct):
         if not kit.makes("aws_imagebuilder_image"):
             self._ids = dict.fromkeys(ISA, LocalProfile.IMAGE)
         elif not self._ids:
-            self._build(network)
+            self._build(network, endpoints)
 
     def id_for(self, isa: ISA) -> str:
         """The id, or a reference to it."""
         return self._ids[isa]
 
-    def _build(self, network: Network) -> None:
+    def _build(self, network: Network, endpoints: Endpoints) -> None:
         kit = self._kit
+        # Neither the resources' own tags nor the provider's reach what Image Builder makes.
+        tags = {**default_tags(kit), "Name": kit.name()}
         bundle = self._bundle()
         components = self._components()
-        profile, firewall = self._builder(network)
+        profile, firewall = self._builder(network, endpoints)
+        subnet = network.with_addresses(self, "image-builder")
         distribution = ImagebuilderDistributionConfiguration(
             self,
             "distribution",
@@ -153,14 +160,14 @@ class Images(Construct):
                     ami_distribution_configuration=ImagebuilderDistributionConfigurationDistributionAmiDistributionConfiguration(
                         name=f"{kit.name()}-{{{{ imagebuilder:buildDate }}}}",
                         kms_key_id=self._keys.disks.arn,
-                        ami_tags={"Name": kit.name()},
+                        ami_tags=tags,
                     ),
                 )
             ],
         )
         for isa in architectures(kit.settings):
             recipe = self._recipe(isa, components, bundle)
-            infrastructure = self._infrastructure(isa, network, profile, firewall)
+            infrastructure = self._infrastructure(isa, subnet, profile, firewall)
             image = ImagebuilderImage(
                 self,
                 f"{isa}-image",
@@ -259,7 +266,9 @@ class Images(Construct):
             lifecycle=TerraformResourceLifecycle(create_before_destroy=True),
         )
 
-    def _builder(self, network: Network) -> tuple[IamInstanceProfile, Firewall]:
+    def _builder(
+        self, network: Network, endpoints: Endpoints
+    ) -> tuple[IamInstanceProfile, Firewall]:
         """What the machine may do: download from the operating system's archives, mostly."""
         kit = self._kit
         firewall = Firewall(
@@ -272,6 +281,8 @@ class Images(Construct):
         )
         for port, why in ((443, "Packages and AWS services"), (80, "Packages, which are signed")):
             firewall.connect_to_internet(port, why)
+        # Systems Manager's names lead there for every machine of the network.
+        firewall.connect_to(endpoints.firewall, 443, "AWS services")
         logs = self._buckets.logs
         role = IamRole(
             self,
@@ -310,7 +321,7 @@ class Images(Construct):
         return profile, firewall
 
     def _infrastructure(
-        self, isa: ISA, network: Network, profile: IamInstanceProfile, firewall: Firewall
+        self, isa: ISA, subnet: Subnet, profile: IamInstanceProfile, firewall: Firewall
     ) -> ImagebuilderInfrastructureConfiguration:
         kit, logs = self._kit, self._buckets.logs
         return ImagebuilderInfrastructureConfiguration(
@@ -319,7 +330,7 @@ class Images(Construct):
             name=kit.name("images", isa),
             instance_profile_name=profile.name,
             instance_types=list(_BUILDERS[isa]),
-            subnet_id=network.public[0].id,
+            subnet_id=subnet.id,
             security_group_ids=[firewall.id_of_group],
             terminate_instance_on_failure=True,
             instance_metadata_options=ImagebuilderInfrastructureConfigurationInstanceMetadataOptions(
@@ -330,7 +341,7 @@ class Images(Construct):
                     s3_bucket_name=logs.bucket.id, s3_key_prefix="image-builder"
                 )
             ),
-            resource_tags={"Name": kit.name("image-builder")},
+            resource_tags={**default_tags(kit), "Name": kit.name("image-builder")},
         )
 
     def _rebuild(

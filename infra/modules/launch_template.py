@@ -22,6 +22,7 @@ from infra.kit import Kit
 from infra.modules.firewall import Firewall
 from infra.modules.keys import Keys
 from infra.modules.roles import MachineRole
+from infra.provider import default_tags
 
 __all__ = ["Machine"]
 
@@ -57,7 +58,8 @@ class Machine(Construct):
             instance_type: None where an auto scaling group chooses.
         """
         super().__init__(scope, id_)
-        tags = {"Name": name, **kit.settings.tags}
+        # The provider's own tags do not reach what is launched.
+        tags = {**default_tags(kit), "Name": name}
         self.template = LaunchTemplate(
             self,
             "template",
@@ -74,7 +76,8 @@ class Machine(Construct):
                 http_endpoint="enabled",
                 http_tokens="required",
                 http_put_response_hop_limit=1,
-                instance_metadata_tags="enabled",
+                # Nothing reads them, and with them no machine starts that has a tag with a space.
+                instance_metadata_tags="disabled",
             ),
             network_interfaces=[
                 LaunchTemplateNetworkInterfaces(

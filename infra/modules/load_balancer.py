@@ -90,6 +90,8 @@ class LoadBalancer(Construct):
             else "ipv4",
             access_logs=LbAccessLogs(bucket=logs.bucket.id, prefix="balancer", enabled=True),
             tags={"Name": kit.name(id_)},
+            # AWS tries whether it may write there.
+            depends_on=[logs.policy],
         )
 
     def listen(

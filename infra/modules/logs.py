@@ -67,4 +67,6 @@ class Logs(Construct):
                 file_format="parquet", per_hour_partition=True
             ),
             tags={"Name": kit.name()},
+            # A bucket that does not let it write is given a policy that does, in place of ours.
+            depends_on=[bucket.policy],
         )

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from infra._cdk import (
     DataAwsAvailabilityZones,
+    DataAwsAvailabilityZonesFilter,
     DefaultRouteTable,
     DefaultSecurityGroup,
     EgressOnlyInternetGateway,
@@ -35,7 +36,7 @@ class Network(Construct):
     """A private and a public subnet in each zone.
 
     Machines are in private ones. In the public ones there are load balancers that were asked for,
-    NAT gateways, and the machine that builds images.
+    and NAT gateways.
 
     Attributes:
         vpc: the network.
@@ -82,15 +83,23 @@ class Network(Construct):
         settings = self._kit.settings.network
         if settings.zone_names:
             return list(settings.zone_names)
-        available = DataAwsAvailabilityZones(self, "zones", state="available")
-        return [Fn.element(available.names, index) for index in range(settings.zones)]
+        available = DataAwsAvailabilityZones(
+            self,
+            "zones",
+            state="available",
+            # An account may have local zones too, whose names come first.
+            filter=[DataAwsAvailabilityZonesFilter(name="zone-type", values=["availability-zone"])],
+        )
+        # A region with fewer fails when it is planned: `element` would begin with the first again.
+        return [f"${{{available.fqn}.names[{index}]}}" for index in range(settings.zones)]
 
     def _subnets(self) -> None:
         kit = self._kit
         network = ipaddress.IPv4Network(kit.settings.network.cidr)
         eighths = list(network.subnets(prefixlen_diff=_EIGHTH))
         small = list(eighths[-1].subnets(prefixlen_diff=4))
-        public_table = self._table("public")
+        self._last = str(small[-1])
+        self._public_table = public_table = self._table("public")
         Route(
             self,
             "to-internet",
@@ -140,6 +149,25 @@ class Network(Construct):
                     )
             self.private.append(private)
             self.private_tables.append(table)
+
+    def with_addresses(self, scope: Construct, name: str) -> Subnet:
+        """One more public subnet, in the first zone: its machines get an address of their own.
+
+        For machines that have to call the internet for a while, where there is no NAT.
+        """
+        subnet = Subnet(
+            scope,
+            "subnet",
+            vpc_id=self.vpc.id,
+            cidr_block=self._last,
+            availability_zone=self.zones[0],
+            map_public_ip_on_launch=True,
+            tags={"Name": self._kit.name(name)},
+        )
+        RouteTableAssociation(
+            scope, "routes", subnet_id=subnet.id, route_table_id=self._public_table.id
+        )
+        return subnet
 
     def _subnet(self, kind: str, index: int, zone: str, cidr: str) -> Subnet:
         # moto knows no IPv6 in subnets: what an emulator has is IPv4 only.

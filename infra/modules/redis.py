@@ -33,9 +33,10 @@ __all__ = ["PORT", "Redis"]
 
 PORT: Final = 6379
 #: What a cache's clients need: no scripts, no other key, nothing that concerns the server.
+#: ElastiCache has no CONFIG, and makes no user whose rights name it.
 _COMMANDS: Final = (
     "-@all +@connection +@read +set +setex +psetex +setrange +append +expire +pexpire +rename "
-    "+unlink +publish +subscribe +psubscribe +info +role +config|get"
+    "+unlink +publish +subscribe +psubscribe +info +role"
 )
 #: An upload is written to `temp-UUID-{KEY}` and renamed.
 _ACCESS: Final = {"server": f"on ~cas:* ~ac:* ~temp-* &* {_COMMANDS}"}
@@ -139,16 +140,19 @@ class Redis(Construct):
         self.replication_group_id = group.replication_group_id
 
     def _parameters(self, engine_version: str) -> ElasticacheParameterGroup:
+        family = f"valkey{engine_version.partition('.')[0]}"
         return ElasticacheParameterGroup(
             self,
             "parameters",
-            name=self._kit.name("redis"),
-            family=f"valkey{engine_version.partition('.')[0]}",
+            # Those of another family are others, and there before these can go.
+            name=self._kit.name(family),
+            family=family,
             description="A cache: the least used goes, and clients are told what went",
             parameter=[
                 ElasticacheParameterGroupParameter(name="maxmemory-policy", value="allkeys-lru"),
                 ElasticacheParameterGroupParameter(name="notify-keyspace-events", value="Exeg"),
             ],
+            lifecycle=TerraformResourceLifecycle(create_before_destroy=True),
         )
 
     def _user(self, name: str, access: str) -> ElasticacheUser:

@@ -92,7 +92,8 @@ def _scopes(kit: Kit) -> Mapping[str, _Scope]:
         "logs": _Scope(
             [arn("logs", f"log-group:{kit.path('*')}")],
             ("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery",
-             "PutQueryDefinition", "DeleteQueryDefinition"),
+             "PutQueryDefinition", "DeleteQueryDefinition", "PutResourcePolicy",
+             "DescribeResourcePolicies"),
         ),
         "s3": _Scope([f"arn:aws:s3:::{name}-*"]),
         "secretsmanager": _Scope(

@@ -134,7 +134,10 @@ RESOURCES: Final = {
     "aws_elasticache_replication_group": "elasticache: CreateReplicationGroup "
     "DescribeReplicationGroups DescribeCacheClusters ModifyReplicationGroup "
     "IncreaseReplicaCount DecreaseReplicaCount DeleteReplicationGroup ListTagsForResource "
-    "AddTagsToResource RemoveTagsFromResource",
+    "AddTagsToResource RemoveTagsFromResource; "
+    # It lets ElastiCache write its log, in the name of whoever asks.
+    "logs: CreateLogDelivery GetLogDelivery UpdateLogDelivery DeleteLogDelivery "
+    "ListLogDeliveries DescribeLogGroups PutResourcePolicy DescribeResourcePolicies",
     "aws_elasticache_subnet_group": "elasticache: CreateCacheSubnetGroup "
     "DescribeCacheSubnetGroups ModifyCacheSubnetGroup DeleteCacheSubnetGroup "
     "ListTagsForResource AddTagsToResource RemoveTagsFromResource",

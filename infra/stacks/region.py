@@ -41,7 +41,7 @@ from infra.modules.service_fleet import READY_HOOK, ServiceFleet
 from infra.modules.worker_fleet import DRAIN_HOOK, WorkerFleet
 from infra.outputs import bazelrc, endpoint_of
 from infra.provider import keep_state, provide
-from infra.settings import PoolSettings, ServerTls
+from infra.settings import Nat, PoolSettings, ServerTls
 from infra.settings_check import isa_of
 
 __all__ = ["RegionStack", "client_ports"]
@@ -124,6 +124,7 @@ class RegionStack(TerraformStack):
             "images",
             kit=kit,
             network=self._network,
+            endpoints=self._endpoints,
             keys=self._keys,
             buckets=self._buckets,
         )
@@ -215,6 +216,9 @@ class RegionStack(TerraformStack):
         inner.connect_to(scheduler, SCHEDULER_PORT, "Executions that the cas role forwards")
         inner.connect_to(scheduler, WORKER_API_PORT, "Workers join the scheduler")
         inner.connect_to(cas, WORKER_CAS_PORT, "Workers read and write blobs")
+        if self._kit.settings.network.nat is not Nat.NONE:
+            for port in (443, 80):
+                worker.connect_to_internet(port, "What actions download")
         for balancer, machines in ((edge, (cas, scheduler)), (inner, (cas, scheduler))):
             for each in machines:
                 balancer.connect_to(each, STATUS_PORT, "Health checks")

@@ -73,7 +73,6 @@ class ServiceFleet(Construct):
             preferences=AutoscalingGroupInstanceRefreshPreferences(
                 min_healthy_percentage=healthy_min,
                 max_healthy_percentage=healthy_max,
-                auto_rollback=True,
                 skip_matching=True,
             ),
         )

@@ -247,6 +247,14 @@ class TestExecutions:
             "baggage": "enduser.id=me",
         }
 
+    @pytest.mark.parametrize("baggage", [b"enduser.id=\xe9", b"enduser.id=\t"])
+    async def test_what_grpc_cannot_carry_is_not_passed_on(
+        self, edge: Edge, baggage: bytes
+    ) -> None:
+        current_call.set(CallContext("/x", [(b"baggage", baggage)], Peer("here")))
+        await edge.execute()
+        assert edge.upstream.calls[0][1] == {}
+
     async def test_missing_blobs_are_named_through_it(self, edge: Edge) -> None:
         digest = SHA256.digest_of(b"missing")
         with pytest.raises(NativeLinkError) as raised:

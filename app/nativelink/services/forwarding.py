@@ -324,8 +324,9 @@ def _metadata(action: ActionInfo | None) -> Metadata:
         for name, value in call.metadata:
             if name == HEADER and (decoded := decoded_header(value)) is not None:
                 found.append((name.decode(), decoded))
-            elif name == _BAGGAGE:
-                found.append((name.decode(), value.decode("ascii", "replace")))
+            elif name == _BAGGAGE and value.isascii() and (text := value.decode()).isprintable():
+                # Other octets may come in, but gRPC sends none: the call would fail.
+                found.append((name.decode(), text))
     elif action is not None:
         found.append((HEADER.decode(), metadata_of(action.origin).SerializeToString()))
     return found

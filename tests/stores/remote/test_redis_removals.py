@@ -91,6 +91,24 @@ async def test_nothing_is_promised_before_the_subscription_stands(
     assert order == ["SUBSCRIBE", "PING", "told"]
 
 
+@pytest.mark.parametrize("keys", [b"_\r\n", b"*1\r\n$1\r\n\0\r\n"], ids=["6.2", "6.0"])
+async def test_that_it_was_emptied_is_understood_of_every_redis_that_tells(keys: bytes) -> None:
+    pong = b"+PONG\r\n>2\r\n$10\r\ninvalidate\r\n" + keys
+    server = PlayedRedis(CONFIG=FLAGS, SUBSCRIBE=b"", CLIENT=b"+OK\r\n", PING=pong)
+    dialing = Dialing(
+        Login(), connect_timeout_s=5, command_timeout_s=5, connections=1, recorder=None
+    )
+    async with started(server):
+        client = StandardClient(server.endpoint, dialing, retry=Retry(), max_in_flight=0)
+        async with Removals(client, key_prefix="") as removals:
+            told: list[StoreKey | None] = []
+            removals.on_removed(told.append)
+            async with asyncio.timeout(60):
+                await wait_until(lambda: len(told) >= 2)
+            assert not any(told)
+        client.close()
+
+
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
 async def test_a_redis_that_is_emptied_is_forgotten_whole(command: str) -> None:
     with RedisServer("--notify-keyspace-events", "Exeg") as server:

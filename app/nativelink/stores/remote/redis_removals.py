@@ -170,7 +170,9 @@ class Removals:
 
     def _heard(self, message: list[Any]) -> None:
         match message:
-            case [b"invalidate", None]:
+            case [b"invalidate", _]:
+                # Nothing was read that could be invalidated alone; which keys it speaks of differs
+                # from one server to the next: none (Redis 6.2), or one of a zero byte (6.0).
                 self._tell(None)
                 return
             case [b"message", channel, name]:

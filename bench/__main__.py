@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from bench import h2load, loader, report
-from bench.cases import CASES, MIB, Case, WrongAnswerError, populate
+from bench.answers import WrongAnswerError
+from bench.cases import CASES, Case
+from bench.data import MIB, populate
 from bench.measurements import CaseResult, LatencyResult, Results, ServerResult
 from bench.null_load import ceiling
 from bench.servers import (

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.cases import WrongAnswerError
+from bench.answers import WrongAnswerError
 from bench.loader import Request
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
 from nativelink.proto.google.longrunning import operations_pb2

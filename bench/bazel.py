@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.cases import WrongAnswerError
+from bench.answers import WrongAnswerError
 
 __all__ = ["Bazel", "workspace"]
 

@@ -29,8 +29,8 @@ from bench.actions import (
     output_actions,
     shared_inputs,
 )
+from bench.answers import WrongAnswerError
 from bench.bazel import Bazel, workspace
-from bench.cases import WrongAnswerError
 from bench.execution_report import CASES, Round
 from bench.servers import ROOT, Server, start_scheduler, start_system
 

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import loader
-from bench.cases import CASES, blob, digests, populate, unique_writes
+from bench.cases import CASES
+from bench.data import blob, digests, populate
+from bench.requests import unique_writes
 from bench.servers import LOAD_CORE, ROOT, Server, start_ours
 
 SIZE = 16 * 1024

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 
-from bench.cases import MIB, unique_batches, unique_results, unique_writes
+from bench.data import MIB
 from bench.loader import run
+from bench.requests import unique_batches, unique_results, unique_writes
 
 __all__ = ["ceiling"]
 

@@ -15,7 +15,8 @@ import sys
 from statistics import median
 
 from bench import loader
-from bench.cases import CASES, populate
+from bench.cases import CASES
+from bench.data import populate
 from bench.servers import LOAD_CORE, ROOT, Server, start_ours
 
 LIMIT = 0.05

@@ -70,12 +70,19 @@ def _endpoints(settings: RegionSettings) -> int:
     return 8 if settings.network.shell else 5
 
 
+def _rules(settings: RegionSettings) -> int:
+    """Of the clients' balancer: each network counts for each of two ports, IP versions apart."""
+    version_6 = sum(":" in each for each in settings.clients)
+    return 2 * max(version_6, len(settings.clients) - version_6)
+
+
 QUOTAS: Final = (
     Quota("ec2", "L-34B43A08", "processors of spot instances (A, C, D, H, I, M, R, T, Z)", _spot),
     Quota("ec2", "L-1216C47A", "processors of on-demand instances (the same)", _on_demand),
     Quota("vpc", "L-F678F1CE", "networks (VPCs)", lambda _: 1),
     Quota("vpc", "L-29B6F2EB", "interface endpoints of a network", _endpoints),
     Quota("ec2", "L-0263D0A3", "elastic addresses", _addresses),
+    Quota("vpc", "L-0EA8095F", "rules of a security group", _rules),
     Quota("elasticloadbalancing", "L-69A177A2", "network load balancers", lambda _: 2),
 )
 

@@ -10,7 +10,7 @@ from infra.preflight import QUOTAS, examine
 from infra.settings_load import load
 
 EXAMPLES = Path(__file__).parents[2] / "infra/examples"
-SPOT, ON_DEMAND, VPC, ENDPOINTS, ADDRESSES, BALANCERS = (each.code for each in QUOTAS)
+SPOT, ON_DEMAND, VPC, ENDPOINTS, ADDRESSES, RULES, BALANCERS = (each.code for each in QUOTAS)
 
 
 def needed(example: str) -> dict[str, int]:
@@ -20,7 +20,16 @@ def needed(example: str) -> dict[str, int]:
 
 def test_a_team_needs_its_largest_pool_in_spot_and_twice_its_servers() -> None:
     # 20 workers of 8 processors; 2 x 2 cas machines of 8, a scheduler of 2.
-    assert needed("team") == {SPOT: 160, ON_DEMAND: 34, VPC: 1, ENDPOINTS: 8, BALANCERS: 2}
+    # Two networks of clients, by two ports.
+    servers = {VPC: 1, ENDPOINTS: 8, RULES: 4, BALANCERS: 2}
+    assert needed("team") == {SPOT: 160, ON_DEMAND: 34, **servers}
+
+
+def test_networks_of_one_ip_version_do_not_count_for_the_other() -> None:
+    settings = load(EXAMPLES / "team.yaml")
+    clients = ("10.0.0.0/16", "2001:db8::/32", "2001:db9::/32", "2001:dba::/32")
+    both = settings.model_copy(update={"clients": clients})
+    assert {each.quota.code: each.needed for each in examine(both, lambda _: None)}[RULES] == 6
 
 
 def test_on_demand_workers_count_as_such() -> None:

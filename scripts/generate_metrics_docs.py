@@ -28,7 +28,9 @@ nothing and stops counting calls.
 The left column is the name in OTLP. Down to `scheduler.matching.passes`, names, units and
 attributes are NativeLink's, and the names in Prometheus are those that they get behind an
 OpenTelemetry collector with the namespace `nativelink`, so dashboards and alerts made for
-NativeLink fit. In labels, dots become underscores.
+NativeLink fit. In labels, dots become underscores. Clients choose priorities and platforms: the
+first 20 priorities have labels of their own, and the 100 platforms with the longest queues; all
+others are `others`.
 
 | instrument | in Prometheus | kind | unit | attributes | meaning |
 |---|---|---|---|---|---|

@@ -99,6 +99,16 @@ def test_executions_are_counted_by_stage(meter: Meter) -> None:
     ]
 
 
+def test_priorities_that_a_client_makes_up_are_no_label_each(meter: Meter) -> None:
+    for priority in (*range(30), 7, 29):
+        meter.finish(priority=priority)
+    counts = {
+        attributes["execution.priority"]: count
+        for attributes, count in meter.points("execution.completed.count")
+    }
+    assert counts == {**dict.fromkeys(range(20), 1), 7: 2, "others": 11}
+
+
 @pytest.mark.parametrize(
     ("fields", "result"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -27,7 +27,9 @@ __all__ = ["ExecutionRecorder", "FarmMetrics", "ReportingScheduler"]
 
 #: Platforms that a client makes up must not become a label each; the longest queues keep theirs.
 _MAX_PLATFORMS: Final = 100
-_OTHER_PLATFORMS: Final = "others"
+#: Priorities, too, are any number that a client says.
+_MAX_PRIORITIES: Final = 20
+_OTHERS: Final = "others"
 _WORKER_ID: Final = "execution.worker_id"
 #: Workers that are gone whose cells are kept, half of them for a while yet: a collector is to see
 #: their last numbers. Where machines come and go, instruments would be full of them in a few days,
@@ -48,6 +50,10 @@ _STATUS_RESULTS: Final = {
 }
 
 
+#: Instance, worker and priority.
+_Where: TypeAlias = tuple[str, str, int | str]
+
+
 class ReportingScheduler(Protocol):
     """A scheduler that can be asked for its figures."""
 
@@ -63,7 +69,9 @@ class ExecutionRecorder:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._places: dict[tuple[str, str, int], _PlaceCells] = {}
+        self._places: dict[_Where, _PlaceCells] = {}
+        #: Those that have labels of their own: the first that there were.
+        self._priorities: set[int] = set()
         self._completed = registry.counter(metrics.EXECUTION_COMPLETED)
         self._cpu_time = registry.histogram(metrics.EXECUTION_CPU_TIME)
         self._peak_memory = registry.histogram(metrics.EXECUTION_PEAK_MEMORY)
@@ -124,7 +132,7 @@ class ExecutionRecorder:
             return
         self._failures.add(1)
         if not operation.done:
-            self._retries.bind(*_where(operation)).add(1)
+            self._retries.bind(*self._where(operation)).add(1)
 
     def unschedulable(self, operation: OperationView, reason: str) -> None:
         """How many there are is observed (`FarmMetrics`)."""
@@ -185,7 +193,7 @@ class ExecutionRecorder:
                 place.stages_done(outcome.execution_metadata)
 
     def _place(self, operation: OperationView) -> _PlaceCells:
-        where = _where(operation)
+        where = self._where(operation)
         place = self._places.get(where)
         if place is None:
             if len(self._places) >= CARDINALITY_LIMIT:
@@ -193,6 +201,14 @@ class ExecutionRecorder:
                 self._places.clear()
             place = self._places[where] = _PlaceCells(self._registry, where)
         return place
+
+    def _where(self, operation: OperationView) -> _Where:
+        priority = operation.priority
+        known = self._priorities
+        if priority not in known and len(known) < _MAX_PRIORITIES:
+            known.add(priority)
+        label = priority if priority in known else _OTHERS
+        return operation.action.key.instance_name, operation.worker_id, label
 
 
 class _PlaceCells:
@@ -210,7 +226,7 @@ class _PlaceCells:
         "total_duration",
     )
 
-    def __init__(self, registry: Registry, where: tuple[str, str, int]) -> None:
+    def __init__(self, registry: Registry, where: _Where) -> None:
         durations = registry.histogram(metrics.EXECUTION_STAGE_DURATION)
         self._where = where
         self._completed = registry.counter(metrics.EXECUTION_COMPLETED)
@@ -277,7 +293,7 @@ class FarmMetrics:
             for platform in platforms[:_MAX_PLATFORMS]:
                 yield (name, platform.properties), platform.queued
             if others := platforms[_MAX_PLATFORMS:]:
-                yield (name, _OTHER_PLATFORMS), sum(each.queued for each in others)
+                yield (name, _OTHERS), sum(each.queued for each in others)
 
     def _ages(self) -> Iterable[Observation]:
         for name, scheduler in self._schedulers.items():
@@ -306,10 +322,6 @@ _FIGURES: Final[Sequence[tuple[Definition, Callable[[SchedulerStatistics], int]]
 
 def _longest_first(scheduler: ReportingScheduler) -> list[PlatformStatistics]:
     return sorted(scheduler.statistics().platforms, key=lambda each: -each.queued)
-
-
-def _where(operation: OperationView) -> tuple[str, str, int]:
-    return operation.action.key.instance_name, operation.worker_id, operation.priority
 
 
 def _result_of(operation: OperationView, response: pb.ExecuteResponse) -> str:

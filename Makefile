@@ -26,7 +26,7 @@ endif
 
 .PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
 .PHONY: image-bundle image ami-validate test-image
-.PHONY: synth plan preflight cost deploy destroy outputs hcl region-local interrupt test-region
+.PHONY: needs-region synth plan preflight cost deploy destroy outputs hcl region-local interrupt test-region
 
 # Actions at the same time on this machine's own worker.
 run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -66,28 +66,32 @@ region-local: $(DEV) ## A whole region on this machine, without AWS
 interrupt: ## Take a worker of region-local back, with a spot notice
 	@PYTHONPATH=app:. $(BIN)/python -m scripts.region_local interrupt $(ARGS)
 
-synth: $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
+# Before what takes minutes to install.
+needs-region:
+	@test -n "$(REGION)" || { echo "REGION is not set; such as: make plan REGION=team" >&2; exit 2; }
+
+synth: needs-region $(CDKTF) ## Write a region's Terraform into cdktf.out (REGION=NAME)
 	@$(BIN)/python scripts/infra.py synth
 
-plan: $(CDKTF) image-bundle ## Show what deploying a region would change (REGION=NAME)
+plan: needs-region $(CDKTF) image-bundle ## Show what deploying a region would change (REGION=NAME)
 	@$(BIN)/python scripts/infra.py plan
 
-preflight: $(DEV) ## Do the account's quotas suffice? (REGION=NAME)
+preflight: needs-region $(DEV) ## Do the account's quotas suffice? (REGION=NAME)
 	@$(BIN)/python scripts/preflight.py
 
-cost: $(DEV) ## What a region costs in a month (REGION=NAME)
+cost: needs-region $(DEV) ## What a region costs in a month (REGION=NAME)
 	@$(BIN)/python scripts/cost.py
 
-deploy: $(CDKTF) image-bundle ## Make or change a region in AWS (REGION=NAME)
+deploy: needs-region $(CDKTF) image-bundle ## Make or change a region in AWS (REGION=NAME)
 	@$(BIN)/python scripts/infra.py deploy
 
-destroy: $(CDKTF) ## Take a region away (REGION=NAME)
+destroy: needs-region $(CDKTF) ## Take a region away (REGION=NAME)
 	@$(BIN)/python scripts/infra.py destroy
 
-outputs: $(CDKTF) ## A region's endpoint and .bazelrc lines (REGION=NAME)
+outputs: needs-region $(CDKTF) ## A region's endpoint and .bazelrc lines (REGION=NAME)
 	@$(BIN)/python scripts/infra.py outputs
 
-hcl: $(CDKTF) ## A region's Terraform as HCL, to leave CDKTF (REGION=NAME)
+hcl: needs-region $(CDKTF) ## A region's Terraform as HCL, to leave CDKTF (REGION=NAME)
 	@$(BIN)/python scripts/infra.py hcl
 
 image-bundle: $(DEV) ## Write dist/image-bundle.tar.gz, which images are made from

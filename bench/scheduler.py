@@ -199,6 +199,10 @@ def measure(rounds: int, decisions: int) -> dict[tuple[Allocation, int], Series]
 
 # -- the page -------------------------------------------------------------------------------------
 
+PLOT_TITLE = (
+    "Processor time per decision, in microseconds: median round (dots) and best round (ends of the "
+    "bars)"
+)
 PAGE = """# The scheduler's machine, measured
 
 <!-- Written by `python -m bench.scheduler`; do not edit. -->
@@ -244,8 +248,7 @@ def _plot(found: dict[tuple[Allocation, int], Series]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
         '<g font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{left}" y="15" fill="#222">Processor time per decision, in microseconds: '
-        "median round (dots) and best round (ends of the bars)</text>",
+        f'<text x="{left}" y="15" fill="#222">{PLOT_TITLE}</text>',
     ]
     step = 10 if highest < 100 else 25
     for us in range(0, int(highest) + 1, step):

@@ -12,7 +12,11 @@ from nativelink.config.problems import Path, Problem, closest, error, format_val
 
 __all__ = ["check"]
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,15}(?<!-)")
+#: ElastiCache takes no name with two dashes in a row.
+_NAME: Final = re.compile(r"(?=.{1,16}\Z)[a-z](?:-?[a-z0-9])*")
+_NAMES: Final = "up to 16 lower-case letters, digits and single dashes, beginning with a letter"
+#: Tags that the kit gives; some services do not tell small letters from large ones.
+_OWN_TAGS: Final = frozenset({"managedby", "name", "nativelinkregion", "project"})
 _REGION: Final = re.compile(r"(?:af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[1-9]")
 _TYPE: Final = re.compile(
     r"(?P<family>[a-z][a-z0-9-]*)\.(?P<size>(?:[0-9]*x?large|medium|small|metal))"
@@ -56,7 +60,7 @@ def _words(settings: RegionSettings) -> Iterator[Problem]:
             ("name",),
             "not a name",
             got=format_value(settings.name),
-            allowed="up to 16 lower-case letters, digits and dashes, beginning with a letter",
+            allowed=_NAMES,
         )
     if not re.fullmatch(r"[0-9]{12}", settings.account):
         yield error(
@@ -91,6 +95,8 @@ def _words(settings: RegionSettings) -> Iterator[Problem]:
             yield error(
                 ("tags", key), "AWS keeps tags that begin with aws: for itself", at_key=True
             )
+        elif key.lower() in _OWN_TAGS:
+            yield error(("tags", key), "the kit gives this tag itself", at_key=True)
 
 
 _RFC1918: Final = tuple(
@@ -345,7 +351,7 @@ def _pools(settings: RegionSettings) -> Iterator[Problem]:
                 (*path, "name"),
                 "not a name",
                 got=format_value(pool.name),
-                allowed="up to 16 lower-case letters, digits and dashes, beginning with a letter",
+                allowed=_NAMES,
             )
         if pool.name in seen:
             yield error((*path, "name"), f'another pool is called "{pool.name}" already')

@@ -107,6 +107,8 @@ def test_a_region_that_is_not_there_is_told_with_those_that_are() -> None:
     [
         ({"name": "Team"}, "name: not a name"),
         ({"name": "a" * 17}, "name: not a name"),
+        ({"name": "a--b"}, "name: not a name"),
+        ({"name": "a-"}, "name: not a name"),
         ({"account": "1234"}, "account: not an account"),
         ({"contact": "me"}, "contact: not a mail address"),
         ({"clients": []}, "clients: is empty"),
@@ -198,6 +200,7 @@ def test_a_region_that_is_not_there_is_told_with_those_that_are() -> None:
             "image.ami_ids.x86-64: not an image's id",
         ),
         ({"tags": {"aws:x": "y"}}, 'tags["aws:x"]: AWS keeps tags'),
+        ({"tags": {"NativelinkRegion": "y"}}, "tags.NativelinkRegion: the kit gives this tag"),
     ],
 )
 def test_what_cannot_work_is_found_before_anything_is_synthesized(

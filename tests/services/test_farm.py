@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -14,6 +13,7 @@ from nativelink.scheduler.operation import Failure
 from nativelink.scheduler.scheduler import WorkerHello
 from nativelink.services import farm
 from nativelink.services.farm import farm_routes
+from nativelink.testing.fakes import Turns
 from tests.services.scheduling import FakeGateway, FakeScheduler
 
 DIGEST = DigestFunction.SHA256.digest_of(b"x")
@@ -72,20 +72,12 @@ async def test_so_many_operations_are_shown_at_most_and_others_have_their_turns(
     for number in range(60):
         digest = DigestFunction.SHA256.digest_of(b"%d" % number)
         await pages.scheduler.execute(ActionInfo(ActionKey("main", DigestFunction.SHA256, digest)))
-    turns = 0
 
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    others = asyncio.create_task(take_turns())
-    shown = (await pages.get("/admin/operations"))["MAIN"]
-    others.cancel()
+    async with Turns() as turns:
+        shown = (await pages.get("/admin/operations"))["MAIN"]
 
     assert [each["name"] for each in shown] == list(pages.scheduler.views)[:50]
-    assert turns >= 5
+    assert turns.taken >= 5
 
 
 async def test_operations_are_shown_and_filtered(pages: Pages) -> None:

@@ -14,7 +14,7 @@ from nativelink.scheduler.action import ActionInfo, ActionKey, Origin
 from nativelink.scheduler.operation import ExecutionStage, OperationView
 from nativelink.services.operations import OperationsService
 from nativelink.testing.calls import Caller
-from nativelink.testing.fakes import wait_until
+from nativelink.testing.fakes import Turns, wait_until
 from tests.services.scheduling import FakeScheduler
 
 SHA256 = DigestFunction.SHA256
@@ -184,42 +184,21 @@ class TestLists:
         names = [await server.start(str(number)) for number in range(100)]
         for name in names[30:60]:
             server.scheduler.update(name, queued_at=31.0)
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        async with asyncio.TaskGroup() as tasks:
-            counting = tasks.create_task(count_turns())
+        async with Turns() as turns:
             assert await server.names("worker=nobody") == []
-            assert turns >= 10
-            assert (
-                await server.names("worker!=nobody")
-                == names[:30] + sorted(names[30:60]) + names[60:]
-            )
-            counting.cancel()
+        assert turns.taken >= 10
+        assert (
+            await server.names("worker!=nobody") == names[:30] + sorted(names[30:60]) + names[60:]
+        )
 
     async def test_a_long_page_lets_others_have_their_turn(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("nativelink.services.operations._AT_ONCE", 10)
         names = [await server.start(str(number)) for number in range(100)]
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        async with asyncio.TaskGroup() as tasks:
-            counting = tasks.create_task(count_turns())
+        async with Turns() as turns:
             page = await server.page(page_size=100)
-            assert turns >= 9
-            counting.cancel()
+        assert turns.taken >= 9
         assert [each.name for each in page.operations] == names
 
     async def test_operations_of_one_moment_are_listed_by_name(self, server: Server) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nativelink.core.digest import StoreKey
 from nativelink.stores.store import Store
-from nativelink.testing.fakes import DictStore, FakeClock, PassingTime, wait_until
+from nativelink.testing.fakes import DictStore, FakeClock, PassingTime, Turns, wait_until
 from nativelink.testing.faults import FaultyStore, Latency
 from nativelink.testing.store_contract import RawAccess, StringKeys
 from nativelink.testing.store_machine import StoreMachine
@@ -82,6 +82,13 @@ async def test_a_loops_time_goes_on_by_itself_and_further_when_told():
         await wait_for_ever()
     assert loop.time() >= before + 3000
     assert await asyncio.wait_for(asyncio.sleep(0, "in time"), 1000) == "in time"
+
+
+async def test_turns_that_others_get_are_counted():
+    async with Turns() as turns:
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert turns.taken == 5
 
 
 async def test_wait_until_gives_up():

@@ -12,7 +12,7 @@ from nativelink.core.errors import out_of_range
 from nativelink.core.streams import Chunk, Sink, Source
 from nativelink.stores.store import absent
 
-__all__ = ["DictStore", "FakeClock", "PassingTime", "PiecesSource", "wait_until"]
+__all__ = ["DictStore", "FakeClock", "PassingTime", "PiecesSource", "Turns", "wait_until"]
 
 
 T = TypeVar("T")
@@ -143,6 +143,30 @@ class PiecesSource:
         """`data` in pieces of `chunk_size` bytes."""
         pieces = [data[start : start + chunk_size] for start in range(0, len(data), chunk_size)]
         return cls(*pieces, size=len(data) if announced else None)
+
+
+class Turns:
+    """Counts the turns of the loop that others get while something works: a context manager.
+
+    Attributes:
+        taken: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def __aenter__(self) -> Turns:
+        self._task = asyncio.Task(self._take(), loop=asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _take(self) -> None:
+        while True:
+            self.taken += 1
+            await asyncio.sleep(0)
 
 
 async def wait_until(predicate: Callable[[], bool], *, timeout_s: float = 60.0) -> None:

@@ -85,6 +85,17 @@ class Served:
         self.start()
 
     @property
+    def bazel_flags(self) -> list[str]:
+        """A Bazel that uses its cache, and has no second tries that would hide those of ours."""
+        return [
+            f"--remote_cache=grpc://127.0.0.1:{self.port}",
+            "--remote_instance_name=main",
+            # Longer than a back end is away.
+            "--remote_timeout=120",
+            "--remote_retries=0",
+        ]
+
+    @property
     def log(self) -> str:
         """What it has said so far."""
         return self.log_file.read_text(errors="replace")

@@ -206,7 +206,8 @@ def test_bazel_7_reports_a_test_that_hangs_as_timeout_with_its_log(
 ) -> None:
     build = bazel7.build(
         *execution_flags(farm),
-        "--test_timeout=2",
+        # Bash, Bazel's scripts and the test come first.
+        "--test_timeout=10",
         "--test_output=errors",
         targets=["//checks:hangs"],
         command="test",

@@ -12,7 +12,6 @@ from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
 from tests.clients.documents import DOCUMENTS, serve_document
 from tests.clients.programs import CLIENT_TESTS
-from tests.clients.served import Served
 from tests.stores.cloud.servers import Moto
 
 pytestmark = CLIENT_TESTS
@@ -21,15 +20,6 @@ pytestmark = CLIENT_TESTS
 ODDITIES = ["//:tree_user", "//:many", "//:big", "//:empty", "//:noisy", "//:ran"]
 #: Compilations, a link, and a run of what came of them.
 PROGRAM = ["//:lua", "//:out1"]
-
-
-def flags(server: Served) -> list[str]:
-    return [
-        f"--remote_cache=grpc://127.0.0.1:{server.port}",
-        "--remote_instance_name=main",
-        "--remote_timeout=120",
-        "--remote_retries=0",
-    ]
 
 
 def assert_all_hits(build: Build, cold: Build) -> None:
@@ -63,17 +53,17 @@ def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
     # Document 004 has single stores; one by one, compilations would tell nothing more.
     targets = ODDITIES if name.startswith("004") else [*PROGRAM, *ODDITIES]
     with serve_document(name, tmp_path, certificates, s3) as server:
-        cold = bazel.build(*flags(server), targets=targets, log=True)
+        cold = bazel.build(*server.bazel_flags, targets=targets, log=True)
         assert cold.hits == 0
         assert cold.executed >= (7 if targets is ODDITIES else 40)
         assert "Remote Cache" not in cold.output, cold.output
 
-        assert_all_hits(other_bazel.build(*flags(server), targets=targets, log=True), cold)
+        assert_all_hits(other_bazel.build(*server.bazel_flags, targets=targets, log=True), cold)
 
         # A deployment: what is left is what lies behind the server.
         server.restart()
         other_bazel.clean()
-        assert_all_hits(other_bazel.build(*flags(server), targets=targets, log=True), cold)
+        assert_all_hits(other_bazel.build(*server.bazel_flags, targets=targets, log=True), cold)
 
         status = httpx.get(f"http://127.0.0.1:{server.port}/status", timeout=60)
         assert status.status_code == 200, status.text

@@ -25,16 +25,6 @@ pytestmark = CLIENT_TESTS
 KILLS = 2
 
 
-def flags(server: Served) -> list[str]:
-    return [
-        f"--remote_cache=grpc://127.0.0.1:{server.port}",
-        "--remote_instance_name=main",
-        # Longer than any back end is away; tries of Bazel's own would hide ours.
-        "--remote_timeout=120",
-        "--remote_retries=0",
-    ]
-
-
 def assert_unnoticed(build: Build) -> None:
     """Nothing that went wrong behind our server was seen in front of it."""
     assert build.code == 0, build.output
@@ -46,7 +36,7 @@ def build_with_deaths(
 ) -> Build:
     """A build in which the back end dies at some gates, and comes back when it was missed."""
     fatal = set(chance.sample(range(STAGES), KILLS))
-    with bazel.start(*flags(server), targets=stages.targets, log=log) as process:
+    with bazel.start(*server.bazel_flags, targets=stages.targets, log=log) as process:
         for stage in range(STAGES):
             stages.wait(stage, process, log)
             if stage in fatal:
@@ -80,12 +70,12 @@ def test_a_back_end_that_dies_and_comes_back_costs_no_build_anything(
         if not backend.keeps:
             # What was written before the last death may be gone with it: fill it up.
             bazel.clean()
-            assert_unnoticed(bazel.build(*flags(server), targets=stages.targets))
+            assert_unnoticed(bazel.build(*server.bazel_flags, targets=stages.targets))
         # ... and while they are read.
         bazel.clean()
         stages.close()
         log = tmp_path / "reading"
-        with bazel.start(*flags(server), targets=stages.targets, log=log) as process:
+        with bazel.start(*server.bazel_flags, targets=stages.targets, log=log) as process:
             # All gates but the first come out of the cache; it does too, if it is not lost.
             backend.kill(chance.randrange)
             for stage in range(STAGES):
@@ -94,7 +84,7 @@ def test_a_back_end_that_dies_and_comes_back_costs_no_build_anything(
             code = process.wait(240)
         assert_unnoticed(Build(code, log.read_text()))
         if backend.keeps:
-            everywhere = other_bazel.build(*flags(server), targets=stages.targets, log=True)
+            everywhere = other_bazel.build(*server.bazel_flags, targets=stages.targets, log=True)
             assert_unnoticed(everywhere)
             assert everywhere.executed == 0, everywhere.runners
             assert everywhere.hits == STAGES * (STAGE_ACTIONS + 1)

@@ -32,18 +32,10 @@ from nativelink.stores.cloud.gcs import gcs_bucket
 from nativelink.stores.store import write_bytes
 from nativelink.testing.fakes import wait_until
 from tests.clients.certificates import Certificates
-from tests.stores.cloud.servers import KEY, SECRET, Azurite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cloud_credentials")]
 
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", Azurite.account_key)
 
 
 class Listening:

@@ -14,9 +14,7 @@ from nativelink.stores.store import read_bytes, write_bytes
 from tests.stores.cloud.google import xml_api
 from tests.stores.cloud.servers import (
     BUCKET,
-    KEY,
     REGION,
-    SECRET,
     Azurite,
     FakeGcs,
     Moto,
@@ -24,7 +22,7 @@ from tests.stores.cloud.servers import (
     shared,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cloud_credentials")]
 
 
 def aws(**keys: object) -> AwsSpec:
@@ -38,13 +36,6 @@ def aws(**keys: object) -> AwsSpec:
             **keys,
         }
     )
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", Azurite.account_key)
 
 
 async def test_an_amazon_bucket_is_used_with_the_credentials_of_the_environment():

@@ -1,10 +1,9 @@
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
 from nativelink.worker.processes.launcher import ProcessLauncher
-from tests.worker.processes.launching import SlotTime, Yard
+from tests.worker.processes.launching import SlotTime
 
 
 @pytest.fixture
@@ -18,10 +17,3 @@ def slot_time(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> SlotTime:
     return SlotTime(tmp_path_factory.mktemp("time"), monkeypatch)
-
-
-@pytest.fixture
-def yard(tmp_path: Path) -> Iterator[Yard]:
-    yard = Yard(tmp_path)
-    yield yard
-    yard.close()

@@ -136,6 +136,7 @@ def _boxes(stack: Synthesized, settings: RegionSettings) -> dict[str, _Box]:
         for each in stack.of("aws_vpc_endpoint")
         if each.body["vpc_endpoint_type"] == "Interface"
     )
+    zones = settings.network.endpoint_zones
     pools = list(_pools(stack))
     return {
         "clients": _Box(
@@ -171,7 +172,7 @@ def _boxes(stack: Synthesized, settings: RegionSettings) -> dict[str, _Box]:
         ),
         "endpoints": _Box(
             270, 680, 840, 62, "service", "Interface endpoints (there is no way to the internet)",
-            [f"{', '.join(endpoints)}; in {settings.network.endpoint_zones} zone(s)"],
+            [f"{', '.join(endpoints)}; in {zones} {'zone' if zones == 1 else 'zones'}"],
         ),
         "s3": _Box(
             1190, 110, 200, 130, "store", "S3, by its gateway",

@@ -46,7 +46,7 @@ class Server:
     Attributes:
         name: as printed.
         port: of plain HTTP/2, on `host`.
-        tls_port: of TLS, None where it has none; `root_certificate` signs it.
+        tls_port: of TLS, None where it has none.
         process: ours to stop; None for an external peer.
         start_s: seconds from exec to the first answered call.
         worker_port: where workers connect, 0 where none do.
@@ -56,7 +56,6 @@ class Server:
     port: int
     host: str = "127.0.0.1"
     tls_port: int | None = None
-    root_certificate: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     start_s: float = 0.0
     folder: Path = field(default_factory=Path)
@@ -176,7 +175,7 @@ def start_ours(
         settings = None
         if tls:
             certificate, key = _certificate(folder)
-            server.tls_port, server.root_certificate = free_port(), certificate
+            server.tls_port = free_port()
             settings = {
                 "port": server.tls_port,
                 "config": {"cert_file": str(certificate), "key_file": str(key)},

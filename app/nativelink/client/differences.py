@@ -70,8 +70,6 @@ class Difference:
         name: which: the number of an argument, the name of a variable or property, a path.
         before: in the first action; "" where there is nothing.
         after: in the second one.
-        entry_before: of an input.
-        entry_after: likewise.
         totals: of an added or removed directory.
     """
 
@@ -80,8 +78,6 @@ class Difference:
     name: str
     before: str = ""
     after: str = ""
-    entry_before: Entry | None = None
-    entry_after: Entry | None = None
     totals: Totals | None = None
 
 
@@ -253,8 +249,6 @@ class _Inputs:
             only.path,
             _told(old, new),
             _told(new, old),
-            entry_before=old,
-            entry_after=new,
             totals=totals,
         )
 

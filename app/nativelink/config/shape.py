@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
 from nativelink.config.choices import Named, OneKey, Variant
-from nativelink.config.fields import Extension, Kind, NoEffect, NullIs, Secret, Spec, Zero
+from nativelink.config.fields import Extension, Kind, NoEffect, Secret, Spec, Zero
 
 __all__ = [
     "Choice",
@@ -87,14 +87,12 @@ class Key:
 
     Attributes:
         zero: what an explicit 0 stands for, if it is replaced.
-        nullable: `null` is the same as leaving the key out.
     """
 
     name: str
     attribute: str
     shape: Shape
     info: FieldInfo
-    nullable: bool
     zero: int | None
     secret: bool
     extension: bool
@@ -195,19 +193,11 @@ def _key(attribute: str, info: FieldInfo, hint: Any) -> Key:
         attribute=attribute,
         shape=_shape(hint, ()),
         info=info,
-        nullable=_is_nullable(hint),
         zero=zeros[0] if zeros else None,
         secret=any(isinstance(mark, Secret) for mark in marks),
         extension=any(isinstance(mark, Extension) for mark in marks),
         no_effect=effects[0] if effects else None,
     )
-
-
-def _is_nullable(hint: object) -> bool:
-    if get_origin(hint) is Annotated:
-        marked = any(isinstance(mark, NullIs) for mark in get_args(hint)[1:])
-        return marked or _is_nullable(get_args(hint)[0])
-    return type(None) in get_args(hint)
 
 
 def _marks(annotation: object, metadata: tuple[object, ...]) -> Iterator[object]:

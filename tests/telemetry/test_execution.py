@@ -224,7 +224,6 @@ def test_workers_that_left_long_ago_make_room_for_others(meter: Meter) -> None:
 
 def test_the_schedulers_own_time_is_measured(meter: Meter) -> None:
     meter.recorder.handled(0.25)
-    meter.recorder.unschedulable(VIEW, "no worker has os=linux")
     assert meter.points("scheduler.matching.duration") == [({}, 0.25)]
     assert meter.points("scheduler.matching.passes") == [({"scheduler.match.result": "ok"}, 1)]
 

@@ -99,7 +99,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Unschedulable:
-    """For metrics and logs: no connected worker could ever run the operation, and why."""
+    """For logs: no connected worker could ever run the operation, and why."""
 
     operation_id: str
     reason: str

@@ -42,6 +42,7 @@ from nativelink.scheduler.scheduler import (
     WorkerView,
     new_operation_name,
 )
+from nativelink.scheduler.watches import Watches
 
 __all__ = ["LocalScheduler"]
 
@@ -96,15 +97,14 @@ class LocalScheduler:
         #: None where it does not pay to make what the recorder is told.
         self._recording = None if recorder is NO_RECORDER else Recording(recorder, self._machine)
         self._policy = policy
-        #: By name; thousands may follow one name, and leave at the same time.
-        self._watches: dict[str, dict[LocalWatch, None]] = {}
+        self._watches = Watches()
         self._links: dict[str, LocalLink] = {}
         #: Links with new orders, while the effects of one event are carried out.
         self._told: list[LocalLink] = []
         self._logging_interval_s = worker_match_logging_interval_s
         self._log_at: float | None = None
-        #: The reason that was logged last, while the effects of one event are carried out.
-        self._unschedulable = ""
+        #: Reasons why nothing can run something, of which a warning was logged of late.
+        self._warned: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._ticked_at = 0.0
@@ -130,9 +130,7 @@ class LocalScheduler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for watches in self._watches.values():
-            for watch in watches:
-                watch.changed()
+        self._watches.wake_all()
         links = list(self._links.values())
         self._links.clear()
         for link in links:
@@ -151,7 +149,7 @@ class LocalScheduler:
         name = name or new_operation_name(action.key.instance_name)
         watch = LocalWatch(self, name)
         self.dispatch(events.ExecuteRequested(name, str(uuid4()), action))
-        self._watches[name] = {watch: None}
+        self._watches.add(watch)
         return watch
 
     async def watch(self, name: str) -> Watch:
@@ -159,7 +157,7 @@ class LocalScheduler:
         self.known(name)
         watch = LocalWatch(self, name)
         self.dispatch(events.ClientAttached(name))
-        self._watches.setdefault(name, {})[watch] = None
+        self._watches.add(watch)
         return watch
 
     async def get(self, name: str) -> OperationView:
@@ -206,13 +204,8 @@ class LocalScheduler:
 
     def unwatch(self, watch: LocalWatch) -> None:
         """A stream does not follow any more."""
-        watches = self._watches.get(watch.name, {})
-        if watch in watches:
-            del watches[watch]
-            if not watches:
-                del self._watches[watch.name]
-            if not self.stopping:
-                self.dispatch(events.ClientDetached(watch.name))
+        if self._watches.remove(watch) and not self.stopping:
+            self.dispatch(events.ClientDetached(watch.name))
 
     # -- workers --------------------------------------------------------------------------------
 
@@ -318,7 +311,7 @@ class LocalScheduler:
             found = self._machine.handle(event, self._now())
             for effect in found:
                 self._carry_out(effect)
-        self._unschedulable = ""
+        self._watches.event_ended()
         self._arm()
         if self._told:
             # Workers of this process may answer within these calls: all is in order again.
@@ -332,9 +325,7 @@ class LocalScheduler:
     def _carry_out(self, effect: effects.Effect) -> None:
         match effect:
             case effects.OperationUpdated():
-                for name in effect.names:
-                    for watch in self._watches.get(name, ()):
-                        watch.changed()
+                self._watches.update(effect.names)
             case effects.StartExecution():
                 link = self._links.get(effect.worker_id)
                 if link is not None:
@@ -367,14 +358,12 @@ class LocalScheduler:
                     effect.reason,
                 )
             case effects.Unschedulable():
-                # Many operations may be told the same at once.
-                if effect.reason != self._unschedulable:
-                    self._unschedulable = effect.reason
+                # As many operations as wait are told the same, and all that come.
+                if effect.reason not in self._warned:
+                    self._warned.add(effect.reason)
                     logger.warning("actions wait that no worker can run: %s", effect.reason)
             case effects.OperationForgotten():
-                for name in effect.names:
-                    for watch in self._watches.pop(name, ()):
-                        watch.changed()
+                self._watches.forget(effect.names)
             case _:
                 pass
 
@@ -383,6 +372,8 @@ class LocalScheduler:
         due = self._machine.next_deadline()
         if self.stopping or self._stalled:
             return
+        if not self._machine.queued:
+            self._warned.clear()
         if self._logging_interval_s > 0:
             if not self._machine.queued:
                 self._log_at = None
@@ -414,6 +405,7 @@ class LocalScheduler:
             return
         if self._log_at is not None and self._now() >= self._log_at:
             self._log_at = None
+            self._warned.clear()
             self._log_queue()
         due = self._machine.next_deadline()
         if due is None or due > self._now():

@@ -82,10 +82,6 @@ class Recorder(Protocol):
         """
         ...
 
-    def unschedulable(self, operation: OperationView, reason: str) -> None:
-        """No connected worker could ever run it from now on, or for another reason than before."""
-        ...
-
     def worker_connected(self, worker_id: str, *, resumed: bool) -> None:
         """A worker joined; `resumed` if it is one that was known."""
         ...
@@ -119,9 +115,6 @@ class _NoRecorder:
     def attempt_ended(
         self, operation: OperationView, worker_id: str, reason: str, *, counted: bool
     ) -> None:
-        pass
-
-    def unschedulable(self, operation: OperationView, reason: str) -> None:
         pass
 
     def worker_connected(self, worker_id: str, *, resumed: bool) -> None:

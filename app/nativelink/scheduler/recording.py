@@ -66,9 +66,5 @@ class Recording:
                     self._recorder.attempt_ended(
                         view, effect.worker_id, effect.reason, counted=effect.counted
                     )
-            case effects.Unschedulable():
-                view = self._machine.operation(effect.operation_id)
-                if view is not None:
-                    self._recorder.unschedulable(view, effect.reason)
             case _:
                 pass

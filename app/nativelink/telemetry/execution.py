@@ -134,9 +134,6 @@ class ExecutionRecorder:
         if not operation.done:
             self._retries.bind(*self._where(operation)).add(1)
 
-    def unschedulable(self, operation: OperationView, reason: str) -> None:
-        """How many there are is observed (`FarmMetrics`)."""
-
     def worker_connected(self, worker_id: str, *, resumed: bool) -> None:
         del resumed
         self._gone.pop(worker_id, None)

@@ -77,9 +77,6 @@ class FakeRecorder:
     ) -> None:
         self.told.append(("attempt", worker_id, counted))
 
-    def unschedulable(self, operation: OperationView, reason: str) -> None:
-        self.told.append(("unschedulable", reason))
-
     def worker_connected(self, worker_id: str, *, resumed: bool) -> None:
         self.told.append(("connected", resumed))
 

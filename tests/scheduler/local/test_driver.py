@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import pairwise
 
 import pytest
 
@@ -71,6 +72,44 @@ async def test_it_logs_why_actions_wait(
         "queue of cpu_count>=1: 2 waiting, the first one for 10 s: all that suit are busy",
         f"queue of cpu_count>=64: 1 waiting, the first one for 10 s: {hopeless}",
     ]
+
+
+async def test_what_many_actions_wait_for_is_said_once(
+    scheduler: LocalScheduler, timers: Timers, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        await scheduler.execute(action(number))
+    await scheduler.execute(action(9, os="linux"))
+    warning = "actions wait that no worker can run: no worker is connected"
+    assert caplog.messages == [warning]
+    timers.advance(10)
+    await scheduler.execute(action(10))
+    assert caplog.messages == [warning, warning]
+
+
+async def test_of_many_who_wait_some_are_woken_at_once_and_the_others_in_turns(
+    scheduler: LocalScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nativelink.scheduler.watches._WOKEN_AT_ONCE", 10)
+    watches = [await scheduler.execute(action(number)) for number in range(35)]
+    for watch in watches:
+        await view_of(watch)
+    woken = [asyncio.ensure_future(watch.next()) for watch in watches]
+    await asyncio.sleep(0)
+
+    link = scheduler.connect(hello(max_inflight_tasks=1))
+    first = await start_of(link)
+    counts: list[int] = []
+    while len(counts) < 10 and (not counts or counts[-1] < len(woken)):
+        await asyncio.sleep(0)
+        counts.append(sum(each.done() for each in woken))
+        if len(counts) == 1:
+            # What happens meanwhile need not wait for that.
+            link.result(first.operation_id, b"response", exit_code=0)
+            assert (await view_of(watches[0])).response == b"response"
+    assert counts[0] <= 10
+    assert max(later - sooner for sooner, later in pairwise(counts)) <= 10
+    assert counts[-1] == len(woken)
 
 
 async def test_a_clock_that_is_set_changes_nothing(

@@ -30,9 +30,8 @@ async def test_an_action_goes_to_a_worker_and_its_result_to_the_client(
     last = await view_of(watch)
     assert (last.stage, last.response) == (ExecutionStage.COMPLETED, b"response")
     assert await watch.next() is None
-    assert recorder.of("stage", "used", "unschedulable") == [
+    assert recorder.of("stage", "used") == [
         ("stage", order.operation_id, "UNKNOWN", "QUEUED"),
-        ("unschedulable", "no worker is connected"),
         ("stage", order.operation_id, "QUEUED", "EXECUTING"),
         ("used", order.operation_id, 5, 7),
         ("stage", order.operation_id, "EXECUTING", "COMPLETED"),

@@ -316,7 +316,10 @@ class ImageSettings(Spec):
         description="When images are rebuilt with the operating system's updates (UTC), if there "
         "are any. `null`: never. Machines start from one once `ami_ids` names it.",
     )
-    keep: _Count = Field(default=5, description="Images kept of each architecture.")
+    keep: _Count = Field(
+        default=5,
+        description="Images kept, besides those from which machines started in six months.",
+    )
 
 
 class LogSettings(Spec):

@@ -38,6 +38,9 @@ from infra._cdk import (
     ImagebuilderLifecyclePolicyPolicyDetail,
     ImagebuilderLifecyclePolicyPolicyDetailAction,
     ImagebuilderLifecyclePolicyPolicyDetailActionIncludeResources,
+    ImagebuilderLifecyclePolicyPolicyDetailExclusionRules,
+    ImagebuilderLifecyclePolicyPolicyDetailExclusionRulesAmis,
+    ImagebuilderLifecyclePolicyPolicyDetailExclusionRulesAmisLastLaunched,
     ImagebuilderLifecyclePolicyPolicyDetailFilter,
     ImagebuilderLifecyclePolicyResourceSelection,
     S3Object,
@@ -85,6 +88,8 @@ _BUILDERS: Final = {
     ISA.ARM: ("c7g.large", "m7g.large", "c6g.large"),
 }
 _BUILD_TIMEOUT: Final = "90m"
+#: An image from which a machine started within so many months is not deleted.
+_USED_MONTHS: Final = 6
 
 
 def architectures(settings: RegionSettings) -> tuple[ISA, ...]:
@@ -372,7 +377,10 @@ class Images(Construct):
         )
 
     def _prune(self) -> None:
-        """Old images and their snapshots go."""
+        """Old images and their snapshots go, but none that machines still start from.
+
+        Without its image a template starts nothing, and no plan tells.
+        """
         kit = self._kit
         role = IamRole(
             self,
@@ -411,6 +419,20 @@ class Images(Construct):
                                     amis=True, snapshots=True
                                 )
                             ],
+                        )
+                    ],
+                    exclusion_rules=[
+                        ImagebuilderLifecyclePolicyPolicyDetailExclusionRules(
+                            amis=[
+                                ImagebuilderLifecyclePolicyPolicyDetailExclusionRulesAmis(
+                                    is_public=False,
+                                    last_launched=[
+                                        ImagebuilderLifecyclePolicyPolicyDetailExclusionRulesAmisLastLaunched(
+                                            unit="MONTHS", value=_USED_MONTHS
+                                        )
+                                    ],
+                                )
+                            ]
                         )
                     ],
                     filter=[

@@ -22,6 +22,15 @@ def test_the_machine_that_makes_an_image_can_be_spoken_to(stacks: dict[str, Stac
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
+def test_an_image_that_machines_start_from_is_not_deleted(stacks: dict[str, Stack]) -> None:
+    """A template whose image is gone starts nothing."""
+    (policy,) = stacks["aws/minimal"].of("aws_imagebuilder_lifecycle_policy")
+    (detail,) = policy.body["policy_detail"]
+    (rules,) = detail["exclusion_rules"]
+    (spared,) = rules["amis"]
+    assert spared["last_launched"] == [{"unit": "MONTHS", "value": 6}]
+
+
 def test_what_installs_gets_the_bundle_and_what_tests_does_not(stacks: dict[str, Stack]) -> None:
     for recipe in stacks["aws/minimal"].of("aws_imagebuilder_image_recipe"):
         names = [

@@ -1,5 +1,9 @@
 """Both directions under flow control: credit, windows, turns, bounds."""
 
+import random
+
+import pytest
+
 from nativelink.transport.settings import ServerSettings
 from tests.transport.wire import (
     DATA,
@@ -206,6 +210,52 @@ def test_a_small_answer_waits_for_a_turn_of_each_stream_and_not_for_all_that_the
     # The buffer was full before it was asked for.
     assert sum(len(f.payload) for f in order[:answer]) < 1280 * 1024 + 8 * 131_072
     assert all(len(body_of(order, stream.id)) == 10**6 for stream in readers)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_each_stream_gets_its_bytes_in_order_however_it_waits(seed):
+    chance = random.Random(seed)
+    client = Client(
+        ServerSettings(http2_max_send_buf_size=chance.choice([5000, 20_000, 1280 * 1024])),
+        greet=False,
+    )
+    greeting = settings(window=chance.choice([0, 1000, 70_000]), max_frame=20_000)
+    got = client.send(PREFACE + greeting)
+    connection, streams, sent = client.connection, [], {}
+    for _ in range(80):
+        act = chance.choice(["open", "write", "write", "finish", "pause", "grant", "grant", "read"])
+        stream = chance.choice(streams) if streams else None
+        if act == "open":
+            got += client.send(client.headers(end=True))
+            (stream,) = client.news
+            streams.append(stream)
+            sent[stream.id] = b""
+            connection.send_head(stream, HEAD)
+        elif act == "write" and stream is not None and not stream.finished:
+            parts = [chance.randbytes(chance.choice([0, 1, 9, 1000, 200_000])) for _ in range(3)]
+            sent[stream.id] += b"".join(parts)
+            connection.send_data(stream, parts, sum(map(len, parts)))
+        elif act == "finish" and stream is not None and not stream.finished:
+            connection.finish(stream, TRAILERS)
+        elif act == "pause":
+            connection.set_writable(chance.random() < 0.5, 0.0)
+        elif act == "grant":
+            stream_id = 0 if stream is None or stream.id not in connection.streams else stream.id
+            got += client.send(window_update(stream_id, chance.choice([1, 1000, 200_000])))
+        got += client.frames()
+        waiting = [each for each in streams if each.outbox is not None]
+        assert all(sum(map(len, each.outbox)) == each.outbox_bytes > 0 for each in waiting)
+        assert connection.parked_bytes == sum(e.outbox_bytes for e in waiting if e.finished)
+    connection.set_writable(True, 0.0)
+    for stream_id in (0, *connection.streams):
+        got += client.send(window_update(stream_id, 2**30))
+    while frames := client.frames():
+        got += frames
+    for stream in streams:
+        assert body_of(got, stream.id) == sent[stream.id]
+        ends = [f for f in got if f.stream_id == stream.id and f.flags & END_STREAM]
+        assert len(ends) == stream.finished
+    assert connection.error is None
 
 
 def test_nothing_is_sent_while_the_socket_is_full():

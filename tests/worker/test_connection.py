@@ -250,6 +250,23 @@ async def test_only_the_answer_to_a_later_sign_of_life_says_that_later_results_a
         assert (await again.heard("execute_result")).execute_result.operation_id == "one"
 
 
+async def test_a_result_that_is_sent_again_is_the_answer_to_an_order_to_stop_it() -> None:
+    """After it the operation may be ordered again, and what else is said be taken for its end."""
+    async with working() as world:
+        call = await world.at_work("op")
+        world.hands.finish("op")
+        await call.heard("execute_result")
+        call.break_off()
+
+        again = await world.next_call()
+        await again.accept("w1-id")
+        again.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        result = (await again.heard("execute_result")).execute_result
+        assert not result.HasField("internal_error")
+        await world.time.let_pass(0)
+        assert again.from_worker.empty()
+
+
 async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> None:
     """As many as would fit into no header."""
     async with working() as world:

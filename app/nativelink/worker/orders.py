@@ -133,12 +133,13 @@ class Orders:
             self._begin(order)
 
     def kill(self, operation_id: str) -> None:
-        """Stop an action and say when it has stopped, at once if it does not run here."""
+        """Stop an action and say when it has stopped, at once if nothing is known of it."""
         task = self._running.get(operation_id)
         if task is not None:
             self._stopping[operation_id] = True
             task.cancel()
-        elif operation_id not in self._running:
+        elif operation_id not in self._running and not self._outbox.has_result(operation_id):
+            # A result on its way is the answer; a second one could be taken for the next try's.
             self._fail(operation_id, Code.CANCELLED, "it does not run here, or not any more")
 
     def kill_all(self) -> None:

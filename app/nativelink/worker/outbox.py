@@ -81,6 +81,12 @@ class Outbox:
         data = pb.UpdateForScheduler(execute_result=result).SerializeToString()
         self._post(_Message(data, result.operation_id))
 
+    def has_result(self, operation_id: str) -> bool:
+        """Whether an operation's result waits, or may be on its way."""
+        return operation_id in self._sent or any(
+            each.result_of == operation_id for each in self._waiting
+        )
+
     def forget_result(self, operation_id: str) -> None:
         """The scheduler had an operation's last result, since it orders it once more."""
         self._drop(operation_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from nativelink.proto.build_event_stream import build_event_stream_pb2 as bep
@@ -9,13 +11,16 @@ from nativelink.proto.google.devtools.build.v1 import publish_build_event_pb2
 from nativelink.proto.google.protobuf.timestamp_pb2 import Timestamp
 from nativelink.proto.nativelink.v1 import builds_pb2 as pb
 from nativelink.services.builds import history
+from nativelink.services.builds.events import StreamName
 from nativelink.services.builds.history import BuildHistory
+from nativelink.services.builds.live import LiveBuild
 from nativelink.services.builds.publish import PublishBuildEventService
 from nativelink.services.builds.readings import processes_of, public_option
 from nativelink.services.builds.service import BuildsService
 from nativelink.services.builds.summary import BuildSummary
 from nativelink.testing.calls import Caller, FakeMessageSource
-from nativelink.testing.fakes import DictStore, FakeClock
+from nativelink.testing.fakes import DictStore, FakeClock, wait_until
+from nativelink.testing.patience import beside
 from tests.services.builds.tool import Id, Tool, completed, configured, finish, ran_test, start
 
 MIB = 1 << 20
@@ -216,3 +221,33 @@ async def test_a_list_fits_into_a_message_and_says_that_there_are_more() -> None
 )
 def test_a_secret_within_a_value_is_no_part_of_the_summary(option: str, shown: str) -> None:
     assert public_option(option) == shown
+
+
+async def test_the_larger_a_summary_is_the_less_often_it_is_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    turn = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+        await turn(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    store, clock, tool = DictStore(), FakeClock(), Tool()
+    name = StreamName(tool.build, tool.invocation)
+    live = LiveBuild(store, BuildHistory(store, clock=clock), name, "", clock=clock)
+    start(tool)
+    for number in range(100):
+        logs = [bep.File(name="test.log", uri=f"{at}{'x' * 5000}") for at in range(10)]
+        about = Id(test_result=Id.TestResultId(label=f"//a:{number}"))
+        result = bep.TestResult(status=bep.FAILED, test_action_output=logs)
+        tool.say(about=about, test_result=result)
+    async with beside(live.keep()):
+        live.add(tool.events[0])
+        await wait_until(lambda: pauses == [2.0])
+        for event in tool.events[1:]:
+            live.add(event)
+        await wait_until(lambda: len(pauses) == 2)
+    assert pauses[1] == len(store.blobs[f"BuildSummary:{tool.invocation}"]) / MIB > 3.5

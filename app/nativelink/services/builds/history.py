@@ -81,20 +81,25 @@ class BuildHistory:
         """
         return await self._read(_summary_key(invocation_id), pb.Build, _MAX_SUMMARY_BYTES)
 
-    async def save(self, build: pb.Build) -> None:
+    async def save(self, build: pb.Build) -> int:
         """Keep a summary: one that is too long to be read again, without its lists.
+
+        Returns:
+            Bytes of all of it.
 
         Raises:
             NativeLinkError: what the store raises.
         """
         data = build.SerializeToString()
-        if len(data) > _MAX_SUMMARY_BYTES:
+        size = len(data)
+        if size > _MAX_SUMMARY_BYTES:
             short = pb.Build.FromString(data)
             for field in _LISTS:
                 short.ClearField(field)
             short.incomplete = True
             data = short.SerializeToString()
         await write_bytes(self._store, _summary_key(build.invocation_id), data)
+        return size
 
     async def announce(self, build: pb.Build) -> None:
         """Let a build be found by lists.

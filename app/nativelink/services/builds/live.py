@@ -23,6 +23,9 @@ _log: Final = logging.getLogger(__name__)
 
 #: A summary is for people, who do not look more often; each one is a write.
 _SAVE_INTERVAL_S: Final = 2.0
+#: Of a build with hundreds of failures and tests, a summary has megabytes; of one that is made to
+#: be large, ninety, which take a third of a second of the event loop.
+_SAVED_BYTES_PER_S: Final = 1 << 20
 #: A build that says nothing for a while is still known to be there.
 HEARTBEAT_S: Final = 60.0
 
@@ -52,6 +55,7 @@ class LiveBuild:
         self._summary = BuildSummary(pb.Build())
         self._changed = asyncio.Event()
         self._announced = False
+        self._saved_bytes = 0
 
     async def resume(self, next_number: int) -> None:
         """Sum up what came over earlier connections: the events before `next_number`."""
@@ -84,7 +88,7 @@ class LiveBuild:
                 if await self._is_overtaken():
                     return
             await self._save()
-            await asyncio.sleep(_SAVE_INTERVAL_S)
+            await asyncio.sleep(max(_SAVE_INTERVAL_S, self._saved_bytes / _SAVED_BYTES_PER_S))
 
     async def end(self, *, broken: bool) -> None:
         """Save the summary as it is now, for the last time over this connection.
@@ -103,7 +107,7 @@ class LiveBuild:
             return
         build.seen_time.FromMilliseconds(round(self._clock.time() * 1000))
         try:
-            await self._history.save(build)
+            self._saved_bytes = await self._history.save(build)
             if not self._announced:
                 await self._history.announce(build)
                 self._announced = True

@@ -264,6 +264,23 @@ def test_a_stream_whose_peer_takes_nothing_ends():
     assert client.news == [stream]
 
 
+def test_a_stream_that_waits_for_its_turn_ends_only_if_nobody_has_one():
+    client = Client(ServerSettings(send_timeout_s=60), greet=False)
+    client.send(PREFACE + settings(window=2**20))
+    streams = [client.open(end=True) for _ in range(5)]
+    for stream in streams:
+        client.connection.send_data(stream, [bytes(10**6)], 10**6)
+    client.frames()
+    for _ in range(10):
+        client.tick(20)
+        client.send(window_update(0, 100_000))
+    assert [stream.reset for stream in streams] == 5 * [None]
+    client.tick(59)
+    assert [stream.reset for stream in streams] == 5 * [None]
+    client.tick(2)
+    assert [stream.reset for stream in streams] == 5 * [CANCEL]
+
+
 def test_an_answer_after_a_long_quiet_may_wait_for_the_peer():
     client = Client(ServerSettings(send_timeout_s=60), greet=False)
     client.send(PREFACE + settings(window=0))

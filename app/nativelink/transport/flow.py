@@ -84,6 +84,8 @@ class Sending(ABC):
         self._blocked: dict[int, Stream] = {}
         self._delayed_control = 0
         self._paused_at = now
+        # When any stream last sent DATA; answers that fit into one frame do not count.
+        self._moved_at = now
         # DATA frames sent, each of which a peer may answer with a WINDOW_UPDATE and a PING.
         self._frames_sent = 0
 
@@ -264,7 +266,7 @@ class Sending(ABC):
         self._send_window -= allowed
         stream.send_window -= allowed
         self.out_bytes += allowed
-        stream.active_at = self._now
+        stream.active_at = self._moved_at = self._now
         out = self.out
         id_ = stream.id
         max_frame = self._peer_max_frame

@@ -111,6 +111,9 @@ class Lifetime(Requests):
         for stream in list(self.streams.values()):
             quiet = now - stream.active_at
             if stream.outbox is not None:
+                if stream.send_window > 0:
+                    # It waits for its turn, which comes while anybody's does.
+                    quiet = min(quiet, now - self._moved_at)
                 if settings.send_timeout_s and quiet > settings.send_timeout_s:
                     self.reset(stream, ErrorCode.CANCEL)
             elif (

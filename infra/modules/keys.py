@@ -127,6 +127,24 @@ class Keys(Construct):
                     principal=service(sender),
                     conditions=from_here,
                 )
-                for sender in ("cloudwatch", "events", "sns", "budgets", "autoscaling")
+                for sender in ("cloudwatch", "events", "sns", "budgets")
+            ),
+            # Auto scaling writes to topics in its own role. As with disks: nobody can name a role
+            # that may not exist yet.
+            Statement(
+                "AutoScaling",
+                ["kms:Decrypt", "kms:GenerateDataKey*"],
+                ["*"],
+                principal=ANYBODY,
+                conditions={
+                    "StringEquals": {"kms:CallerAccount": kit.account},
+                    "ArnLike": {
+                        "aws:PrincipalArn": kit.arn(
+                            "iam",
+                            "role/aws-service-role/autoscaling.amazonaws.com/*",
+                            region=False,
+                        )
+                    },
+                },
             ),
         ]

@@ -192,6 +192,18 @@ def test_who_writes_logs_into_a_bucket_waits_until_its_policy_lets_it(region: St
         assert policy in each.body["depends_on"], each.path
 
 
+def test_auto_scaling_may_use_the_key_of_the_topic_that_it_writes_to(region: Stack) -> None:
+    """In its own role: of the service as such, KMS would hear neither account nor group."""
+    policy = json.loads(region.one("aws_kms_key", "keys/telemetry").body["policy"])
+    (statement,) = [each for each in policy["Statement"] if each["Sid"] == "AutoScaling"]
+    assert set(statement["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey*"}
+    (role,) = statement["Condition"]["ArnLike"].values()
+    assert role.startswith("arn:aws:iam::111122223333:role/aws-service-role/autoscaling.")
+    assert statement["Condition"]["StringEquals"] == {"kms:CallerAccount": "111122223333"}
+    for owner in region.of("aws_kms_key"):
+        assert '"autoscaling.amazonaws.com"' not in owner.body["policy"]
+
+
 def test_a_tag_with_a_space_keeps_no_machine_from_starting(region: Stack) -> None:
     """EC2 shows a machine only tags whose names are good for a URL, and starts none with others."""
     for template in region.of("aws_launch_template"):

@@ -42,7 +42,6 @@ class OriginRecorder:
         self._inner_resources_used = inner.resources_used
         # What is no event goes straight there.
         self.attempt_ended = inner.attempt_ended
-        self.unschedulable = inner.unschedulable
         self.worker_connected = inner.worker_connected
         self.worker_disconnected = inner.worker_disconnected
         self.worker_seen = inner.worker_seen

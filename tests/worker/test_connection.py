@@ -267,6 +267,25 @@ async def test_a_result_that_is_sent_again_is_the_answer_to_an_order_to_stop_it(
         assert again.from_worker.empty()
 
 
+async def test_what_was_stopped_during_an_outage_is_said_to_be_there_until_that_is_told() -> None:
+    """Else it may be ordered again, and the end of the old try be taken for that of the new one."""
+    async with working() as world:
+        call = await world.at_work("op")
+        world.hands.mortal.clear()
+        call.say(kill_operation_request=pb.KillOperationRequest(operation_id="op"))
+        await world.time.let_pass(0)
+        call.break_off()
+        await world.time.let_pass(0)
+        world.hands.mortal.set()
+        await world.time.let_pass(0)
+        assert world.agent.statistics().running == 0
+
+        again = await world.next_call()
+        assert list((await again.accept("w1-id")).running) == ["op"]
+        killed = (await again.heard("execute_result")).execute_result
+        assert killed.internal_error.code == Code.ABORTED
+
+
 async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> None:
     """As many as would fit into no header."""
     async with working() as world:

@@ -179,7 +179,7 @@ class Orders:
         result = pb.ExecuteResult(instance_name=instance_name, operation_id=operation_id)
         result.internal_error.code = code
         result.internal_error.message = message
-        self._outbox.tell(pb.UpdateForScheduler(execute_result=result))
+        self._outbox.tell_result(result)
 
     async def _execute(self, order: pb.StartExecute, *, at_once: bool) -> None:
         name = order.operation_id

@@ -11,16 +11,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from math import ceil
 from threading import Lock
-from typing import Any, SupportsFloat
+from typing import Any, Final, SupportsFloat
 
 import moto.server
 from moto.cloudwatch.models import Statistics
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 __all__ = ["OneAtATime", "install", "percentile"]
+
+#: It waits up to 20 seconds for a message, and looks at no other queue meanwhile.
+_WAITS: Final = "AmazonSQS.ReceiveMessage"
 
 _known = Statistics.get_statistics_for_type
 
@@ -46,7 +50,9 @@ def _value_of(statistics: Statistics, stat: str) -> SupportsFloat | None:
 
 
 class OneAtATime:
-    """A WSGI application whose calls take turns, and wait for no sender within theirs.
+    """A WSGI application whose calls take turns, and wait for nobody within theirs.
+
+    So who waits for a message takes none.
 
     Args:
         application: what is called; it has done its work when its call returns.
@@ -60,7 +66,7 @@ class OneAtATime:
         """Call it when it is free."""
         if length := int(environ.get("CONTENT_LENGTH") or 0):
             environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(length))
-        with self._turn:
+        with nullcontext() if environ.get("HTTP_X_AMZ_TARGET") == _WAITS else self._turn:
             return self._application(environ, start_response)
 
 

@@ -98,3 +98,22 @@ def test_a_request_whose_body_is_slow_keeps_nobody_waiting() -> None:
         assert in_turns({"wsgi.input": BytesIO(b"")}, None) == [b""]
         answered.set()
         assert slow.result() == [b"body"]
+
+
+def test_who_waits_for_a_message_keeps_nobody_waiting() -> None:
+    waits, sent = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], _start: object) -> Iterable[bytes]:
+        if environ:
+            waits.set()
+            assert sent.wait(60), "nobody can send"
+        else:
+            sent.set()
+        return [b""]
+
+    in_turns = OneAtATime(application)
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(in_turns, {"HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage"}, None)
+        assert waits.wait(60)
+        assert in_turns({}, None) == [b""]
+        assert received.result() == [b""]

@@ -125,7 +125,9 @@ class Keys(Construct):
                     ["kms:Decrypt", "kms:GenerateDataKey*"],
                     ["*"],
                     principal=service(sender),
-                    conditions=from_here,
+                    # EventBridge may not tell a key for whom it asks, and what is refused is lost
+                    # in silence. Whose rules may send, the queues' policies say.
+                    conditions={} if sender == "events" else from_here,
                 )
                 for sender in ("cloudwatch", "events", "sns", "budgets")
             ),

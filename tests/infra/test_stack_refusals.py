@@ -204,6 +204,20 @@ def test_auto_scaling_may_use_the_key_of_the_topic_that_it_writes_to(region: Sta
         assert '"autoscaling.amazonaws.com"' not in owner.body["policy"]
 
 
+def test_events_may_use_the_key_of_the_queues_that_only_our_rules_write_to(region: Stack) -> None:
+    policy = json.loads(region.one("aws_kms_key", "keys/telemetry").body["policy"])
+    (statement,) = [each for each in policy["Statement"] if each["Sid"] == "Events"]
+    assert "Condition" not in statement, "a message that is refused is lost, and nobody hears"
+    rules = {f"${{{each.address}.arn}}" for each in region.of("aws_cloudwatch_event_rule")}
+    queues = region.of("aws_sqs_queue_policy")
+    assert len(queues) == 2
+    for queue in queues:
+        statements = json.loads(queue.body["policy"])["Statement"]
+        (events,) = [each for each in statements if each["Effect"] == "Allow"]
+        assert events["Principal"] == {"Service": "events.amazonaws.com"}
+        assert set(events["Condition"]["ArnEquals"]["aws:SourceArn"]) == rules
+
+
 def test_a_tag_with_a_space_keeps_no_machine_from_starting(region: Stack) -> None:
     """EC2 shows a machine only tags whose names are good for a URL, and starts none with others."""
     for template in region.of("aws_launch_template"):

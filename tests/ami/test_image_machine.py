@@ -176,6 +176,7 @@ def test_the_bill_of_materials_lists_every_package() -> None:
 
 def test_nothing_that_installs_packages_is_left_with_the_program() -> None:
     site = image.MACHINE / "opt/nativelink/lib/python3.11/site-packages"
+    assert list(site.glob("nativelink*"))
     assert not list(site.glob("pip*"))
     assert not list(site.glob("cyclonedx*"))
     assert not (image.MACHINE / "bundle").exists()

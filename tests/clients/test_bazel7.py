@@ -109,9 +109,11 @@ def test_bazel_7_recovers_from_blobs_lost_behind_minimal_downloads(
     bazel7.build(*flags(server, "checked"), targets=EVERYTHING)
     bazel7.clean()
     bazel7.build(*flags(server, "checked"), "--remote_download_outputs=minimal", targets=["//:lua"])
-    for path in server.content_path("CHECKED_CAS").rglob("*"):
-        if path.is_file() and path.stat().st_size > 2000:
-            path.unlink()
+    stored = [path for path in server.content_path("CHECKED_CAS").rglob("*") if path.is_file()]
+    gone = [path for path in stored if path.stat().st_size > 2000]
+    assert gone
+    for path in gone:
+        path.unlink()
 
     again = bazel7.build(
         *flags(server, "checked"),

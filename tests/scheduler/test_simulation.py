@@ -102,6 +102,7 @@ def test_a_restored_machine_goes_on_with_the_same_effects(seed: int) -> None:
 
     simulation.on_handled = compare
     simulation.run()
+    assert twins
     for twin in twins:
         assert take(twin) == take(simulation.machine)
 

@@ -112,9 +112,12 @@ async def test_the_status_page_waits_for_a_store_as_long_as_health_says(
         raise AssertionError
 
     monkeypatch.setattr(MemoryStore, "put", never)
-    config = served([{"name": "CAS", "memory": {}}], {"health": {"timeout_seconds": 1}})
-    async with opened(config) as at, httpx.AsyncClient(timeout=60) as client:
-        shown = await client.get(f"http://{at}/status")
+    config = served([{"name": "CAS", "memory": {}}], {"health": {"timeout_seconds": 3600}})
+    loop = asyncio.get_running_loop()
+    async with opened(config) as at, httpx.AsyncClient(timeout=None) as client:
+        time, began = PassingTime(), loop.time()
+        shown = await time.outlast(client.get(f"http://{at}/status"))
+        assert loop.time() - began >= 3600
     assert shown.status_code == 503
     assert "Timeout" in shown.text
 

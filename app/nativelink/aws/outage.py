@@ -24,7 +24,8 @@ class Outage:
         """It failed; said if it worked before."""
         if not self._lasts:
             self._lasts = True
-            self._logger.warning("%s: %s", self._what, error)
+            # The error of a time-out has no text.
+            self._logger.warning("%s: %s", self._what, str(error) or "no answer in time")
 
     def worked(self) -> None:
         """It worked; said if it failed before."""

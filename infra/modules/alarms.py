@@ -384,8 +384,8 @@ class Alarms(Construct):
 _RESETS: Final = 200
 #: Machines take a new file within the hour; somebody has to make it.
 _TLS_DAYS: Final = 5
+#: That its memory is full says nothing: a cache is, once it has run for long enough.
 _REDIS: Final = (
-    ("memory", "DatabaseMemoryUsagePercentage", 95, "Valkey is full: a larger node helps"),
     ("cpu", "EngineCPUUtilization", 85, "Valkey's one thread is busy"),
     ("evictions", "Evictions", 50_000, "Valkey evicts much that is new"),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb
 from nativelink.proto.google.bytestream import bytestream_pb2
 from tests.cli.servers import MEMORY, Running, command, running
 from tests.execution.gate import wait_for
+from tests.ports import free_port
 
 CAS = "/build.bazel.remote.execution.v2.ContentAddressableStorage"
 ALL_IN_ONE = Path(nativelink.__file__).parent / "configs" / "all_in_one.json5"
@@ -191,7 +192,11 @@ def test_a_second_ctrl_c_waits_for_nothing(memory_file: Path):
 
 @pytest.mark.slow
 def test_the_all_in_one_configuration_keeps_its_blobs_over_a_restart(tmp_path: Path):
-    environ = {"XDG_CACHE_HOME": str(tmp_path), "NATIVELINK_ADDRESS": "127.0.0.1:0"}
+    environ = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "NATIVELINK_ADDRESS": "127.0.0.1:0",
+        "NATIVELINK_WORKER_API": f"127.0.0.1:{free_port()}",
+    }
     for instance in ("main", ""):
         with running(ALL_IN_ONE, **environ) as server:
             with grpc.insecure_channel(server.address) as channel:

@@ -45,7 +45,7 @@ _BUCKETS_MEASURED: Final = 3
 #: together, the drain queue; of each pool; of each node of Valkey; of the buckets.
 _ALARMS: Final = 2 + 5 + 1 + 5 + 2 + 2
 _POOL_ALARMS: Final = 3
-_NODE_ALARMS: Final = 3
+_NODE_ALARMS: Final = 2
 _BUCKET_ALARMS: Final = 2 * (1 + 2)
 #: A flow log record in Parquet is about so much for each GB that flows.
 _FLOW_GB: Final = 0.0005

@@ -76,6 +76,7 @@ def _one_at_a_time(create: Callable[..., Any]) -> OneAtATime:
 
 def install() -> None:
     """Have moto's server of this process mended."""
+    # It has no way to be told: both names are replaced where it looks for them.
     Statistics.get_statistics_for_type = _value_of  # type: ignore[assignment, method-assign]
     setattr(moto.server, "DomainDispatcherApplication", _one_at_a_time)  # noqa: B010 - not exported
 

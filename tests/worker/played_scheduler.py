@@ -161,6 +161,12 @@ class World:
             await self.hands.started.get()
         return call
 
+    async def finish(self, call: Call, *operations: str) -> None:
+        """These actions end, and their results come by this call."""
+        for name in operations:
+            self.hands.finish(name)
+            await call.heard("execute_result")
+
 
 @asynccontextmanager
 async def working() -> AsyncIterator[World]:

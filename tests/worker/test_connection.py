@@ -136,8 +136,7 @@ async def test_actions_outlive_a_broken_connection_and_their_results_are_deliver
 async def test_a_result_that_was_on_its_way_when_the_connection_broke_is_sent_again() -> None:
     async with working() as world:
         call = await world.at_work("op")
-        world.hands.finish("op")
-        await call.heard("execute_result")
+        await world.finish(call, "op")
         call.break_off()
 
         again = await world.next_call()
@@ -169,8 +168,7 @@ async def test_what_a_worker_says_that_it_has_a_result_of_it_sends_again_however
     """The scheduler keeps the operation for it, and waits for that."""
     async with working() as world:
         call = await world.at_work("one", "two")
-        world.hands.finish("one")
-        await call.heard("execute_result")
+        await world.finish(call, "one")
         await world.time.let_pass(9)
         call.break_off()
         again = await world.next_call()
@@ -189,8 +187,7 @@ async def test_a_result_is_not_sent_again_after_the_operation_was_ordered_again(
     """It failed and is tried once more: its first end must not be taken for its second."""
     async with working() as world:
         call = await world.at_work("op")
-        world.hands.finish("op")
-        await call.heard("execute_result")
+        await world.finish(call, "op")
         call.start("op")
         assert await world.hands.started.get() == "op"
         call.break_off()
@@ -207,16 +204,13 @@ async def test_results_before_a_sign_of_life_that_was_answered_have_arrived() ->
     async with working() as world:
         call = await world.at_work("one", "two", "three")
         await world.time.let_pass(0)
-        world.hands.finish("one")
-        await call.heard("execute_result")
+        await world.finish(call, "one")
         await world.time.let_pass(2.5)
         await call.heard("keep_alive_request")
-        world.hands.finish("two")
-        await call.heard("execute_result")
+        await world.finish(call, "two")
         await world.time.let_pass(2.5)
         await call.heard("keep_alive_request")
-        world.hands.finish("three")
-        await call.heard("execute_result")
+        await world.finish(call, "three")
 
         # The answer to the first of the two.
         call.say(keep_alive={})
@@ -237,8 +231,7 @@ async def test_only_the_answer_to_a_later_sign_of_life_says_that_later_results_a
             await call.heard("keep_alive_request")
         call.say(keep_alive={})
         await world.time.let_pass(0)
-        world.hands.finish("one")
-        await call.heard("execute_result")
+        await world.finish(call, "one")
         await world.time.let_pass(2.5)
         await call.heard("keep_alive_request")
         call.say(keep_alive={})
@@ -254,8 +247,7 @@ async def test_a_result_that_is_sent_again_is_the_answer_to_an_order_to_stop_it(
     """After it the operation may be ordered again, and what else is said be taken for its end."""
     async with working() as world:
         call = await world.at_work("op")
-        world.hands.finish("op")
-        await call.heard("execute_result")
+        await world.finish(call, "op")
         call.break_off()
 
         again = await world.next_call()
@@ -296,8 +288,7 @@ async def test_a_busy_worker_says_of_all_results_that_may_be_on_their_way() -> N
         for _ in names:
             await world.hands.started.get()
         for name in names:
-            world.hands.finish(name)
-            await call.heard("execute_result")
+            await world.finish(call, name)
         call.break_off()
 
         again = await world.next_call()

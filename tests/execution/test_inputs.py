@@ -97,6 +97,37 @@ def test_directories_can_be_written_to(client: ExecutionClient) -> None:
     assert lines(client, response) == ["new"]
 
 
+def test_actions_that_need_the_same_directories_see_nothing_of_one_another(
+    client: ExecutionClient,
+) -> None:
+    # They may get the directory of an earlier one, cleared.
+    tree = {"d": {"old": "old", "deep": {}}, "link": Link("d")}
+    script = (
+        "find . -printf '%y %m %p|' | tr '|' '\\n' | sort; "
+        "echo $0 > out/result; echo $0 > d/note; rm d/old link; mkfifo d/deep/pipe; "
+        "ln -s / out/host; test $0 -lt 4 || mkdir d/made; test $0 -lt 6 || rmdir d/deep"
+    )
+
+    seen = [
+        lines(
+            client,
+            client.run("sh", "-c", script, str(number), inputs=tree, outputs=["out/result"]),
+        )
+        for number in range(9)
+    ]
+
+    assert (
+        seen
+        == [
+            [
+                *("d 755 .", "d 755 ./d", "d 755 ./d/deep", "d 755 ./out"),
+                *("f 444 ./d/old", "l 777 ./link"),
+            ]
+        ]
+        * 9
+    )
+
+
 def run_as_bazel_does(client: ExecutionClient, *arguments: str, **action: Any) -> re.ActionResult:
     """Execute, and upload again what has gone meanwhile, as clients do by themselves."""
     for _ in range(3):

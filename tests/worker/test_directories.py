@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from nativelink.core.clock import SystemClock
+from nativelink.core.digest import Digest
 from nativelink.worker.directories import (
     ROOT,
     STDERR,
@@ -18,6 +19,13 @@ from nativelink.worker.directories import (
     ActionDirectories,
     ActionDirectory,
 )
+from nativelink.worker.hands.clear import clear
+
+#: No inputs, and no directory that is needed.
+BARE = (Digest("0" * 64, 0), frozenset[str]())
+#: Inputs in one directory, and another one for the output.
+TREE = (Digest("1" * 64, 1), frozenset({"out"}))
+INSIDE = ("sub", "out")
 
 
 class LateClock(SystemClock):
@@ -36,9 +44,7 @@ class Place:
         self.removed: list[Path] = []
         #: Done before a directory is removed.
         self.before: Callable[[Path], None] = lambda _: None
-        self.directories = ActionDirectories(
-            root, self.remove, clock=self.clock, max_spare=max_spare
-        )
+        self.directories = ActionDirectories(root, self, clock=self.clock, max_spare=max_spare)
 
     async def remove(self, path: Path) -> None:
         self.before(path)
@@ -47,8 +53,25 @@ class Place:
 
     def used(self) -> ActionDirectory:
         """A directory in which an action ran that said nothing and made nothing."""
-        directory = self.directories.take()
+        directory = self.directories.take(BARE)
         directory.root.mkdir(0o755, exist_ok=True)
+        for stream in (directory.stdout, directory.stderr):
+            stream.touch(0o644)
+        return directory
+
+    async def clear(self, directory: Path, kept: Sequence[str], streams: Collection[str]) -> bool:
+        return clear(str(directory), kept, streams)
+
+    def built(self) -> ActionDirectory:
+        """A directory in which an action had an input, and left an output."""
+        directory = self.directories.take(TREE)
+        if not directory.is_furnished:
+            directory.root.mkdir(0o755)
+            for name in INSIDE:
+                (directory.root / name).mkdir(0o755)
+        directory.inside = INSIDE
+        (directory.root / "sub/input").write_text("input")
+        (directory.root / "out/output").write_text("output")
         for stream in (directory.stdout, directory.stderr):
             stream.touch(0o644)
         return directory
@@ -67,7 +90,7 @@ async def used_twice(place: Place) -> ActionDirectory:
     """A directory in which nothing was left once, and another action ran."""
     directory = place.used()
     await place.directories.give_back(directory)
-    again = place.directories.take()
+    again = place.directories.take(BARE)
     assert again is directory
     probe = place.root.with_name("probe")
     while True:
@@ -83,7 +106,7 @@ async def test_a_directory_in_which_nothing_was_left_is_used_again(place: Place)
 
     await place.directories.give_back(directory)
 
-    assert place.directories.take().path.stat().st_ino == inode
+    assert place.directories.take(BARE).path.stat().st_ino == inode
     assert list(place.root.iterdir()) == [directory.path]
     assert {each.name for each in directory.path.iterdir()} == {ROOT, STDOUT, STDERR}
     assert not place.removed
@@ -149,13 +172,13 @@ async def test_only_so_many_are_kept(place: Place) -> None:
     for directory in directories:
         await place.directories.give_back(directory)
 
-    assert place.removed == [directories[2].path]
+    assert place.removed == [directories[0].path]
 
 
 async def test_what_an_earlier_process_left_is_not_given_out(place: Place) -> None:
     (place.root / "1").mkdir()
 
-    assert place.directories.take().path == place.root / "2"
+    assert place.directories.take(BARE).path == place.root / "2"
 
 
 def do(*arguments: str | Path) -> None:
@@ -217,5 +240,96 @@ async def test_the_times_of_a_directory_that_is_used_again_are_new(place: Place)
 
     await place.directories.give_back(directory)
 
-    assert place.directories.take() is directory
+    assert place.directories.take(BARE) is directory
     assert all(each.stat().st_mtime_ns > 1 for each in changed)
+
+
+# Directories with other directories in them.
+
+
+async def test_a_shape_that_was_seen_before_is_kept_without_its_files(place: Place) -> None:
+    seen = place.built()
+    directory = place.built()
+
+    await place.directories.give_back(seen)
+    await place.directories.give_back(directory)
+
+    assert place.removed == [seen.path]
+    again = place.directories.take(TREE)
+    assert again is directory
+    assert again.is_furnished
+    assert {str(path.relative_to(again.path)) for path in again.path.rglob("*")} == {
+        *(ROOT, f"{ROOT}/sub", f"{ROOT}/out", STDOUT, STDERR)
+    }
+
+
+async def test_an_action_of_another_shape_gets_another_directory(place: Place) -> None:
+    place.built()
+    directory = place.built()
+    await place.directories.give_back(directory)
+
+    assert place.directories.take((TREE[0], frozenset())).path != directory.path
+    assert place.directories.take((BARE[0], TREE[1])).path != directory.path
+    assert place.directories.take(BARE).path != directory.path
+    assert place.directories.take(TREE).path == directory.path
+
+
+async def test_a_directory_may_be_kept_again_and_again(place: Place) -> None:
+    place.built()
+    directory = place.built()
+    for _ in range(3):
+        await place.directories.give_back(directory)
+        assert place.built() is directory
+
+    assert not place.removed
+
+
+async def test_one_whose_directories_are_not_known_is_removed(place: Place) -> None:
+    place.built()
+    directory = place.built()
+    directory.inside = None
+
+    await place.directories.give_back(directory)
+
+    assert place.removed == [directory.path]
+
+
+async def test_one_that_was_changed_is_removed(place: Place) -> None:
+    place.built()
+    directory = place.built()
+    (directory.root / "sub").chmod(0o777)
+
+    await place.directories.give_back(directory)
+
+    assert place.removed == [directory.path]
+
+
+async def test_what_an_action_without_inputs_left_is_removed_from_its_directory(
+    place: Place,
+) -> None:
+    place.used()
+    directory = place.used()
+    directory.inside = ()
+    (directory.root / "left").touch()
+
+    await place.directories.give_back(directory)
+
+    assert place.used() is directory
+    assert not directory.is_furnished
+    assert list(directory.root.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+async def test_a_mount_is_found_in_each_of_several_directories(place: Place) -> None:
+    # The kernel tells once that something was mounted.
+    first = await used_twice(place)
+    second = place.used()
+    await place.directories.give_back(second)
+    second = place.directories.take(BARE)
+    do("mount", "--bind", second.root, second.root)
+    place.before = lambda path: do("umount", path / ROOT)
+
+    await place.directories.give_back(first)
+    await place.directories.give_back(second)
+
+    assert place.removed == [second.path]

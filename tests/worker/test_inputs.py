@@ -135,6 +135,46 @@ async def test_a_tree_is_put_in_place_with_real_modes(farm: Farm, many: bool) ->
     assert await farm.fast.has([blob(b"file")]) == [4]
 
 
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_tree_is_put_in_place_where_its_directories_are_left(
+    farm: Farm, many: bool
+) -> None:
+    more = {f"{number}": b"%d" % number for number in range(100 if many else 0)}
+    digest = await put_tree(farm.backend, {**TREE, "more": more})
+    action, needed = farm.root / "7", ["sub/out", "out/deep"]
+    action.mkdir(0o755)
+    staged = await farm.stager.stage(digest, action / "work", directories=needed)
+    await staged.release()
+    (action / "work/out/deep/left").write_text("left")
+    was = contents(action / "work")
+    assert staged.inside is not None
+
+    kept = ["work", *(f"work/{path}" for path in staged.inside)]
+    assert await farm.stager.clear(action, kept, ())
+    assert contents(action / "work") == dict.fromkeys(staged.inside, 0o755)
+    again = await farm.stager.stage(digest, action / "work", directories=needed, is_furnished=True)
+
+    assert again.inside == staged.inside
+    del was["out/deep/left"]
+    assert contents(action / "work") == was
+    await again.release()
+
+
+async def test_which_directories_there_are_is_not_said_of_trees_that_may_change(farm: Farm) -> None:
+    through_a_link = await farm.stage(TREE | {"way": Link("sub")}, "a", directories=["way/out"])
+    digest = await put_tree(farm.backend, TREE)
+    movable = await farm.stager.stage(digest, farm.root / "c", directories=(), movable=True)
+
+    assert [each.inside for each in (through_a_link, movable)] == [None, None]
+    for staged in (through_a_link, movable):
+        await staged.release()
+
+
+def contents(root: Path) -> dict[str, int]:
+    """Paths of everything below a directory, with the modes."""
+    return {str(path.relative_to(root)): mode(path) for path in root.rglob("*")}
+
+
 def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 

@@ -33,7 +33,7 @@ from nativelink.stores.recent import RecentMessages
 from nativelink.stores.store import Store
 from nativelink.worker.attempt import Attempt, is_final, set_status
 from nativelink.worker.collect import Collector
-from nativelink.worker.directories import ActionDirectories, ActionDirectory
+from nativelink.worker.directories import ActionDirectories, ActionDirectory, Remover
 from nativelink.worker.environment import AdditionalVariable, Fact, action_environment
 from nativelink.worker.job import Job, JobReader
 from nativelink.worker.launch import Exit, Launch, Launcher, Limits
@@ -63,6 +63,11 @@ _RUNS: Final = 3
 class Staged(Protocol):
     """Inputs in place."""
 
+    @property
+    def inside(self) -> Sequence[str] | None:
+        """See `ActionDirectory`."""
+        ...
+
     def files(self, seen_from: str) -> Iterable[tuple[str, Digest]]:
         """Paths of all files, relative to a directory, with their digests."""
         ...
@@ -76,14 +81,21 @@ class Staged(Protocol):
         ...
 
 
-class Stager(Protocol):
+class Stager(Remover, Protocol):
     """Puts inputs in place."""
 
     def stage(
-        self, root: Digest, into: Path, *, directories: Iterable[str], movable: bool
+        self,
+        root: Digest,
+        into: Path,
+        *,
+        directories: Iterable[str],
+        movable: bool,
+        is_furnished: bool,
     ) -> Coroutine[Any, Any, Staged]:
         """Make the input tree in the new directory `into`, and `directories` in it.
 
+        If it `is_furnished`, these directories are there already, and those of the tree.
         What is in a `movable` directory can be renamed into another one.
 
         Raises:
@@ -94,10 +106,6 @@ class Stager(Protocol):
 
     def backing(self, path: Path) -> Path:
         """Where a file below a staged directory really is, for who wants to move it away."""
-        ...
-
-    async def remove(self, directory: Path) -> None:
-        """Remove an action's directory, whatever the action left in it."""
         ...
 
 
@@ -195,7 +203,7 @@ class ActionExecutor:
         self._clock = clock
         self._finishing = asyncio.Semaphore(_FINISHING)
         self._directories = ActionDirectories(
-            settings.work_directory, stager.remove, clock=clock, max_spare=_FINISHING
+            settings.work_directory, stager, clock=clock, max_spare=_FINISHING
         )
 
     def close(self) -> None:
@@ -255,7 +263,7 @@ class ActionExecutor:
         job = await self._fetched(self._jobs.read(attempt.action_digest, attempt.properties))
         modified: Sequence[str] = ()
         for _ in range(_RUNS):
-            directory = self._directories.take()
+            directory = self._directories.take((job.root, job.directories))
             finishing = False
             try:
                 modified = await self._run_in(directory, attempt, job)
@@ -300,8 +308,15 @@ class ActionExecutor:
         attempt.stamp("input_fetch_start")
         stays = self._persistent is not None and wants_worker(job.properties)
         staged = await self._fetched(
-            self._stager.stage(job.root, directory.root, directories=job.directories, movable=stays)
+            self._stager.stage(
+                job.root,
+                directory.root,
+                directories=job.directories,
+                movable=stays,
+                is_furnished=directory.is_furnished,
+            )
         )
+        directory.inside = staged.inside
         try:
             attempt.stamp("input_fetch_completed")
             launch = self._launch(directory, job)

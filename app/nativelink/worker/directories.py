@@ -2,7 +2,9 @@
 
 Making and removing a directory with its files takes longer than a short action's process: on ext4
 a new inode passes over all that were deleted of late. So a directory that is as it was when it
-was new is given to the next action; any other one is removed.
+was new is given to the next action. One whose inputs came in directories is cleared of everything
+else (`hands.clear`) and given to an action that needs the same directories, if such an action was
+seen before. Any other one is removed.
 
 Whether it is as it was is found out in one of two ways. To look at everything that can be changed
 takes a dozen system calls and more. But whatever is changed of a file or directory, by its owner or
@@ -13,22 +15,31 @@ time was long past when the action began, as file systems count time in ticks.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import stat
-import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from nativelink.core.clock import Clock
+from nativelink.core.digest import Digest
 from nativelink.stores.disk_calls import disk_error
+from nativelink.worker.as_made import DIRECTORY_MODE, is_empty_stream, is_marked, is_plain
 from nativelink.worker.confine import open_entry
 
-__all__ = ["ROOT", "SIDE_CHANNEL", "STDERR", "STDOUT", "ActionDirectories", "ActionDirectory"]
+__all__ = [
+    "ROOT",
+    "SIDE_CHANNEL",
+    "STDERR",
+    "STDOUT",
+    "STREAMS",
+    "ActionDirectories",
+    "ActionDirectory",
+    "Remover",
+    "Shape",
+]
 
 #: What is in an action's directory: its input root, its streams, and what it tells us there.
 ROOT: Final = "work"
@@ -36,21 +47,44 @@ STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
 SIDE_CHANNEL: Final = "side_channel"
 
-_STREAMS: Final = frozenset({STDOUT, STDERR})
-_DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
-_STREAM_MODE: Final = stat.S_IFREG | 0o644
+#: An action's own streams.
+STREAMS: Final = frozenset({STDOUT, STDERR})
+
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY
-#: ioctl_iflags(2): FS_IOC_GETFLAGS, and the flags immutable, append-only, encrypted, verity and
-#: case-insensitive, which change what can be done with a file or directory.
-_GET_FLAGS: Final = 0x80086601
-_MARKS: Final = 0x10 | 0x20 | 0x800 | 0x100000 | 0x40000000
-_FLAGS: Final = struct.Struct("@Q")
 #: What happens from now on has another ctime than what happened before: ticks have at most 10 ms,
 #: but ext4 with small inodes keeps whole seconds.
 _SETTLED_NS: Final = 2 * 10**9
 
+#: So many shapes are remembered of actions that ran; see `ActionDirectories.take`.
+_MAX_SHAPES: Final = 1024
+
+#: A directory with more directories in it is not kept.
+_MAX_INSIDE: Final = 64
+
+#: What decides which directories an input root has: its digest, and those that are made besides.
+Shape: TypeAlias = tuple[Digest, frozenset[str]]
 #: Of a directory and what is in it: device, inode and ctime of each.
 _Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+
+
+class Remover(Protocol):
+    """Takes away what is in an action's directory."""
+
+    async def remove(self, directory: Path) -> None:
+        """Remove it, whatever the action left in it.
+
+        Raises:
+            NativeLinkError: a process for file work died.
+        """
+        ...
+
+    async def clear(self, directory: Path, kept: Sequence[str], streams: Collection[str]) -> bool:
+        """Remove everything but these directories, and empty streams; see `hands.clear`.
+
+        Raises:
+            NativeLinkError: a process for file work died.
+        """
+        ...
 
 
 class ActionDirectory:
@@ -62,11 +96,35 @@ class ActionDirectory:
         stdout: the action's stream; may be there, to be emptied.
         stderr: likewise.
         side_channel: what the action tells us (`side_channel`).
+        shape: what it is used for.
+        inside: directories in the input root, parents first; None if others may be there too, or
+            special ones. Whoever puts the inputs in place says so.
+        is_furnished: whether those are there already.
     """
 
-    __slots__ = ("_is_settled", "_stamp", "path", "root", "side_channel", "stderr", "stdout")
+    __slots__ = (
+        "_is_settled",
+        "_stamp",
+        "inside",
+        "is_furnished",
+        "is_wanted_again",
+        "mounts",
+        "path",
+        "root",
+        "shape",
+        "side_channel",
+        "stderr",
+        "stdout",
+    )
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shape: Shape) -> None:
+        self.shape = shape
+        self.inside: Sequence[str] | None = None
+        self.is_furnished = False
+        #: Whether another action of this shape has been seen.
+        self.is_wanted_again = False
+        #: How often a mount had come or gone when it was taken.
+        self.mounts = 0
         self.path = path
         self.root = path / ROOT
         self.stdout = path / STDOUT
@@ -115,38 +173,37 @@ class ActionDirectories:
 
     Args:
         root: they are in it, under numbers.
-        remove: removes one, whatever is in it.
+        remover: takes away what is in one.
         clock: the time.
         max_spare: so many are kept without an action.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        remove: Callable[[Path], Awaitable[None]],
-        *,
-        clock: Clock,
-        max_spare: int = 64,
-    ) -> None:
+    def __init__(self, root: Path, remover: Remover, *, clock: Clock, max_spare: int = 64) -> None:
         self._root = root
-        self._remove = remove
+        self._remover = remover
         self._clock = clock
         self._max_spare = max_spare
         self._numbers = count(1)
         #: Those that were not used for longest in front.
         self._spare: deque[ActionDirectory] = deque()
         self._mounts = _MountWatch()
+        #: In the order in which they were taken last.
+        self._shapes: dict[Shape, None] = {}
 
-    def take(self) -> ActionDirectory:
+    def take(self, shape: Shape) -> ActionDirectory:
         """A directory for an action.
 
         Raises:
             NativeLinkError: what the disk says.
         """
-        if self._spare:
-            directory = self._spare.popleft()
-        else:
-            directory = ActionDirectory(self._make())
+        directory = self._furnished(shape) or self._bare() or ActionDirectory(self._make(), shape)
+        directory.shape = shape
+        directory.is_wanted_again = shape in self._shapes
+        self._shapes.pop(shape, None)
+        self._shapes[shape] = None
+        if len(self._shapes) > _MAX_SHAPES:
+            del self._shapes[next(iter(self._shapes))]
+        directory.mounts = self._mounts.count()
         directory.taken(int(self._clock.time() * 1e9))
         return directory
 
@@ -154,13 +211,41 @@ class ActionDirectories:
         """Take a directory back when nothing runs in it any more.
 
         Raises:
-            NativeLinkError: what `remove` raises.
+            NativeLinkError: what the remover raises.
         """
-        is_room = len(self._spare) < self._max_spare
-        if is_room and directory.is_as_new(mounted=self._mounts.changed()):
-            self._spare.append(directory)
-        else:
-            await self._remove(directory.path)
+        if not await self._is_usable(directory):
+            await self._remover.remove(directory.path)
+            return
+        self._spare.append(directory)
+        while len(self._spare) > self._max_spare:
+            await self._remover.remove(self._spare.popleft().path)
+
+    async def _is_usable(self, directory: ActionDirectory) -> bool:
+        if not directory.inside:
+            # Nothing is to be seen of it, or one look shows that there is.
+            directory.is_furnished = False
+            if directory.is_as_new(mounted=self._mounts.count() != directory.mounts):
+                return True
+        if directory.inside is None or not directory.is_wanted_again:
+            return False
+        if len(directory.inside) > _MAX_INSIDE:
+            return False
+        kept = [ROOT, *(f"{ROOT}/{path}" for path in directory.inside)]
+        directory.is_furnished = bool(directory.inside)
+        return await self._remover.clear(directory.path, kept, STREAMS)
+
+    def _furnished(self, shape: Shape) -> ActionDirectory | None:
+        return self._picked(lambda each: each.is_furnished and each.shape == shape)
+
+    def _bare(self) -> ActionDirectory | None:
+        return self._picked(lambda each: not each.is_furnished)
+
+    def _picked(self, fits: Callable[[ActionDirectory], bool]) -> ActionDirectory | None:
+        for place, each in enumerate(self._spare):
+            if fits(each):
+                del self._spare[place]
+                return each
+        return None
 
     def close(self) -> None:
         """Give up what is open."""
@@ -170,7 +255,7 @@ class ActionDirectories:
         while True:
             path = self._root / str(next(self._numbers))
             try:
-                path.mkdir(_DIRECTORY_MODE)
+                path.mkdir(DIRECTORY_MODE)
             except FileExistsError:
                 # Left by an earlier process, which could not remove it.
                 continue
@@ -189,6 +274,7 @@ class _MountWatch:
         # Where mounts cannot be watched, something may always have been mounted.
         self._poll: select.poll | None = None
         self._fd = -1
+        self._count = 0
         try:
             self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -197,9 +283,11 @@ class _MountWatch:
         # proc_pid_mounts(5): marked as having a priority event when a mount comes or goes.
         self._poll.register(self._fd, select.POLLPRI)
 
-    def changed(self) -> bool:
-        """Whether that was so since the last call."""
-        return self._poll is None or bool(self._poll.poll(0))
+    def count(self) -> int:
+        """A number that is another one after that."""
+        if self._poll is None or self._poll.poll(0):
+            self._count += 1
+        return self._count
 
     def close(self) -> None:
         """Watch no longer."""
@@ -221,7 +309,7 @@ def _is_as_new(path: Path) -> bool:
     finally:
         os.close(parent_fd)
     try:
-        if not _is_plain(os.fstat(fd), _DIRECTORY_MODE) or _is_marked(fd):
+        if not is_plain(os.fstat(fd), DIRECTORY_MODE) or is_marked(fd):
             return False
         with os.scandir(fd) as entries:
             return all(_is_entry_as_new(fd, entry.name) for entry in entries)
@@ -231,17 +319,15 @@ def _is_as_new(path: Path) -> bool:
 
 def _is_entry_as_new(parent_fd: int, name: str) -> bool:
     is_root = name == ROOT
-    if not is_root and name not in _STREAMS:
+    if not is_root and name not in STREAMS:
         return False
     status = os.lstat(name, dir_fd=parent_fd)
-    if not _is_plain(status, _DIRECTORY_MODE if is_root else _STREAM_MODE):
-        return False
-    if not is_root and (status.st_size or status.st_nlink > 1):
+    if not (is_plain(status, DIRECTORY_MODE) if is_root else is_empty_stream(status)):
         return False
     # What is mounted there is not what was made there.
     fd = open_entry(parent_fd, name, _OPEN if is_root else os.O_RDONLY)
     try:
-        if _is_marked(fd):
+        if is_marked(fd):
             return False
         if is_root:
             with os.scandir(fd) as entries:
@@ -249,21 +335,3 @@ def _is_entry_as_new(parent_fd: int, name: str) -> bool:
         return True
     finally:
         os.close(fd)
-
-
-def _is_plain(status: os.stat_result, mode: int) -> bool:
-    return (
-        status.st_mode == mode and status.st_uid == os.geteuid() and status.st_gid == os.getegid()
-    )
-
-
-def _is_marked(fd: int) -> bool:
-    """Whether a file or directory has extended attributes or flags that matter to who uses it."""
-    if os.listxattr(fd):
-        return True
-    flags = bytearray(_FLAGS.size)
-    try:
-        fcntl.ioctl(fd, _GET_FLAGS, flags)
-    except OSError:
-        return False  # This filesystem has none.
-    return bool(_FLAGS.unpack(flags)[0] & _MARKS)

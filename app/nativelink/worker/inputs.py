@@ -58,6 +58,7 @@ class StagedInputs:
         leased: its files.
         files: where they are leased.
         copied: gets the files that were written to.
+        inside: see `directories.ActionDirectory`.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class StagedInputs:
         leased: Collection[LeasedFile],
         files: LocalFiles,
         copied: dict[Digest, None],
+        inside: Sequence[str] | None = None,
     ) -> None:
+        self.inside = inside
         self._tree = tree
         self._leased = list(leased)
         self._files = files
@@ -163,9 +166,17 @@ class InputStager:
         self._shown: dict[Path, tuple[Path, KeptTree]] = {}
 
     async def stage(
-        self, root: Digest, into: Path, *, directories: Iterable[str], movable: bool = False
+        self,
+        root: Digest,
+        into: Path,
+        *,
+        directories: Iterable[str],
+        movable: bool = False,
+        is_furnished: bool = False,
     ) -> StagedInputs:
         """Make the input tree in the new directory `into`, and `directories` in it.
+
+        If it `is_furnished`, these directories are there already, and those of the tree.
 
         With a directory cache `{into}.upper` and `{into}.scratch` are made, too. Cancelled or
         failed: nothing is leased; `into` may be there in part.
@@ -182,14 +193,25 @@ class InputStager:
         needed = list(directories)
         if tree.is_bare and not needed:
             await self._put(_BARE, into)
-            return StagedInputs(tree, (), self._files, self._copied)
+            return StagedInputs(tree, (), self._files, self._copied, inside=())
         if self._cache is None or movable:
-            return await self._link(tree, into, needed, copied=self._copied)
-        if not self._is_small(tree) and await self._show(self._cache, tree, into, needed):
+            staged = await self._link(
+                tree, into, needed, copied=self._copied, is_furnished=is_furnished
+            )
+            if movable:
+                staged.inside = None
+            return staged
+        is_small = self._is_small(tree)
+        if not is_small and await self._show(self._cache, tree, into, needed):
             # Nothing is shared, so nothing is leased. The tree is in use until `remove`.
             return StagedInputs(tree, (), self._files, self._copied)
-        staged = await self._link(tree, into, needed, copied=_Everything())
+        staged = await self._link(
+            tree, into, needed, copied=_Everything(), is_furnished=is_furnished
+        )
         await staged.release()
+        if not is_small:
+            # The next one may be shown.
+            staged.inside = None
         return staged
 
     def _is_small(self, tree: InputTree) -> bool:
@@ -199,19 +221,28 @@ class InputStager:
         )
 
     async def _link(
-        self, tree: InputTree, into: Path, directories: list[str], *, copied: Container[Digest]
+        self,
+        tree: InputTree,
+        into: Path,
+        directories: list[str],
+        *,
+        copied: Container[Digest],
+        is_furnished: bool = False,
     ) -> StagedInputs:
         digests = tree.file_digests()
         for _ in range(_TRIES):
             leased = await self._inputs.lease(digests)
             files = list(leased.files.values())
             try:
-                await self._place(tree, leased, into, directories, copied)
+                inside = await self._place(
+                    tree, leased, into, directories, copied, is_furnished=is_furnished
+                )
             except FileNotFoundError:
                 # The store finds out which one is gone, and gives it up.
                 await self._files.changed(files)
                 self._files.release(files)
                 await self.remove(into)
+                is_furnished = False
             except OSError as error:
                 self._files.release(files)
                 raise disk_error(error, f"putting the input tree {tree.root} in place") from error
@@ -219,7 +250,7 @@ class InputStager:
                 self._files.release(files)
                 raise
             else:
-                return StagedInputs(tree, files, self._files, self._copied)
+                return StagedInputs(tree, files, self._files, self._copied, inside)
         raise unavailable(f"files of the input tree {tree.root} left the store again and again")
 
     async def _place(
@@ -229,7 +260,9 @@ class InputStager:
         into: Path,
         directories: list[str],
         copied: Container[Digest],
-    ) -> None:
+        *,
+        is_furnished: bool,
+    ) -> Sequence[str] | None:
         programs = [
             leased.files[key]
             for key in executables_of(tree)
@@ -238,7 +271,7 @@ class InputStager:
         if programs:
             await self._files.executables(programs)
         plan = plan_tree(tree, directories=directories, elsewhere=leased.elsewhere, copied=copied)
-        await self._put(plan, into)
+        await self._put(plan, into, is_furnished=is_furnished)
         if leased.elsewhere:
             for path, directory in tree.walk():
                 for file in directory.files:
@@ -246,14 +279,16 @@ class InputStager:
                         await self._inputs.stream(
                             file.digest, into / path / file.name, mode_of(file), file.mtime_ns
                         )
+        return plan.directories
 
-    async def _put(self, plan: Plan, into: Path) -> None:
+    async def _put(self, plan: Plan, into: Path, *, is_furnished: bool = False) -> None:
         await self._hands.run(
             "place",
             plan,
             str(into),
             str(self._files.directory),
             str(self._files.executable_directory),
+            is_furnished,
             steps=plan.steps,
         )
 
@@ -319,6 +354,21 @@ class InputStager:
                     real = upper_of(into) / path.relative_to(into)
                     return real if os.path.lexists(real) else path
         return path
+
+    async def clear(self, directory: Path, kept: Sequence[str], streams: Collection[str]) -> bool:
+        """Remove what is in an action's directory, but for directories; see `hands.clear`.
+
+        Returns:
+            False if that did not do.
+        """
+        if directory in self._shown:
+            return False
+        try:
+            is_clear = await self._hands.run("clear", str(directory), kept, tuple(streams))
+        except (OSError, NativeLinkError) as error:
+            log.info("%s is not used again: %s", directory, error)
+            return False
+        return bool(is_clear)
 
     async def remove(self, directory: Path) -> None:
         """Remove an action's directory, whatever the action left in it.

@@ -33,6 +33,18 @@ def plan(directories: int, *, files: int = 0) -> Plan:
     return Plan(places, [], [], FEW_STEPS + 1)
 
 
+@pytest.mark.parametrize("special", [{"mode": 0o700}, {"mtime_ns": 0}])
+def test_a_plan_with_a_special_directory_does_not_say_which_there_are(
+    special: dict[str, int],
+) -> None:
+    what = plan(2)
+    assert what.directories == ["d0", "d1"]
+
+    what.places[1] = what.places[1]._replace(**special)
+
+    assert what.directories is None
+
+
 def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 

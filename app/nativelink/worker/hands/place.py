@@ -71,8 +71,23 @@ class Plan(NamedTuple):
             any(first[1:]) or first.mtime_ns == 0 or self.additions or self.behind_links
         )
 
+    @property
+    def directories(self) -> list[str] | None:
+        """All directories below the root, parents first.
 
-def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
+        None if that is not all that there is to say of them: one is special, or it is not known
+        which are made.
+        """
+        if self.behind_links or any(
+            place.mode is not None or place.mtime_ns is not None for place in self.places
+        ):
+            return None
+        return [place.path for place in self.places if place.path] + self.additions
+
+
+def carry_out(
+    plan: Plan, root: str, files: str, executables: str, is_furnished: bool = False
+) -> None:
     """Make what a plan says, in a new directory or an empty one.
 
     Args:
@@ -80,6 +95,7 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
         root: the directory.
         files: directory of blobs with the mode 0444.
         executables: directory of blobs with the mode 0555.
+        is_furnished: whether the plan's directories are there, and nothing else.
 
     Raises:
         OSError: the disk is full, for one; FileNotFoundError if a blob is not there. What was
@@ -105,8 +121,13 @@ def carry_out(plan: Plan, root: str, files: str, executables: str) -> None:
             executables_fd = os.open(executables, _DIRECTORY)
             sources.append(executables_fd)
         for place in plan.places:
-            _fill(place, root_fd, files_fd, executables_fd, must_chmod=must_chmod)
-        add_directories(root_fd, plan.additions, plan.behind_links)
+            if place.path and not is_furnished:
+                os.mkdir(place.path, _DIRECTORY_MODE, dir_fd=root_fd)
+                if must_chmod:
+                    os.chmod(place.path, _DIRECTORY_MODE, dir_fd=root_fd)
+            _fill(place, root_fd, files_fd, executables_fd)
+        if not is_furnished:
+            add_directories(root_fd, plan.additions, plan.behind_links)
         # Children first, and last of all: whatever is made in a directory changes its times.
         for place in reversed(plan.places):
             _set_directory(place, root_fd)
@@ -130,16 +151,12 @@ def add_directories(root_fd: int, additions: list[str], behind_links: list[str])
             make_directories_beneath(root_fd, path, _DIRECTORY_MODE)
 
 
-def _fill(place: Place, root_fd: int, files: int, executables: int, *, must_chmod: bool) -> None:
-    """Make a directory and all in it but directories."""
+def _fill(place: Place, root_fd: int, files: int, executables: int) -> None:
+    """Make all in a directory but directories."""
     path, links, programs, copies, symlinks, _, _ = place
     fd = root_fd
-    if path:
-        os.mkdir(path, _DIRECTORY_MODE, dir_fd=root_fd)
-        if must_chmod:
-            os.chmod(path, _DIRECTORY_MODE, dir_fd=root_fd)
-        if links or programs or copies or symlinks:
-            fd = os.open(path, _DIRECTORY, dir_fd=root_fd)
+    if path and (links or programs or copies or symlinks):
+        fd = os.open(path, _DIRECTORY, dir_fd=root_fd)
     link = os.link
     try:
         for name, blob in links:

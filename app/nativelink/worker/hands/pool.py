@@ -30,7 +30,8 @@ _START: Final = (
     "from nativelink.worker.hands.process import main; main()"
 )
 
-_Failure: TypeAlias = tuple[int, str, str]
+#: What a job returned, and the OSError that it raised.
+_Answer: TypeAlias = tuple[Any, tuple[int, str, str] | None]
 
 
 class Hands:
@@ -63,7 +64,7 @@ class Hands:
     ) -> None:
         await self._close()
 
-    async def run(self, job: str, *arguments: Any, steps: int | None = None) -> None:
+    async def run(self, job: str, *arguments: Any, steps: int | None = None) -> Any:
         """Do one of `process.JOBS`.
 
         A job that was begun goes on to its end even if the caller is cancelled, and the caller
@@ -74,17 +75,19 @@ class Hands:
             arguments: plain values.
             steps: system calls that it takes, if that is known; few are made at once.
 
+        Returns:
+            What the job returns.
+
         Raises:
             OSError: what the job raised.
             NativeLinkError: UNAVAILABLE if the process died.
         """
         if steps is not None and steps <= FEW_STEPS:
-            JOBS[job](*arguments)
-            return
+            return JOBS[job](*arguments)
         hand = min(self._hands, key=_jobs_of)
         if hand.is_dead:
             hand = await self._replace(hand)
-        await hand.run(job, arguments)
+        return await hand.run(job, arguments)
 
     async def _replace(self, dead: _Hand) -> _Hand:
         async with self._starting:
@@ -108,7 +111,7 @@ class _Hand(asyncio.Protocol):
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._waiting: deque[asyncio.Future[_Failure | None]] = deque()
+        self._waiting: deque[asyncio.Future[_Answer]] = deque()
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._lost = Latch()
@@ -144,11 +147,11 @@ class _Hand(asyncio.Protocol):
         """What it does and is to do."""
         return len(self._waiting)
 
-    async def run(self, job: str, arguments: tuple[Any, ...]) -> None:
+    async def run(self, job: str, arguments: tuple[Any, ...]) -> Any:
         """See `Hands.run`."""
         assert self._transport is not None
         data = pickle.dumps((job, arguments), protocol=pickle.HIGHEST_PROTOCOL)
-        waiter: asyncio.Future[_Failure | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._transport.writelines((HEAD.pack(len(data)), data))
         cancelled: asyncio.CancelledError | None = None
@@ -160,9 +163,10 @@ class _Hand(asyncio.Protocol):
         if cancelled is not None:
             waiter.exception()
             raise cancelled
-        failure = waiter.result()
+        value, failure = waiter.result()
         if failure is not None:
             raise OSError(*failure)
+        return value
 
     async def close(self) -> None:
         """Let it finish its jobs, and wait for its end."""
@@ -186,9 +190,9 @@ class _Hand(asyncio.Protocol):
             end = HEAD.size + length
             if len(received) < end:
                 return
-            failure = pickle.loads(bytes(received[HEAD.size : end]))  # noqa: S301 - it is ours
+            answer = pickle.loads(bytes(received[HEAD.size : end]))  # noqa: S301 - it is ours
             del received[:end]
-            self._waiting.popleft().set_result(failure)
+            self._waiting.popleft().set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_dead = True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
+from nativelink.worker.hands.clear import clear
 from nativelink.worker.hands.overlay import show
 from nativelink.worker.hands.place import carry_out
 from nativelink.worker.hands.remove import remove_tree
@@ -19,13 +20,15 @@ __all__ = ["HEAD", "JOBS", "serve"]
 
 #: What a hand can do.
 JOBS: Final[dict[str, Callable[..., Any]]] = {
+    "clear": clear,
     "place": carry_out,
     "remove": remove_tree,
     "show": show,
 }
 
-#: A message is the length of what follows, and a pickle: `(job, arguments)` one way, an OSError's
-#: `(errno, strerror, filename)`, or None, the other way. Both ends are this program.
+#: A message is the length of what follows, and a pickle: `(job, arguments)` one way, the other way
+#: what the job returned and an OSError's `(errno, strerror, filename)`, or None. Both ends are this
+#: program.
 HEAD: Final = Struct("<I")
 
 
@@ -34,16 +37,17 @@ def serve(server: socket.socket) -> None:
     reader = server.makefile("rb")
     while len(head := reader.read(HEAD.size)) == HEAD.size:
         job, arguments = pickle.loads(reader.read(*HEAD.unpack(head)))  # noqa: S301 - our own server
-        answer: tuple[int, str, str] | None = None
+        value: Any = None
+        failure: tuple[int, str, str] | None = None
         try:
-            JOBS[job](*arguments)
+            value = JOBS[job](*arguments)
         except OSError as error:
-            answer = (
+            failure = (
                 error.errno or 0,
                 error.strerror or str(error),
                 os.fspath(error.filename or ""),
             )
-        data = pickle.dumps(answer)
+        data = pickle.dumps((value, failure))
         server.sendall(HEAD.pack(len(data)) + data)
 
 

@@ -136,6 +136,8 @@ def make_environment(folder: Path, lock: Path, ready: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     run([sys.executable, "-m", "venv", folder])
     pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    # Few of thousands of modules are ever imported; those are compiled then.
+    pip += ["--no-compile"]
     run([*pip, "--disable-pip-version-check", "--require-hashes", "--requirement", lock])
     shutil.copyfile(lock, ready)
 

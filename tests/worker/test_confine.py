@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -269,3 +270,19 @@ def test_a_child_is_no_link(root: int, tmp_path: Path) -> None:
         assert caught.value.errno in {errno.ENOTDIR, errno.ELOOP}
     finally:
         os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.usefixtures("way")
+def test_a_mount_of_the_same_device_is_not_opened(tmp_path: Path) -> None:
+    host, action = tmp_path / "host", tmp_path / "action"
+    for path in (host, action / "out"):
+        path.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", host, action / "out"], check=True)
+    fd = os.open(action, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="cross-device"):
+            open_child(fd, "out", os.O_RDONLY)
+    finally:
+        os.close(fd)
+        subprocess.run(["umount", action / "out"], check=True)

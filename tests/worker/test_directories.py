@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -92,12 +94,17 @@ async def used_twice(place: Place) -> ActionDirectory:
     await place.directories.give_back(directory)
     again = place.directories.take(BARE)
     assert again is directory
+    wait_for_a_tick(place)
+    return again
+
+
+def wait_for_a_tick(place: Place) -> None:
+    """Return when the file system has another time: it may count in ticks of milliseconds."""
     probe = place.root.with_name("probe")
-    while True:
-        # Until the file system has another time: it may count in ticks of some milliseconds.
+    probe.touch()
+    before = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == before:
         probe.touch()
-        if probe.stat().st_ctime_ns > directory.path.stat().st_ctime_ns:
-            return again
 
 
 async def test_a_directory_in_which_nothing_was_left_is_used_again(place: Place) -> None:
@@ -219,7 +226,9 @@ async def test_a_directory_that_is_mounted_on_itself_is_removed(place: Place) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="sets flags of files")
-@pytest.mark.parametrize(("flag", "name"), [("a", ROOT), ("i", STDOUT), ("a", STDERR), ("i", ".")])
+@pytest.mark.parametrize(
+    ("flag", "name"), [("a", ROOT), ("i", STDOUT), ("a", STDERR), ("i", "."), ("S", ROOT)]
+)
 async def test_a_directory_in_which_something_cannot_be_changed_is_not_used_again(
     place: Place, flag: str, name: str
 ) -> None:
@@ -333,3 +342,69 @@ async def test_a_mount_is_found_in_each_of_several_directories(place: Place) -> 
     await place.directories.give_back(second)
 
     assert place.removed == [second.path]
+
+
+async def test_one_whose_processes_may_still_run_is_removed(place: Place) -> None:
+    place.built()
+    built, bare = place.built(), await used_twice(place)
+    for directory in (built, bare):
+        directory.is_idle = False
+        await place.directories.give_back(directory)
+
+    assert place.removed == [built.path, bare.path]
+
+
+async def test_one_that_is_changed_while_it_is_spare_is_not_given_out(place: Place) -> None:
+    place.built()
+    built, bare = place.built(), place.used()
+    for directory in (built, bare):
+        await place.directories.give_back(directory)
+    wait_for_a_tick(place)
+    (built.root / "sub/planted").touch()
+    (bare.root / "planted").touch()
+
+    others = place.built(), place.used()
+
+    assert not {built, bare} & set(others)
+    for other in others:
+        await place.directories.give_back(other)
+    assert {built.path, bare.path} <= set(place.removed)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+async def test_one_that_is_mounted_on_itself_while_it_is_spare_is_removed(place: Place) -> None:
+    directory = await used_twice(place)
+    await place.directories.give_back(directory)
+    do("mount", "--bind", directory.root, directory.root)
+    place.before = lambda path: do("umount", path / ROOT)
+    again = place.used()
+
+    await place.directories.give_back(again)
+
+    assert place.removed == [directory.path]
+
+
+async def test_nothing_is_left_of_one_whose_clearing_was_cancelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*_: object) -> bool:
+        raise asyncio.CancelledError
+
+    place.built()
+    directory = place.built()
+    monkeypatch.setattr(place, "clear", cancelled)
+
+    with pytest.raises(asyncio.CancelledError):
+        await place.directories.give_back(directory)
+
+    assert place.removed == [directory.path]
+
+
+def test_the_mode_of_a_directory_does_not_depend_on_the_umask(place: Place) -> None:
+    before = os.umask(0o077)
+    try:
+        directory = place.directories.take(BARE)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o755

@@ -93,9 +93,9 @@ class Stager(Remover, Protocol):
         movable: bool,
         is_furnished: bool,
     ) -> Coroutine[Any, Any, Staged]:
-        """Make the input tree in the new directory `into`, and `directories` in it.
+        """Make the input tree in the directory `into`, and `directories` in it.
 
-        If it `is_furnished`, these directories are there already, and those of the tree.
+        It is new or empty. If it `is_furnished`, all of these directories are there already.
         What is in a `movable` directory can be renamed into another one.
 
         Raises:
@@ -277,7 +277,7 @@ class ActionExecutor:
                     return
             finally:
                 try:
-                    await self._remove(directory)
+                    await self._directories.give_back(directory)
                 finally:
                     if finishing:
                         self._finishing.release()
@@ -293,13 +293,6 @@ class ActionExecutor:
             f"inputs of the action were written to in each of {_RUNS} runs: "
             f"{', '.join(modified[:10])}"
         )
-
-    async def _remove(self, directory: ActionDirectory) -> None:
-        try:
-            await self._directories.give_back(directory)
-        except NativeLinkError as error:
-            # The result counts nevertheless; the worker's next start removes what is left.
-            _log.warning("cannot remove %s: %s", directory.path, error)
 
     async def _run_in(
         self, directory: ActionDirectory, attempt: Attempt, job: Job
@@ -322,6 +315,7 @@ class ActionExecutor:
             launch = self._launch(directory, job)
             attempt.stamp("execution_start")
             ended: Exit | None = None
+            directory.is_idle = False
             if self._persistent is not None and stays:
                 ended = await self._persistent.run(
                     launch,
@@ -334,6 +328,7 @@ class ActionExecutor:
                 )
                 attempt.process_stays = ended is not None
             self._note(attempt, job, ended or await self._start(launch, job.timeout_s))
+            directory.is_idle = not attempt.process_stays
             return await staged.modified()
         finally:
             await staged.release()

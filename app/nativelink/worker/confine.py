@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import Final
 
 from nativelink.core.errors import NativeLinkError, invalid_argument
@@ -175,8 +176,6 @@ def open_child(fd: int, name: str, flags: int) -> int:
 def open_entry(fd: int, name: str, flags: int) -> int:
     """Open what is in a directory, if it is neither a link nor a mount.
 
-    Before Linux 5.6, what is on the same device is taken for no mount.
-
     Raises:
         OSError: EXDEV for a mount; otherwise as of `os.open`.
     """
@@ -188,10 +187,21 @@ def open_entry(fd: int, name: str, flags: int) -> int:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name) from None
     if child is None:
         child = os.open(name, flags, dir_fd=fd)
-        if os.fstat(child).st_dev != os.fstat(fd).st_dev:
+        try:
+            is_mount = _mount_of(child) != _mount_of(fd)
+        except BaseException:
+            os.close(child)
+            raise
+        if is_mount:
             os.close(child)
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     return child
+
+
+def _mount_of(fd: int) -> str:
+    """The number of the mount that something was opened through (proc_pid_fdinfo(5))."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii").splitlines()
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def _open_by_kernel(root_fd: int, path: str, flags: int, resolve: int) -> int | None:

@@ -15,8 +15,10 @@ time was long past when the action began, as file systems count time in ticks.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
+import stat
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
@@ -25,8 +27,9 @@ from typing import Final, Protocol, TypeAlias
 
 from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest
+from nativelink.core.errors import NativeLinkError
 from nativelink.stores.disk_calls import disk_error
-from nativelink.worker.as_made import DIRECTORY_MODE, is_empty_stream, is_marked, is_plain
+from nativelink.worker.as_made import DIRECTORY_MODE, is_empty_stream, is_marked, is_new_directory
 from nativelink.worker.confine import open_entry
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "Remover",
     "Shape",
 ]
+
+_log: Final = logging.getLogger(__name__)
 
 #: What is in an action's directory: its input root, its streams, and what it tells us there.
 ROOT: Final = "work"
@@ -65,6 +70,7 @@ _MAX_INSIDE: Final = 64
 Shape: TypeAlias = tuple[Digest, frozenset[str]]
 #: Of a directory and what is in it: device, inode and ctime of each.
 _Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+_ABSENT: Final = (0, 0, 0)
 
 
 class Remover(Protocol):
@@ -81,8 +87,8 @@ class Remover(Protocol):
     async def clear(self, directory: Path, kept: Sequence[str], streams: Collection[str]) -> bool:
         """Remove everything but these directories, and empty streams; see `hands.clear`.
 
-        Raises:
-            NativeLinkError: a process for file work died.
+        Returns:
+            False if that did not do.
         """
         ...
 
@@ -100,6 +106,8 @@ class ActionDirectory:
         inside: directories in the input root, parents first; None if others may be there too, or
             special ones. Whoever puts the inputs in place says so.
         is_furnished: whether those are there already.
+        is_idle: whether all processes that ran in it have ended; whoever starts them says so.
+        mounts: how often a mount had come or gone when it was looked at last.
     """
 
     __slots__ = (
@@ -107,6 +115,7 @@ class ActionDirectory:
         "_stamp",
         "inside",
         "is_furnished",
+        "is_idle",
         "is_wanted_again",
         "mounts",
         "path",
@@ -117,20 +126,20 @@ class ActionDirectory:
         "stdout",
     )
 
-    def __init__(self, path: Path, shape: Shape) -> None:
-        self.shape = shape
-        self.inside: Sequence[str] | None = None
-        self.is_furnished = False
-        #: Whether another action of this shape has been seen.
-        self.is_wanted_again = False
-        #: How often a mount had come or gone when it was taken.
-        self.mounts = 0
+    def __init__(self, path: Path, shape: Shape, mounts: int) -> None:
         self.path = path
         self.root = path / ROOT
         self.stdout = path / STDOUT
         self.stderr = path / STDERR
         self.side_channel = path / SIDE_CHANNEL
-        #: How it looked when it was found to be as new.
+        self.shape = shape
+        self.inside: Sequence[str] | None = None
+        self.is_furnished = False
+        self.is_idle = True
+        self.mounts = mounts
+        #: Whether this shape had been seen before.
+        self.is_wanted_again = False
+        #: How it looked when it was found to be in order.
         self._stamp: _Stamp = ()
         self._is_settled = False
 
@@ -148,6 +157,8 @@ class ActionDirectory:
         try:
             stamp = self._look()
             is_same = stamp == self._stamp
+            if _ABSENT in stamp:
+                return False
             if is_same and self._is_settled and not mounted:
                 return True
             if not _is_as_new(self.path):
@@ -160,11 +171,32 @@ class ActionDirectory:
             return False
         return True
 
+    def was_cleared(self) -> None:
+        """It is in order.
+
+        Raises:
+            OSError: it cannot be looked at.
+        """
+        self._stamp = self._look()
+
+    def is_untouched(self) -> bool:
+        """Whether it is as it was when it was found to be in order."""
+        try:
+            return self._look() == self._stamp
+        except OSError:
+            return False
+
     def _look(self) -> _Stamp:
         found: list[tuple[int, int, int]] = []
-        for path in (self.path, self.root, self.stdout, self.stderr):
-            status = os.lstat(path)
-            found.append((status.st_dev, status.st_ino, status.st_ctime_ns))
+        paths: list[Path | str] = [self.path, self.root, self.stdout, self.stderr]
+        paths += [f"{self.root}/{path}" for path in self.inside or ()]
+        for path in paths:
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                found.append(_ABSENT)
+            else:
+                found.append((status.st_dev, status.st_ino, status.st_ctime_ns))
         return tuple(found)
 
 
@@ -187,8 +219,10 @@ class ActionDirectories:
         #: Those that were not used for longest in front.
         self._spare: deque[ActionDirectory] = deque()
         self._mounts = _MountWatch()
-        #: In the order in which they were taken last.
-        self._shapes: dict[Shape, None] = {}
+        #: Spare ones that somebody changed meanwhile.
+        self._touched: list[ActionDirectory] = []
+        #: Hashes of those that were taken, the last one last. Two that share one are kept in vain.
+        self._shapes: dict[int, None] = {}
 
     def take(self, shape: Shape) -> ActionDirectory:
         """A directory for an action.
@@ -196,55 +230,73 @@ class ActionDirectories:
         Raises:
             NativeLinkError: what the disk says.
         """
-        directory = self._furnished(shape) or self._bare() or ActionDirectory(self._make(), shape)
+        directory = (
+            self._spare_one(lambda each: each.is_furnished and each.shape == shape)
+            or self._spare_one(lambda each: not each.is_furnished)
+            or ActionDirectory(self._make(), shape, self._mounts.count())
+        )
         directory.shape = shape
-        directory.is_wanted_again = shape in self._shapes
-        self._shapes.pop(shape, None)
-        self._shapes[shape] = None
-        if len(self._shapes) > _MAX_SHAPES:
-            del self._shapes[next(iter(self._shapes))]
-        directory.mounts = self._mounts.count()
+        directory.is_wanted_again = self._was_seen(hash(shape))
         directory.taken(int(self._clock.time() * 1e9))
         return directory
 
     async def give_back(self, directory: ActionDirectory) -> None:
-        """Take a directory back when nothing runs in it any more.
-
-        Raises:
-            NativeLinkError: what the remover raises.
-        """
-        if not await self._is_usable(directory):
-            await self._remover.remove(directory.path)
-            return
-        self._spare.append(directory)
+        """Take a directory back when nothing is done with it any more."""
+        try:
+            is_usable = directory.is_idle and await self._is_usable(directory)
+        except BaseException:
+            await self._discard(directory)
+            raise
+        if is_usable:
+            self._spare.append(directory)
+        else:
+            await self._discard(directory)
         while len(self._spare) > self._max_spare:
-            await self._remover.remove(self._spare.popleft().path)
+            await self._discard(self._spare.popleft())
+        while self._touched:
+            await self._discard(self._touched.pop())
+
+    async def _discard(self, directory: ActionDirectory) -> None:
+        try:
+            await self._remover.remove(directory.path)
+        except NativeLinkError as error:
+            # Results count nevertheless; the worker's next start removes what is left.
+            _log.warning("cannot remove %s: %s", directory.path, error)
 
     async def _is_usable(self, directory: ActionDirectory) -> bool:
+        mounts, before = self._mounts.count(), directory.mounts
+        directory.mounts = mounts
         if not directory.inside:
-            # Nothing is to be seen of it, or one look shows that there is.
             directory.is_furnished = False
-            if directory.is_as_new(mounted=self._mounts.count() != directory.mounts):
+            if directory.is_as_new(mounted=mounts != before):
                 return True
-        if directory.inside is None or not directory.is_wanted_again:
+        inside = directory.inside
+        if inside is None or len(inside) > _MAX_INSIDE or not directory.is_wanted_again:
             return False
-        if len(directory.inside) > _MAX_INSIDE:
+        kept = [ROOT, *(f"{ROOT}/{path}" for path in inside)]
+        if not await self._remover.clear(directory.path, kept, STREAMS):
             return False
-        kept = [ROOT, *(f"{ROOT}/{path}" for path in directory.inside)]
-        directory.is_furnished = bool(directory.inside)
-        return await self._remover.clear(directory.path, kept, STREAMS)
+        directory.is_furnished = bool(inside)
+        try:
+            directory.was_cleared()
+        except OSError:
+            return False
+        return True
 
-    def _furnished(self, shape: Shape) -> ActionDirectory | None:
-        return self._picked(lambda each: each.is_furnished and each.shape == shape)
+    def _was_seen(self, shape: int) -> bool:
+        is_known = shape in self._shapes
+        self._shapes.pop(shape, None)
+        self._shapes[shape] = None
+        if len(self._shapes) > _MAX_SHAPES:
+            del self._shapes[next(iter(self._shapes))]
+        return is_known
 
-    def _bare(self) -> ActionDirectory | None:
-        return self._picked(lambda each: not each.is_furnished)
-
-    def _picked(self, fits: Callable[[ActionDirectory], bool]) -> ActionDirectory | None:
-        for place, each in enumerate(self._spare):
-            if fits(each):
-                del self._spare[place]
-                return each
+    def _spare_one(self, fits: Callable[[ActionDirectory], bool]) -> ActionDirectory | None:
+        while (found := next((each for each in self._spare if fits(each)), None)) is not None:
+            self._spare.remove(found)
+            if found.is_untouched():
+                return found
+            self._touched.append(found)
         return None
 
     def close(self) -> None:
@@ -255,7 +307,9 @@ class ActionDirectories:
         while True:
             path = self._root / str(next(self._numbers))
             try:
-                path.mkdir(DIRECTORY_MODE)
+                path.mkdir()
+                # The umask may take permissions away.
+                path.chmod(stat.S_IMODE(DIRECTORY_MODE))
             except FileExistsError:
                 # Left by an earlier process, which could not remove it.
                 continue
@@ -309,7 +363,7 @@ def _is_as_new(path: Path) -> bool:
     finally:
         os.close(parent_fd)
     try:
-        if not is_plain(os.fstat(fd), DIRECTORY_MODE) or is_marked(fd):
+        if not is_new_directory(os.fstat(fd)) or is_marked(fd):
             return False
         with os.scandir(fd) as entries:
             return all(_is_entry_as_new(fd, entry.name) for entry in entries)
@@ -322,10 +376,10 @@ def _is_entry_as_new(parent_fd: int, name: str) -> bool:
     if not is_root and name not in STREAMS:
         return False
     status = os.lstat(name, dir_fd=parent_fd)
-    if not (is_plain(status, DIRECTORY_MODE) if is_root else is_empty_stream(status)):
+    if not (is_new_directory(status) if is_root else is_empty_stream(status)):
         return False
     # What is mounted there is not what was made there.
-    fd = open_entry(parent_fd, name, _OPEN if is_root else os.O_RDONLY)
+    fd = open_entry(parent_fd, name, _OPEN if is_root else os.O_RDONLY | os.O_NONBLOCK)
     try:
         if is_marked(fd):
             return False

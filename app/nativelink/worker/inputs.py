@@ -174,9 +174,9 @@ class InputStager:
         movable: bool = False,
         is_furnished: bool = False,
     ) -> StagedInputs:
-        """Make the input tree in the new directory `into`, and `directories` in it.
+        """Make the input tree in the directory `into`, and `directories` in it.
 
-        If it `is_furnished`, these directories are there already, and those of the tree.
+        It is new or empty. If it `is_furnished`, all of these directories are there already.
 
         With a directory cache `{into}.upper` and `{into}.scratch` are made, too. Cancelled or
         failed: nothing is leased; `into` may be there in part.
@@ -289,7 +289,7 @@ class InputStager:
             str(self._files.directory),
             str(self._files.executable_directory),
             is_furnished,
-            steps=plan.steps,
+            steps=plan.steps - (plan.furniture if is_furnished else 0),
         )
 
     async def _show(

@@ -78,6 +78,10 @@ def _replace_by_file(action: Path) -> None:
     (action / "work/out").touch()
 
 
+def _set_flag(path: Path, flag: str) -> None:
+    subprocess.run(["chattr", f"+{flag}", path], check=True)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -87,6 +91,8 @@ def _replace_by_file(action: Path) -> None:
         lambda action: (action / "work/out").chmod(0o700),
         lambda action: action.chmod(0o1777),
         lambda action: os.setxattr(action / "work/in", "user.note", b"kept"),
+        lambda action: _set_flag(action / "work/out", "S"),
+        lambda action: _set_flag(action / "work/out", "d"),
         _replace_by_link,
         _replace_by_file,
     ],
@@ -129,3 +135,16 @@ def test_the_times_of_what_is_kept_are_new(action: Path) -> None:
     assert cleared(action)
 
     assert all((action / path).stat().st_mtime_ns > 1 for path in (".", *KEPT, *STREAMS))
+
+
+def test_a_directory_that_became_larger_is_not_kept(action: Path) -> None:
+    out = action / "work/out"
+    new = out.stat().st_size
+    for number in range(2000):
+        (out / f"a rather long name of file {number}").touch()
+    for path in out.iterdir():
+        path.unlink()
+    larger = out.stat().st_size > new
+
+    # ext4 keeps the blocks, others do not.
+    assert cleared(action) != larger

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import pickle
 import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,9 @@ import pytest
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, NativeLinkError
 from nativelink.testing.fakes import wait_until
-from nativelink.worker.hands.place import Place, Plan
+from nativelink.worker.hands.place import Place, Plan, carry_out
 from nativelink.worker.hands.pool import FEW_STEPS, Hands
+from nativelink.worker.hands.process import HEAD, JOBS, serve
 
 
 def plan(directories: int, *, files: int = 0) -> Plan:
@@ -145,3 +150,39 @@ async def test_what_cannot_be_linked_is_copied(tmp_path: Path) -> None:
     finally:
         (blobs / "blob").unlink()
         blobs.rmdir()
+
+
+async def test_a_hand_survives_an_error_about_a_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported", 5)
+
+    monkeypatch.setitem(JOBS, "place", fails)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, theirs)
+        for _ in range(2):
+            data = pickle.dumps(("place", ()))
+            ours.sendall(HEAD.pack(len(data)) + data)
+        ours.shutdown(socket.SHUT_WR)
+        served.result()
+        theirs.close()
+        answers = ours.makefile("rb").read()
+
+    (length,) = HEAD.unpack_from(answers)
+    assert len(answers) == 2 * (HEAD.size + length)
+    value, failure = pickle.loads(answers[HEAD.size : HEAD.size + length])
+    assert (value, failure) == (None, (errno.EOPNOTSUPP, "not supported", "5"))
+
+
+def test_modes_in_a_directory_that_is_there_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    root.mkdir(0o755)
+    before = os.umask(0o077)
+    try:
+        carry_out(plan(1), str(root), str(tmp_path), str(tmp_path))
+    finally:
+        os.umask(before)
+
+    assert (root / "d0").stat().st_mode & 0o777 == 0o755

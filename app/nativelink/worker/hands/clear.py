@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from nativelink.worker.as_made import DIRECTORY_MODE, is_empty_stream, is_marked, is_plain
+from nativelink.worker.as_made import is_empty_stream, is_marked, is_new_directory
 from nativelink.worker.confine import open_entry
 
 __all__ = ["clear"]
@@ -27,8 +27,8 @@ def clear(path: str, kept: Collection[str], streams: Collection[str]) -> bool:
         streams: files in it that may stay where they are empty.
 
     Returns:
-        False if it is not the same but for files and links: a directory more or less, or one that
-        was changed. Some may be removed then.
+        False if it is not the same but for files and links: a directory more or less, one that
+        was changed, or one that became larger. Some files may be removed then.
 
     Raises:
         OSError: something is in the way, or cannot be removed.
@@ -51,22 +51,24 @@ def _clear(
 ) -> bool:
     """Clear an open directory, and close it."""
     try:
-        if not is_plain(os.fstat(fd), DIRECTORY_MODE) or is_marked(fd):
+        if not is_new_directory(os.fstat(fd)) or is_marked(fd):
             return False
         names = inside.get(path, ())
         found = 0
         with os.scandir(fd) as entries:
-            for entry in entries:
-                name = entry.name
-                if name in names:
-                    below = f"{path}/{name}" if path else name
-                    if not _clear(open_entry(fd, name, _OPEN), below, inside, streams):
-                        return False
-                    found += 1
-                elif entry.is_dir(follow_symlinks=False):
+            # Some file systems pass over names if others go while they are read.
+            everything = list(entries)
+        for entry in everything:
+            name = entry.name
+            if name in names:
+                below = f"{path}/{name}" if path else name
+                if not _clear(open_entry(fd, name, _OPEN), below, inside, streams):
                     return False
-                elif path or name not in streams or not _is_empty_stream(fd, name):
-                    os.unlink(name, dir_fd=fd)
+                found += 1
+            elif entry.is_dir(follow_symlinks=False):
+                return False
+            elif path or name not in streams or not _is_empty_stream(fd, name):
+                os.unlink(name, dir_fd=fd)
         os.utime(fd)
         return found == len(names)
     finally:
@@ -76,7 +78,7 @@ def _clear(
 def _is_empty_stream(parent_fd: int, name: str) -> bool:
     if not is_empty_stream(os.lstat(name, dir_fd=parent_fd)):
         return False
-    fd = open_entry(parent_fd, name, os.O_RDONLY)
+    fd = open_entry(parent_fd, name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if is_marked(fd):
             return False

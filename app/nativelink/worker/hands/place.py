@@ -55,7 +55,7 @@ class Plan(NamedTuple):
         additions: further directories, parents first; no link is on the way to them.
         behind_links: further directories whose paths go through symbolic links of the tree; they
             are made if that stays inside, else left to the action.
-        steps: about how many system calls it takes.
+        steps: about how many system calls it takes where no directory is there.
     """
 
     places: list[Place]
@@ -70,6 +70,11 @@ class Plan(NamedTuple):
         return len(self.places) == 1 and not (
             any(first[1:]) or first.mtime_ns == 0 or self.additions or self.behind_links
         )
+
+    @property
+    def furniture(self) -> int:
+        """How many of the steps make directories."""
+        return len(self.places) - 1 + 2 * len(self.additions)
 
     @property
     def directories(self) -> list[str] | None:
@@ -101,16 +106,19 @@ def carry_out(
         OSError: the disk is full, for one; FileNotFoundError if a blob is not there. What was
             made until then stays.
     """
+    is_new = True
     try:
         pathlib.Path(root).mkdir(mode=_DIRECTORY_MODE)
     except FileExistsError:
         if plan.is_empty:
             return
+        is_new = False
     sources: list[int] = []
     root_fd = os.open(root, _DIRECTORY)
     try:
-        # The umask of this process may take permissions away from new directories.
-        must_chmod = os.fstat(root_fd).st_mode & 0o777 != _DIRECTORY_MODE
+        # The umask of this process may take permissions away from new directories. One that was
+        # there does not tell.
+        must_chmod = not is_new or os.fstat(root_fd).st_mode & 0o777 != _DIRECTORY_MODE
         if must_chmod:
             os.fchmod(root_fd, _DIRECTORY_MODE)
         files_fd = executables_fd = -1

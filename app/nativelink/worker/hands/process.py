@@ -45,7 +45,8 @@ def serve(server: socket.socket) -> None:
             failure = (
                 error.errno or 0,
                 error.strerror or str(error),
-                os.fspath(error.filename or ""),
+                # A descriptor, if that is what was asked.
+                str(error.filename or ""),
             )
         data = pickle.dumps((value, failure))
         server.sendall(HEAD.pack(len(data)) + data)

@@ -10,7 +10,7 @@ CONFIG ?= app/nativelink/configs/all_in_one.json5
 # Two workers beside two cores' worth of servers under test: more only fight.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 # What mostly waits for Terraform, for machines and for packages, waits beside them.
-WAITING ?= 3
+WAITING ?= 2
 PYTEST = $(BIN)/pytest -n $$(( $(JOBS) + $(WAITING) )) --waiting $(WAITING) --dist loadgroup -q
 
 RUNTIME := $(VENV)/.runtime

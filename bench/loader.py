@@ -103,7 +103,6 @@ class Outcome:
         seconds: from the first byte sent to the last answer.
         latencies_us: of each call, unordered.
         first_byte_us: from sending a call's headers to the first DATA frame of its answer.
-        data_bytes: DATA payload received, gRPC framing included.
         answers: DATA payload of each call that ended, if answers are kept.
     """
 
@@ -111,7 +110,6 @@ class Outcome:
     seconds: float = 0.0
     latencies_us: list[float] = field(default_factory=list)
     first_byte_us: list[float] = field(default_factory=list)
-    data_bytes: int = 0
     answers: list[bytes] = field(default_factory=list)
 
     @property
@@ -306,7 +304,6 @@ class _Connection:
                     self.status(block)
             elif kind == _DATA:
                 self.unacknowledged += length
-                load.outcome.data_bytes += length
                 stream = streams.get(number)
                 if stream is not None and not stream.got_data and length:
                     stream.got_data = True

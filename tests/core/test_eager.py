@@ -180,7 +180,8 @@ async def test_run_all_makes_a_task_only_for_those_that_wait(monkeypatch):
         return number
 
     assert await run_all([work(number) for number in range(10)]) == list(range(10))
-    assert len(tasks) == 2
+    # Servers of other tests may live in other threads.
+    assert len([task for task in tasks if task.get_loop() is asyncio.get_running_loop()]) == 2
 
 
 async def test_run_all_closes_what_it_did_not_start_after_a_failure():

@@ -56,6 +56,7 @@ SIDE_CHANNEL: Final = "side_channel"
 STREAMS: Final = frozenset({STDOUT, STDERR})
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY
+_PERMISSIONS: Final = stat.S_IMODE(DIRECTORY_MODE)
 #: What happens from now on has another ctime than what happened before: ticks have at most 10 ms,
 #: but ext4 with small inodes keeps whole seconds.
 _SETTLED_NS: Final = 2 * 10**9
@@ -307,9 +308,9 @@ class ActionDirectories:
         while True:
             path = self._root / str(next(self._numbers))
             try:
-                path.mkdir()
-                # The umask may take permissions away.
-                path.chmod(stat.S_IMODE(DIRECTORY_MODE))
+                path.mkdir(_PERMISSIONS)
+                # The umask may take some away.
+                path.chmod(_PERMISSIONS)
             except FileExistsError:
                 # Left by an earlier process, which could not remove it.
                 continue

@@ -286,3 +286,19 @@ def test_a_mount_of_the_same_device_is_not_opened(tmp_path: Path) -> None:
     finally:
         os.close(fd)
         subprocess.run(["umount", action / "out"], check=True)
+
+
+def test_where_the_kernel_does_not_tell_mounts_devices_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confine, "_OPENAT2", -1)
+    (tmp_path / "below").mkdir()
+    fds = [os.open(path, os.O_RDONLY) for path in (tmp_path, "/")]
+    try:
+        monkeypatch.setattr(Path, "read_text", lambda *_: "flags:\t0100000\n")
+        os.close(open_child(fds[0], "below", os.O_RDONLY))
+        with pytest.raises(OSError, match="cross-device"):
+            open_child(fds[1], "proc", os.O_RDONLY)
+    finally:
+        for fd in fds:
+            os.close(fd)

@@ -227,7 +227,7 @@ async def test_a_directory_that_is_mounted_on_itself_is_removed(place: Place) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="sets flags of files")
 @pytest.mark.parametrize(
-    ("flag", "name"), [("a", ROOT), ("i", STDOUT), ("a", STDERR), ("i", "."), ("S", ROOT)]
+    ("flag", "name"), [("a", ROOT), ("i", STDOUT), ("a", STDERR), ("i", "."), ("A", ROOT)]
 )
 async def test_a_directory_in_which_something_cannot_be_changed_is_not_used_again(
     place: Place, flag: str, name: str
@@ -377,9 +377,53 @@ async def test_one_that_is_mounted_on_itself_while_it_is_spare_is_removed(place:
     await place.directories.give_back(directory)
     do("mount", "--bind", directory.root, directory.root)
     place.before = lambda path: do("umount", path / ROOT)
-    again = place.used()
+    again, other = place.directories.take(BARE), place.used()
+    assert again is directory
 
+    # The kernel tells once that something was mounted.
+    await place.directories.give_back(other)
     await place.directories.give_back(again)
+
+    assert place.removed == [directory.path]
+
+
+async def test_one_with_very_many_directories_is_removed(place: Place) -> None:
+    place.built()
+    directory = place.built()
+    directory.inside = [*INSIDE, *(f"more-{number}" for number in range(63))]
+
+    await place.directories.give_back(directory)
+
+    assert place.removed == [directory.path]
+
+
+async def test_actions_that_make_directories_pay_for_it_every_other_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+
+    async def not_clear(directory: Path, *_: object) -> bool:
+        tried.append(directory)
+        return False
+
+    monkeypatch.setattr(place, "clear", not_clear)
+    for _ in range(6):
+        await place.directories.give_back(place.built())
+
+    assert len(tried) == 3
+
+
+async def test_what_goes_wrong_in_clearing_costs_the_directory(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> bool:
+        raise ValueError("broken")
+
+    place.built()
+    directory = place.built()
+    monkeypatch.setattr(place, "clear", broken)
+
+    await place.directories.give_back(directory)
 
     assert place.removed == [directory.path]
 

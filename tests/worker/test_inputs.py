@@ -349,8 +349,9 @@ async def test_a_blob_of_the_wrong_size_is_no_input(tmp_path: Path) -> None:
         assert caught.value.code is Code.DATA_LOSS
 
 
+@pytest.mark.parametrize("is_furnished", [False, True])
 async def test_a_file_that_is_lost_between_lease_and_link_is_fetched_again(
-    farm: Farm, monkeypatch: pytest.MonkeyPatch
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, is_furnished: bool
 ) -> None:
     digest = await put_tree(farm.backend, {"file": b"file"})
     lose = [True]
@@ -365,10 +366,18 @@ async def test_a_file_that_is_lost_between_lease_and_link_is_fetched_again(
         return found
 
     monkeypatch.setattr(files, "lease", lease_and_lose)
-    staged = await farm.stager.stage(digest, farm.root / "action", directories=())
-    assert (farm.root / "action" / "file").read_bytes() == b"file"
+    into = farm.root / "action"
+    if is_furnished:
+        (into / "out").mkdir(parents=True)
+    staged = await farm.stager.stage(digest, into, directories=["out"], is_furnished=is_furnished)
+    assert (into / "file").read_bytes() == b"file"
+    assert (into / "out").is_dir()
     await staged.release()
     assert farm.leased == 0
+
+
+async def test_what_is_not_there_is_not_clear(farm: Farm) -> None:
+    assert not await farm.stager.clear(farm.root / "gone", ["work"], ())
 
 
 async def test_cancelled_staging_leases_nothing(farm: Farm) -> None:

@@ -95,8 +95,8 @@ class Stager(Remover, Protocol):
     ) -> Coroutine[Any, Any, Staged]:
         """Make the input tree in the directory `into`, and `directories` in it.
 
-        It is new or empty. If it `is_furnished`, all of these directories are there already.
-        What is in a `movable` directory can be renamed into another one.
+        It is new, empty, or, if it `is_furnished`, holds all of these directories and nothing
+        else. What is in a `movable` directory can be renamed into another one.
 
         Raises:
             NativeLinkError: FAILED_PRECONDITION with all missing blobs; INVALID_ARGUMENT for a

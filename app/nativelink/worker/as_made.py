@@ -6,9 +6,9 @@ import fcntl
 import os
 import stat
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["DIRECTORY_MODE", "is_empty_stream", "is_marked", "is_new_directory"]
+__all__ = ["DIRECTORY_MODE", "Marks", "is_empty_stream", "is_new_directory", "marks_of"]
 
 #: Type and permissions of what is made for an action.
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
@@ -17,8 +17,9 @@ _STREAM_MODE: Final = stat.S_IFREG | 0o644
 #: ioctl_iflags(2): FS_IOC_GETFLAGS, and the flags that somebody can set (immutable, synchronous,
 #: project, and so on), not those that tell how a file system keeps a file.
 _GET_FLAGS: Final = 0x80086601
-_MARKS: Final = 0x380FF | 0x4800 | 0x100000 | 0x2800000 | 0x20000000 | 0x40000000
+_MARKS: Final = 0x380FF | 0x4C00 | 0x100000 | 0x2800000 | 0x20000000 | 0x40000000
 _FLAGS: Final = struct.Struct("@Q")
+_NONE: Final[frozenset[tuple[str, bytes]]] = frozenset()
 
 
 def is_new_directory(status: os.stat_result) -> bool:
@@ -34,20 +35,36 @@ def is_empty_stream(status: os.stat_result) -> bool:
     return _is_ours(status, _STREAM_MODE) and not status.st_size and status.st_nlink == 1
 
 
-def is_marked(fd: int) -> bool:
-    """Whether a file or directory has extended attributes, or flags that somebody set.
+class Marks(NamedTuple):
+    """What sets a file or directory apart, besides what `os.stat` tells.
+
+    Attributes:
+        flags: those that somebody can set.
+        attributes: extended attributes, with their values.
+    """
+
+    flags: int
+    attributes: frozenset[tuple[str, bytes]]
+
+    def are_inherited(self, parent: Marks) -> bool:
+        """Whether the directory that it was made in has all of them."""
+        return not self.flags & ~parent.flags and self.attributes <= parent.attributes
+
+
+def marks_of(fd: int) -> Marks:
+    """What a file or directory is marked with.
 
     Raises:
         OSError: it cannot be asked.
     """
-    if os.listxattr(fd):
-        return True
+    names = os.listxattr(fd)
+    attributes = frozenset((name, os.getxattr(fd, name)) for name in names) if names else _NONE
     flags = bytearray(_FLAGS.size)
     try:
         fcntl.ioctl(fd, _GET_FLAGS, flags)
     except OSError:
-        return False  # This filesystem has none.
-    return bool(_FLAGS.unpack(flags)[0] & _MARKS)
+        pass  # This filesystem has none.
+    return Marks(_FLAGS.unpack(flags)[0] & _MARKS, attributes)
 
 
 def _is_ours(status: os.stat_result, mode: int) -> bool:

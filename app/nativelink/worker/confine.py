@@ -155,6 +155,8 @@ def make_directories_beneath(root_fd: int, path: str, mode: int) -> None:
             reached = f"{reached}/{name}" if reached else name
             try:
                 os.mkdir(name, mode, dir_fd=fd)
+                # The umask of this process may take permissions away.
+                os.chmod(name, mode, dir_fd=fd)
             except FileExistsError:
                 pass
             following = open_beneath(root_fd, reached, os.O_PATH | os.O_DIRECTORY)
@@ -199,9 +201,16 @@ def open_entry(fd: int, name: str, flags: int) -> int:
 
 
 def _mount_of(fd: int) -> str:
-    """The number of the mount that something was opened through (proc_pid_fdinfo(5))."""
-    lines = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii").splitlines()
-    return next(line for line in lines if line.startswith("mnt_id:"))
+    """The mount that something was opened through; its device, if the kernel does not tell.
+
+    See proc_pid_fdinfo(5).
+    """
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii").splitlines()
+    except OSError:
+        lines = []
+    device = f"device {os.fstat(fd).st_dev}"
+    return next((line for line in lines if line.startswith("mnt_id:")), device)
 
 
 def _open_by_kernel(root_fd: int, path: str, flags: int, resolve: int) -> int | None:

@@ -29,7 +29,13 @@ from nativelink.core.clock import Clock
 from nativelink.core.digest import Digest
 from nativelink.core.errors import NativeLinkError
 from nativelink.stores.disk_calls import disk_error
-from nativelink.worker.as_made import DIRECTORY_MODE, is_empty_stream, is_marked, is_new_directory
+from nativelink.worker.as_made import (
+    DIRECTORY_MODE,
+    Marks,
+    is_empty_stream,
+    is_new_directory,
+    marks_of,
+)
 from nativelink.worker.confine import open_entry
 
 __all__ = [
@@ -108,7 +114,8 @@ class ActionDirectory:
             special ones. Whoever puts the inputs in place says so.
         is_furnished: whether those are there already.
         is_idle: whether all processes that ran in it have ended; whoever starts them says so.
-        mounts: how often a mount had come or gone when it was looked at last.
+        is_wanted_again: whether its shape had been seen before it was taken.
+        mounts: the number of the mount watch when it was looked at last.
     """
 
     __slots__ = (
@@ -138,7 +145,6 @@ class ActionDirectory:
         self.is_furnished = False
         self.is_idle = True
         self.mounts = mounts
-        #: Whether this shape had been seen before.
         self.is_wanted_again = False
         #: How it looked when it was found to be in order.
         self._stamp: _Stamp = ()
@@ -245,6 +251,9 @@ class ActionDirectories:
         """Take a directory back when nothing is done with it any more."""
         try:
             is_usable = directory.is_idle and await self._is_usable(directory)
+        except Exception:  # noqa: BLE001 - logged; results do not depend on it
+            _log.exception("%s is not used again", directory.path)
+            is_usable = False
         except BaseException:
             await self._discard(directory)
             raise
@@ -276,6 +285,8 @@ class ActionDirectories:
             return False
         kept = [ROOT, *(f"{ROOT}/{path}" for path in inside)]
         if not await self._remover.clear(directory.path, kept, STREAMS):
+            # So it may be with the next one.
+            self._shapes.pop(hash(directory.shape), None)
             return False
         directory.is_furnished = bool(inside)
         try:
@@ -358,21 +369,22 @@ def _is_as_new(path: Path) -> bool:
     Raises:
         OSError: something is not there, or in the way.
     """
-    parent_fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent_fd = os.open(path.parent, _OPEN | os.O_CLOEXEC)
     try:
+        usual = marks_of(parent_fd)
         fd = open_entry(parent_fd, path.name, _OPEN)
     finally:
         os.close(parent_fd)
     try:
-        if not is_new_directory(os.fstat(fd)) or is_marked(fd):
+        if not is_new_directory(os.fstat(fd)) or not marks_of(fd).are_inherited(usual):
             return False
         with os.scandir(fd) as entries:
-            return all(_is_entry_as_new(fd, entry.name) for entry in entries)
+            return all(_is_entry_as_new(fd, entry.name, usual) for entry in entries)
     finally:
         os.close(fd)
 
 
-def _is_entry_as_new(parent_fd: int, name: str) -> bool:
+def _is_entry_as_new(parent_fd: int, name: str, usual: Marks) -> bool:
     is_root = name == ROOT
     if not is_root and name not in STREAMS:
         return False
@@ -382,7 +394,7 @@ def _is_entry_as_new(parent_fd: int, name: str) -> bool:
     # What is mounted there is not what was made there.
     fd = open_entry(parent_fd, name, _OPEN if is_root else os.O_RDONLY | os.O_NONBLOCK)
     try:
-        if is_marked(fd):
+        if not marks_of(fd).are_inherited(usual):
             return False
         if is_root:
             with os.scandir(fd) as entries:

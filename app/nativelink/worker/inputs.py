@@ -176,7 +176,8 @@ class InputStager:
     ) -> StagedInputs:
         """Make the input tree in the directory `into`, and `directories` in it.
 
-        It is new or empty. If it `is_furnished`, all of these directories are there already.
+        It is new, empty, or, if it `is_furnished`, holds all of these directories and nothing
+        else.
 
         With a directory cache `{into}.upper` and `{into}.scratch` are made, too. Cancelled or
         failed: nothing is leased; `into` may be there in part.
@@ -366,7 +367,7 @@ class InputStager:
         try:
             is_clear = await self._hands.run("clear", str(directory), kept, tuple(streams))
         except (OSError, NativeLinkError) as error:
-            log.info("%s is not used again: %s", directory, error)
+            log.debug("%s is not used again: %s", directory, error)
             return False
         return bool(is_clear)
 

@@ -91,7 +91,7 @@ def _set_flag(path: Path, flag: str) -> None:
         lambda action: (action / "work/out").chmod(0o700),
         lambda action: action.chmod(0o1777),
         lambda action: os.setxattr(action / "work/in", "user.note", b"kept"),
-        lambda action: _set_flag(action / "work/out", "S"),
+        lambda action: _set_flag(action / "work/out", "A"),
         lambda action: _set_flag(action / "work/out", "d"),
         _replace_by_link,
         _replace_by_file,
@@ -139,12 +139,22 @@ def test_the_times_of_what_is_kept_are_new(action: Path) -> None:
 
 def test_a_directory_that_became_larger_is_not_kept(action: Path) -> None:
     out = action / "work/out"
-    new = out.stat().st_size
     for number in range(2000):
         (out / f"a rather long name of file {number}").touch()
     for path in out.iterdir():
         path.unlink()
-    larger = out.stat().st_size > new
+    larger = out.stat().st_size > out.stat().st_blksize
 
     # ext4 keeps the blocks, others do not.
     assert cleared(action) != larger
+
+
+def test_marks_that_everything_has_there_are_no_reason(action: Path) -> None:
+    for path in (action.parent, *(action / each for each in (".", *KEPT, *STREAMS))):
+        _set_flag(path, "A")
+        os.setxattr(path, "user.label", b"usual")
+
+    assert cleared(action)
+
+    os.setxattr(action / "work/in", "user.label", b"another")
+    assert not cleared(action)

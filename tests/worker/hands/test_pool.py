@@ -152,11 +152,18 @@ async def test_what_cannot_be_linked_is_copied(tmp_path: Path) -> None:
         blobs.rmdir()
 
 
-async def test_a_hand_survives_an_error_about_a_descriptor(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EOPNOTSUPP, "not supported", 5), (errno.EOPNOTSUPP, "not supported", "5")),
+        (StopIteration("nothing"), (errno.EIO, "StopIteration: nothing", "")),
+    ],
+)
+async def test_a_hand_survives_any_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: tuple[int, str, str]
 ) -> None:
     def fails() -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported", 5)
+        raise error
 
     monkeypatch.setitem(JOBS, "place", fails)
     ours, theirs = socket.socketpair()
@@ -167,13 +174,13 @@ async def test_a_hand_survives_an_error_about_a_descriptor(
             ours.sendall(HEAD.pack(len(data)) + data)
         ours.shutdown(socket.SHUT_WR)
         served.result()
-        theirs.close()
+        theirs.shutdown(socket.SHUT_WR)
         answers = ours.makefile("rb").read()
 
     (length,) = HEAD.unpack_from(answers)
     assert len(answers) == 2 * (HEAD.size + length)
     value, failure = pickle.loads(answers[HEAD.size : HEAD.size + length])
-    assert (value, failure) == (None, (errno.EOPNOTSUPP, "not supported", "5"))
+    assert (value, failure) == (None, said)
 
 
 def test_modes_in_a_directory_that_is_there_do_not_depend_on_the_umask(tmp_path: Path) -> None:
@@ -181,8 +188,12 @@ def test_modes_in_a_directory_that_is_there_do_not_depend_on_the_umask(tmp_path:
     root.mkdir(0o755)
     before = os.umask(0o077)
     try:
-        carry_out(plan(1), str(root), str(tmp_path), str(tmp_path))
+        what = plan(2)
+        what.places[0].symlinks.append(("link", "d0", None))
+        behind = what._replace(behind_links=["link/out"])
+        carry_out(behind, str(root), str(tmp_path), str(tmp_path))
     finally:
         os.umask(before)
 
-    assert (root / "d0").stat().st_mode & 0o777 == 0o755
+    for path in ("d0", "d1", "d0/out"):
+        assert (root / path).stat().st_mode & 0o777 == 0o755

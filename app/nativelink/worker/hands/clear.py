@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from nativelink.worker.as_made import is_empty_stream, is_marked, is_new_directory
+from nativelink.worker.as_made import Marks, is_empty_stream, is_new_directory, marks_of
 from nativelink.worker.confine import open_entry
 
 __all__ = ["clear"]
@@ -28,7 +29,7 @@ def clear(path: str, kept: Collection[str], streams: Collection[str]) -> bool:
 
     Returns:
         False if it is not the same but for files and links: a directory more or less, one that
-        was changed, or one that became larger. Some files may be removed then.
+        was changed, or one that stays larger than a new one. Some files may be removed then.
 
     Raises:
         OSError: something is in the way, or cannot be removed.
@@ -38,22 +39,39 @@ def clear(path: str, kept: Collection[str], streams: Collection[str]) -> bool:
         parent, _, name = each.rpartition("/")
         inside.setdefault(parent, set()).add(name)
     parent, _, name = path.rpartition("/")
-    parent_fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent_fd = os.open(parent, _OPEN | os.O_CLOEXEC)
     try:
-        fd = open_entry(parent_fd, name, _OPEN)
+        clearing = _Clearing(inside, streams, marks_of(parent_fd))
+        return clearing.run(open_entry(parent_fd, name, _OPEN), "")
     finally:
         os.close(parent_fd)
-    return _clear(fd, "", inside, streams)
 
 
-def _clear(
-    fd: int, path: str, inside: Mapping[str, Collection[str]], streams: Collection[str]
-) -> bool:
-    """Clear an open directory, and close it."""
-    try:
-        if not is_new_directory(os.fstat(fd)) or is_marked(fd):
+@dataclass(frozen=True, slots=True)
+class _Clearing:
+    """The clearing of one tree.
+
+    Attributes:
+        inside: names of the directories that are kept, by the paths of those that they are in.
+        streams: files at the top that may stay.
+        usual: marks that everything has that is made there.
+    """
+
+    inside: Mapping[str, Collection[str]]
+    streams: Collection[str]
+    usual: Marks
+
+    def run(self, fd: int, path: str) -> bool:
+        """Clear an open directory, and close it."""
+        try:
+            return self._run(fd, path)
+        finally:
+            os.close(fd)
+
+    def _run(self, fd: int, path: str) -> bool:
+        if not marks_of(fd).are_inherited(self.usual):
             return False
-        names = inside.get(path, ())
+        names = self.inside.get(path, ())
         found = 0
         with os.scandir(fd) as entries:
             # Some file systems pass over names if others go while they are read.
@@ -61,28 +79,22 @@ def _clear(
         for entry in everything:
             name = entry.name
             if name in names:
-                below = f"{path}/{name}" if path else name
-                if not _clear(open_entry(fd, name, _OPEN), below, inside, streams):
+                if not self.run(open_entry(fd, name, _OPEN), f"{path}/{name}" if path else name):
                     return False
                 found += 1
             elif entry.is_dir(follow_symlinks=False):
                 return False
-            elif path or name not in streams or not _is_empty_stream(fd, name):
+            elif path or name not in self.streams or not self._is_empty_stream(fd, name):
                 os.unlink(name, dir_fd=fd)
         os.utime(fd)
-        return found == len(names)
-    finally:
-        os.close(fd)
+        return found == len(names) and is_new_directory(os.fstat(fd))
 
-
-def _is_empty_stream(parent_fd: int, name: str) -> bool:
-    if not is_empty_stream(os.lstat(name, dir_fd=parent_fd)):
-        return False
-    fd = open_entry(parent_fd, name, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if is_marked(fd):
+    def _is_empty_stream(self, parent_fd: int, name: str) -> bool:
+        if not is_empty_stream(os.lstat(name, dir_fd=parent_fd)):
             return False
-        os.utime(fd)
-        return True
-    finally:
-        os.close(fd)
+        fd = open_entry(parent_fd, name, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.utime(fd)
+            return marks_of(fd).are_inherited(self.usual)
+        finally:
+            os.close(fd)

@@ -93,7 +93,7 @@ class Plan(NamedTuple):
 def carry_out(
     plan: Plan, root: str, files: str, executables: str, is_furnished: bool = False
 ) -> None:
-    """Make what a plan says, in a new directory or an empty one.
+    """Make what a plan says in a directory: a new one, an empty one, or a furnished one.
 
     Args:
         plan: what to make.
@@ -116,11 +116,13 @@ def carry_out(
     sources: list[int] = []
     root_fd = os.open(root, _DIRECTORY)
     try:
-        # The umask of this process may take permissions away from new directories. One that was
-        # there does not tell.
-        must_chmod = not is_new or os.fstat(root_fd).st_mode & 0o777 != _DIRECTORY_MODE
-        if must_chmod:
-            os.fchmod(root_fd, _DIRECTORY_MODE)
+        # The umask of this process may take permissions away from new directories; the first one
+        # that is made tells.
+        must_chmod: bool | None = None
+        if is_new:
+            must_chmod = os.fstat(root_fd).st_mode & 0o777 != _DIRECTORY_MODE
+            if must_chmod:
+                os.fchmod(root_fd, _DIRECTORY_MODE)
         files_fd = executables_fd = -1
         if any(place.links or place.copies for place in plan.places):
             files_fd = os.open(files, _DIRECTORY)
@@ -131,6 +133,9 @@ def carry_out(
         for place in plan.places:
             if place.path and not is_furnished:
                 os.mkdir(place.path, _DIRECTORY_MODE, dir_fd=root_fd)
+                if must_chmod is None:
+                    mode = os.stat(place.path, dir_fd=root_fd).st_mode
+                    must_chmod = mode & 0o777 != _DIRECTORY_MODE
                 if must_chmod:
                     os.chmod(place.path, _DIRECTORY_MODE, dir_fd=root_fd)
             _fill(place, root_fd, files_fd, executables_fd)

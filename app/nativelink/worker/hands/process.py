@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pickle
@@ -48,6 +49,8 @@ def serve(server: socket.socket) -> None:
                 # A descriptor, if that is what was asked.
                 str(error.filename or ""),
             )
+        except Exception as error:  # noqa: BLE001 - other jobs wait for this process
+            failure = (errno.EIO, f"{type(error).__name__}: {error}", "")
         data = pickle.dumps((value, failure))
         server.sendall(HEAD.pack(len(data)) + data)
 

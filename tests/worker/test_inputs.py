@@ -7,8 +7,6 @@ import os
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +16,9 @@ from nativelink.core.digest import Digest
 from nativelink.core.eager import run_all
 from nativelink.core.errors import Code, MissingBlob, NativeLinkError
 from nativelink.core.streams import Sink
-from nativelink.stores.disk import DiskLane
-from nativelink.stores.eviction import EvictionPolicy
-from nativelink.stores.filesystem import FilesystemStore
-from nativelink.stores.join.fast_slow import FastSlowStore
 from nativelink.stores.store import has_one, read_bytes
-from nativelink.testing.fakes import DictStore, FakeClock, wait_until
-from nativelink.testing.faults import FaultyStore
-from nativelink.worker.hands.pool import Hands
-from nativelink.worker.inputs import InputStager, StagedInputs
-from nativelink.worker.tree import TreeFetcher
+from tests.worker.input_farm import Farm, opened
 from tests.worker.input_trees import File, Link, Tree, blob, put_tree
-
-
-@dataclass
-class Farm:
-    """A worker's stores and its stager; `slow` is the truth."""
-
-    root: Path
-    backend: DictStore
-    slow: FaultyStore
-    fast: FilesystemStore
-    cas: FastSlowStore
-    stager: InputStager
-
-    async def stage(
-        self, tree: Tree, name: str = "action", *, directories: Sequence[str] = ()
-    ) -> StagedInputs:
-        """Stage a tree that only the slow side has."""
-        digest = await put_tree(self.backend, tree)
-        return await self.stager.stage(digest, self.root / name, directories=directories)
-
-    async def refusal(self, tree: Tree, *, directories: Sequence[str] = ()) -> NativeLinkError:
-        with pytest.raises(NativeLinkError) as caught:
-            await self.stage(tree, directories=directories)
-        assert self.leased == 0
-        return caught.value
-
-    @property
-    def leased(self) -> int:
-        return self.fast.statistics().entries.leased
-
-
-@asynccontextmanager
-async def opened(root: Path, **eviction: Any) -> AsyncIterator[Farm]:
-    lane = DiskLane("test", threads=2)
-    lane.start()
-    backend = DictStore()
-    slow = FaultyStore(backend)
-    fast = FilesystemStore(
-        content_path=root / "content",
-        temp_path=root / "temp",
-        eviction=EvictionPolicy(**eviction),
-        clock=FakeClock(),
-    )
-    async with fast, Hands(1) as hands:
-        await wait_until(lambda: not fast.statistics().scanning)
-        cas = FastSlowStore(fast, slow)
-        stager = InputStager(cas, fast.files, hands, trees=TreeFetcher(cas), lane=lane)
-        yield Farm(root, backend, slow, fast, cas, stager)
-    await lane.close()
 
 
 @pytest.fixture

@@ -289,10 +289,7 @@ class ActionDirectories:
             self._shapes.pop(hash(directory.shape), None)
             return False
         directory.is_furnished = bool(inside)
-        try:
-            directory.was_cleared()
-        except OSError:
-            return False
+        directory.was_cleared()
         return True
 
     def _was_seen(self, shape: int) -> bool:

@@ -15,6 +15,7 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 WAITING ?= 2
 PYTEST = $(BIN)/pytest -n $$(( $(JOBS) + $(WAITING) )) --waiting $(WAITING) --dist loadgroup -q
 
+PYTHON := $(VENV)/.python
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 TOOLS := .tools/.ready
@@ -23,10 +24,10 @@ CDKTF := .tools/cdktf/.ready
 
 # A checkout that was moved has programs that name their old place: make them again.
 ifneq ($(shell cat $(VENV)/.made-in 2>/dev/null),$(CURDIR))
-$(RUNTIME) $(DEV): FORCE
+$(PYTHON) $(RUNTIME) $(DEV): FORCE
 endif
 
-.PHONY: FORCE run test test-clients test-infra check bench docs clean help lock format protos
+.PHONY: FORCE ready run test test-clients test-infra check bench docs clean help lock format protos
 .PHONY: image-bundle image ami-validate test-image
 .PHONY: needs-region synth plan preflight cost deploy destroy outputs hcl region-local interrupt test-region
 
@@ -35,10 +36,10 @@ run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 
-test: $(DEV) $(TOOLS) ## Set up and run every test
+test: ready ## Set up and run every test
 	@$(PYTEST)
 
-test-clients: $(DEV) $(TOOLS) ## The longer run against clients (also Bazel 7)
+test-clients: ready ## The longer run against clients (also Bazel 7)
 	@scripts/bazel7_root.sh
 	@BAZEL7=1 $(BIN)/pytest -q tests/clients
 
@@ -55,10 +56,10 @@ check: $(DEV) $(INFRA)/.ready ## Lint, types, imports, generated files, document
 	@$(BIN)/python scripts/generate_coverage_docs.py --check
 	@$(BIN)/pytest -q tests/architecture tests/docs
 
-test-infra: $(DEV) $(TOOLS) ## Only the AWS kit: settings to deployment
+test-infra: ready ## Only the AWS kit: settings to deployment
 	@$(PYTEST) tests/infra
 
-test-region: $(DEV) $(TOOLS) ## Only a region on this machine
+test-region: ready ## Only a region on this machine
 	@$(BIN)/pytest -q --log-cli-level=INFO tests/region
 
 region-local: $(DEV) ## A whole region on this machine, without AWS
@@ -107,10 +108,10 @@ ami-validate: $(DEV) ## Check what images are made from: scripts, components, Pa
 	@$(BIN)/python scripts/tools.py packer shellcheck
 	@$(BIN)/pytest -q tests/ami
 
-test-image: $(DEV) $(TOOLS) ## Only images: make them, boot them, start every role
+test-image: ready ## Only images: make them, boot them, start every role
 	@$(BIN)/pytest -q tests/ami
 
-bench: $(DEV) $(TOOLS) ## Measure against peers; writes docs/benchmarks*.md
+bench: ready ## Measure against peers; writes docs/benchmarks*.md
 	@$(BIN)/python -m bench $(BENCH)
 	@$(BIN)/python -m bench.execution
 	@$(BIN)/python -m bench.stores
@@ -141,15 +142,23 @@ protos: $(DEV) ## Generate the messages of changed .proto files
 lock: $(DEV) ## Renew the locks from requirements/*.in
 	@scripts/lock.sh
 
-$(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml scripts/environment.sh
+# What tests need. Packages of Python install on one processor: the tools use the other one.
+ready:
+	@$(MAKE) --jobs=2 $(DEV) $(TOOLS)
+
+$(PYTHON): scripts/environment.sh
+	@scripts/environment.sh $(VENV)
+	@touch $@
+
+$(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml $(PYTHON)
 	@scripts/environment.sh $(VENV) requirements/runtime.txt requirements/build.txt
 	@touch $@
 
-$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml scripts/environment.sh
+$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml $(PYTHON)
 	@scripts/environment.sh $(VENV) requirements/dev.txt requirements/build.txt
 	@touch $@ $(RUNTIME)
 
-$(INFRA)/.ready: requirements/infra.txt | $(DEV)
+$(INFRA)/.ready: requirements/infra.txt | $(PYTHON)
 	@$(BIN)/python scripts/tools.py infra
 	@touch $@
 
@@ -157,6 +166,6 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
-$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt scripts/npm/cdktf/package-lock.json
+$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt scripts/npm/cdktf/package-lock.json | $(PYTHON)
 	@$(BIN)/python scripts/tools.py
 	@touch $@

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes or updates a virtual environment from hashed lock files, and installs the package into it.
-# usage: environment.sh DIRECTORY LOCKFILE...
+# Makes a virtual environment; with hashed lock files, also installs them and the package into it.
+# usage: environment.sh DIRECTORY [LOCKFILE...]
 set -euo pipefail
 
 venv=$1
@@ -57,11 +57,14 @@ if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1 ||
     echo "Making the environment $venv ..."
     rm -rf "$venv"
     "$python" -m venv "$venv"
+    echo "$PWD" >"$venv/.made-in"
 fi
+[ $# -gt 0 ] || exit 0
 
 arguments=()
 for lock in "$@"; do arguments+=(--requirement "$lock"); done
+pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "Installing the locked packages ..."
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes "${arguments[@]}"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-echo "$PWD" >"$venv/.made-in"
+# Few of their thousands of modules are ever imported; those are compiled then.
+"${pip[@]}" --no-compile --require-hashes "${arguments[@]}"
+"${pip[@]}" --no-deps --no-build-isolation --editable .

@@ -134,11 +134,12 @@ def make_environment(folder: Path, lock: Path, ready: Path) -> None:
         ready: becomes a copy of it when all is installed.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    run([sys.executable, "-m", "venv", folder])
-    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    run([sys.executable, "-m", "venv", "--without-pip", folder])
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
+    pip += ["install", "--quiet", "--disable-pip-version-check"]
     # Few of thousands of modules are ever imported; those are compiled then.
-    pip += ["--no-compile"]
-    run([*pip, "--disable-pip-version-check", "--require-hashes", "--requirement", lock])
+    pip += ["--no-compile", "--require-hashes", "--requirement", lock]
+    run(pip)
     shutil.copyfile(lock, ready)
 
 

@@ -301,21 +301,25 @@ class Machine:
     def _deadlines(self) -> Iterator[tuple[Timer, float]]:
         """Everything that will be due as things are."""
         fleet, lifecycle = self.fleet, self.lifecycle
-        found: list[tuple[Timer, float | None]] = []
         for name, worker in fleet.workers.items():
-            found.append((Timer(TimerKind.WORKER, name), fleet.worker_at(worker)))
-            found.append((Timer(TimerKind.PAUSE, name), worker.paused_until))
-            found.append((Timer(TimerKind.QUARANTINE, name), worker.quarantined_until))
+            yield Timer(TimerKind.WORKER, name), fleet.worker_at(worker)
+            if worker.paused_until is not None:
+                yield Timer(TimerKind.PAUSE, name), worker.paused_until
+            if worker.quarantined_until is not None:
+                yield Timer(TimerKind.QUARANTINE, name), worker.quarantined_until
             for lease in worker.leases:
-                found.append((Timer(TimerKind.KILL, name, lease), fleet.kill_at(worker, lease)))
+                if (at := fleet.kill_at(worker, lease)) is not None:
+                    yield Timer(TimerKind.KILL, name, lease), at
         for name, operation in lifecycle.operations.items():
-            found.append((Timer(TimerKind.EXECUTING, name), lifecycle.executing_at(operation)))
-            found.append((Timer(TimerKind.CLIENTS, name), lifecycle.clients_at(operation)))
-            at = lifecycle.unschedulable_at(operation)
-            found.append((Timer(TimerKind.UNSCHEDULABLE, name), at))
+            if (at := lifecycle.executing_at(operation)) is not None:
+                yield Timer(TimerKind.EXECUTING, name), at
+            if (at := lifecycle.clients_at(operation)) is not None:
+                yield Timer(TimerKind.CLIENTS, name), at
+            if (at := lifecycle.unschedulable_at(operation)) is not None:
+                yield Timer(TimerKind.UNSCHEDULABLE, name), at
             for one in operation.names:
-                found.append((Timer(TimerKind.RETENTION, one.name), lifecycle.retention_at(one)))
-        return ((timer, at) for timer, at in found if at is not None)
+                if (at := lifecycle.retention_at(one)) is not None:
+                    yield Timer(TimerKind.RETENTION, one.name), at
 
     def _really_due(self, timer: Timer) -> float | None:
         """When a timer is due as things are, or None if not at all."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
@@ -26,6 +28,12 @@ else:
     S3Backend = _core.S3Backend
     TerraformOutput = _core.TerraformOutput
     TerraformStack = _core.TerraformStack
+
+# The package of the provider's constructs imports each of its 2,100 modules, which takes as long
+# as a synthesis of five regions. Those that are named below need nothing of it but its place.
+_PROVIDER = "cdktf_cdktf_provider_aws"
+if _PROVIDER not in sys.modules and (_spec := find_spec(_PROVIDER)) is not None:
+    sys.modules[_PROVIDER] = module_from_spec(_spec)
 
 # The provider's constructs are CDKTF's, and take its values only.
 from cdktf import TerraformResource, TerraformResourceLifecycle

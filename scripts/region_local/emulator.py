@@ -3,7 +3,9 @@
 moto keeps every value of a metric, and calculates no `p99` or its like of them: it fails where it
 is asked for one. And it serves each request in a thread of its own without protecting what it
 keeps: a request that walks over a dictionary while another one adds to it is answered 500, also
-one that had its effect by then, and is refused as a duplicate when it is sent again.
+one that had its effect by then, and is refused as a duplicate when it is sent again. And it closes
+each connection as soon as it has answered: now and then Go's client, and so Terraform, takes that
+for an answer that was lost, and sends the request again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from math import ceil
 from threading import Lock
@@ -19,12 +21,15 @@ from typing import Any, Final, SupportsFloat
 
 import moto.server
 from moto.cloudwatch.models import Statistics
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
 
-__all__ = ["OneAtATime", "install", "percentile"]
+__all__ = ["ClosesLast", "OneAtATime", "install", "percentile"]
 
 #: It waits up to 20 seconds for a message, and looks at no other queue meanwhile.
 _WAITS: Final = "AmazonSQS.ReceiveMessage"
+
+#: A client that does not close is one that waits for us to do it.
+_LINGER_S: Final = 20.0
 
 _known = Statistics.get_statistics_for_type
 
@@ -70,15 +75,28 @@ class OneAtATime:
             return self._application(environ, start_response)
 
 
+class ClosesLast(MotoRequestHandler):
+    """Leaves it to the client to close the connection first, for a while."""
+
+    def finish(self) -> None:
+        """What was answered is on its way."""
+        super().finish()
+        with suppress(OSError):
+            self.connection.settimeout(_LINGER_S)
+            while self.connection.recv(65536):
+                pass
+
+
 def _one_at_a_time(create: Callable[..., Any]) -> OneAtATime:
     return OneAtATime(DomainDispatcherApplication(create))
 
 
 def install() -> None:
     """Have moto's server of this process mended."""
-    # It has no way to be told: both names are replaced where it looks for them.
+    # It has no way to be told: the names are replaced where it looks for them.
     Statistics.get_statistics_for_type = _value_of  # type: ignore[assignment, method-assign]
     setattr(moto.server, "DomainDispatcherApplication", _one_at_a_time)  # noqa: B010 - not exported
+    setattr(moto.server, "MotoRequestHandler", ClosesLast)  # noqa: B010 - not exported
 
 
 if __name__ == "__main__":

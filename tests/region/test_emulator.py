@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +100,27 @@ def test_a_request_whose_body_is_slow_keeps_nobody_waiting() -> None:
         assert in_turns({"wsgi.input": BytesIO(b"")}, None) == [b""]
         answered.set()
         assert slow.result() == [b"body"]
+
+
+@pytest.mark.slow
+def test_the_client_closes_its_connection_first(tmp_path: Path) -> None:
+    with moto(HOST, "111122223333", tmp_path) as endpoint:
+        port = int(endpoint.rpartition(":")[2])
+        with socket.create_connection((HOST, port)) as connection:
+            connection.settimeout(60)
+            connection.sendall(b"GET /moto-api/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += connection.recv(65536)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            assert length, head
+            while len(body) < int(length[1]):
+                body += connection.recv(65536)
+            # By itself moto closes after 10 ms.
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
 
 
 def test_who_waits_for_a_message_keeps_nobody_waiting() -> None:

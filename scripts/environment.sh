@@ -57,14 +57,15 @@ if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1 ||
     echo "Making the environment $venv ..."
     rm -rf "$venv"
     "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --require-hashes --requirement requirements/uv.txt ||
+        echo "Without uv, which cannot be installed here, all else takes longer." >&2
     echo "$PWD" >"$venv/.made-in"
 fi
 [ $# -gt 0 ] || exit 0
 
 arguments=()
 for lock in "$@"; do arguments+=(--requirement "$lock"); done
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 echo "Installing the locked packages ..."
-# Few of their thousands of modules are ever imported; those are compiled then.
-"${pip[@]}" --no-compile --require-hashes "${arguments[@]}"
-"${pip[@]}" --no-deps --no-build-isolation --editable .
+scripts/install.sh "$venv" --require-hashes "${arguments[@]}"
+scripts/install.sh "$venv" --no-deps --no-build-isolation --editable .

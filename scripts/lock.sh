@@ -8,6 +8,7 @@ lock() {
 }
 lock requirements/runtime.in --output-file requirements/runtime.txt
 lock requirements/dev.in --constraint requirements/runtime.txt --output-file requirements/dev.txt
+lock requirements/uv.in --constraint requirements/dev.txt --output-file requirements/uv.txt
 lock requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 lock requirements/clients.in --output-file requirements/clients.txt
 lock requirements/image.in --constraint requirements/runtime.txt --output-file requirements/image.txt

@@ -135,11 +135,8 @@ def make_environment(folder: Path, lock: Path, ready: Path) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     run([sys.executable, "-m", "venv", "--without-pip", folder])
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
-    pip += ["install", "--quiet", "--disable-pip-version-check"]
-    # Few of thousands of modules are ever imported; those are compiled then.
-    pip += ["--no-compile", "--require-hashes", "--requirement", lock]
-    run(pip)
+    install = Path(__file__).with_name("install.sh")
+    run([install, folder, "--require-hashes", "--requirement", lock])
     shutil.copyfile(lock, ready)
 
 
@@ -166,7 +163,8 @@ def unpack_npm_lock(origin: Path, into: Path) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(origin / name, into / name)
     # Native modules come with builds for this platform: no script has to run.
-    run(["npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
+    options = ["--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    run(["npm", "ci", *options], cwd=into)
 
 
 def build_go_program(go: Path, package: str, module: Path, program: Path) -> None:

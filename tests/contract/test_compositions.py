@@ -6,8 +6,8 @@ a cloud's object store are memory or a directory here; all else is as it stands 
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import string
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -54,13 +54,31 @@ from tests.compose.environment import environment_of
 # The documented ones
 
 
+@functools.cache
+def _parsed(stores: str) -> Any:
+    return json5.loads(stores)
+
+
+def _rooted(part: Any, root: str) -> Any:
+    """A configuration with `$root` replaced."""
+    match part:
+        case dict():
+            return {key: _rooted(value, root) for key, value in part.items()}
+        case list():
+            return [_rooted(value, root) for value in part]
+        case str():
+            return part.replace("$root", root)
+        case _:
+            return part
+
+
 @asynccontextmanager
 async def composed(configuration: str) -> AsyncIterator[Store]:
     """The first store of a configuration; `$root` in it is a fresh directory."""
     with TemporaryDirectory() as root:
         async with AsyncExitStack() as lifetimes:
-            stores = string.Template(configuration).substitute(root=root)
-            config = Config.model_validate(json5.loads(f"{{ stores: {stores}, servers: [] }}"))
+            stores = _rooted(_parsed(configuration), root)
+            config = Config.model_validate({"stores": stores, "servers": []})
             builder = StoreBuilder(config.stores, environment_of(lifetimes))
             await builder.build_all()
             yield (await builder.named(config.stores[0].name)).store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import functools
 import hmac
 import itertools
 import os
@@ -155,19 +156,25 @@ class ObjectServer(ABC):
         atexit.unregister(self.close)
 
 
+@functools.cache
+def _boto3_client(port: int) -> Any:
+    """Making one takes longer than what it is asked, so it is kept."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name=REGION,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
 class S3Server(ObjectServer):
     """A server of Amazon's protocol."""
 
     def client(self) -> Any:
         """boto3's client."""
-        return boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region_name=REGION,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        return _boto3_client(self.port)
 
     def make_bucket(self) -> None:
         where = {"LocationConstraint": REGION}

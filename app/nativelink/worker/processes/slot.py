@@ -148,8 +148,9 @@ class Slot:
         """Run a program where it is to run."""
         group = self._limited(request)
         try:
+            deadline = monotonic() + request.timeout_s
             tree, started_at = self._start(request, group)
-            timed_out = self._watch(tree, request.timeout_s)
+            timed_out = self._watch(tree, deadline)
             ended_at = _clock.time()
             if group is not None:
                 group.kill()
@@ -232,8 +233,12 @@ class Slot:
         descriptors.append(stderr)
         return stdin, stdout, stderr
 
-    def _watch(self, tree: Tree, timeout_s: float) -> bool:
+    def _watch(self, tree: Tree, deadline: float) -> bool:
         """Wait until the main process has ended, the time is over, or the server says so.
+
+        Args:
+            tree: the action's processes.
+            deadline: when the time is over, by the monotonic clock.
 
         Returns:
             Whether the time is over.
@@ -244,7 +249,6 @@ class Slot:
         poll.register(self._server, select.POLLIN)
         try:
             now = monotonic()
-            deadline = now + timeout_s
             sample_at = now + _SAMPLE_S
             while True:
                 wait_s = min(sample_at, deadline) - now

@@ -84,6 +84,10 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     result["CHECKPOINT_DISABLE"] = "1"
     result["TF_IN_AUTOMATION"] = "1"
     result["TERRAFORM_BINARY_NAME"] = program()
+    # Terraform and its provider read a large schema each time, and soon end: collecting garbage
+    # meanwhile takes a fifth of their processor time.
+    result.setdefault("GOGC", "800")
+    result.setdefault("GOMEMLIMIT", "1GiB")
     here = mirror()
     if here is not None:
         FOLDER.mkdir(parents=True, exist_ok=True)

@@ -166,6 +166,6 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
-$(TOOLS): scripts/tools.py requirements/infra.txt requirements/scan.txt scripts/npm/cdktf/package-lock.json | $(PYTHON)
+$(TOOLS): scripts/tools.py $(addprefix requirements/,infra.txt scan.txt clients.txt) $(wildcard scripts/npm/*/package-lock.json) | $(PYTHON)
 	@$(BIN)/python scripts/tools.py
 	@touch $@

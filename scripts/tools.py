@@ -241,6 +241,7 @@ CATALOGUE: dict[str, Tool] = {
     "curl": debian("curl", "curl"),
     "openssl": debian("openssl", "openssl"),
     "cc": debian("cc", "gcc", "libc6-dev"),
+    "tcc": debian("tcc", "tcc", "libc6-dev"),
     "bazel": debian("bazel", "bazel-bootstrap"),
     "bazel-tls": Tool(
         TCNATIVE.exists,

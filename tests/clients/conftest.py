@@ -38,7 +38,8 @@ def server(
 
 @pytest.fixture(scope="session")
 def sources() -> Path:
-    """Unpacked C programs."""
+    """Unpacked C programs, and a compiler for them."""
+    program("tcc", tool="tcc")
     for package in ("lua5.4", "zlib"):
         if not (TOOLS / "src" / package).is_dir():
             program(f"src/{package}/README", tool="lua-source zlib-source")

@@ -48,7 +48,7 @@ def bazel7(
 ) -> Iterator[Bazel]:
     """A Bazel that sees one folder of this machine, under the same path."""
     shared = tmp_path_factory.mktemp("bazel7")
-    workspace = make_workspace(shared / "program", sources, salt="7")
+    workspace = make_workspace(shared / "program", sources, salt="7", compiler="cc")
     add_checks(workspace, gate)
     for file in certificates.authority.parent.iterdir():
         (shared / file.name).write_bytes(file.read_bytes())

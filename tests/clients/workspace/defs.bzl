@@ -18,7 +18,8 @@ def _c_object_impl(ctx):
         "CCompile",
         [out],
         [src] + ctx.files.hdrs,
-        "cc -c %s -I%s %s -o %s" % (" ".join(ctx.attr.copts), src.dirname, src.path, out.path),
+        "%s -c %s -I%s %s -o %s" %
+        (ctx.attr.compiler, " ".join(ctx.attr.copts), src.dirname, src.path, out.path),
     )
     return [DefaultInfo(files = depset([out]))]
 
@@ -27,6 +28,7 @@ c_object = rule(
     attrs = {
         "src": attr.label(allow_single_file = [".c"]),
         "hdrs": attr.label_list(allow_files = True),
+        "compiler": attr.string(),
         "copts": attr.string_list(),
     },
 )
@@ -50,13 +52,17 @@ def _c_program_impl(ctx):
         "CLink",
         [out],
         ctx.files.objects,
-        "cc -o %s %s %s" % (out.path, paths, " ".join(ctx.attr.linkopts)),
+        "%s -o %s %s %s" % (ctx.attr.compiler, out.path, paths, " ".join(ctx.attr.linkopts)),
     )
     return [DefaultInfo(files = depset([out]), executable = out)]
 
 c_program = rule(
     implementation = _c_program_impl,
-    attrs = {"objects": attr.label_list(allow_files = True), "linkopts": attr.string_list()},
+    attrs = {
+        "objects": attr.label_list(allow_files = True),
+        "compiler": attr.string(),
+        "linkopts": attr.string_list(),
+    },
     executable = True,
 )
 

@@ -5,7 +5,8 @@ is asked for one. And it serves each request in a thread of its own without prot
 keeps: a request that walks over a dictionary while another one adds to it is answered 500, also
 one that had its effect by then, and is refused as a duplicate when it is sent again. And it closes
 each connection as soon as it has answered: now and then Go's client, and so Terraform, takes that
-for an answer that was lost, and sends the request again.
+for an answer that was lost, and sends the request again. And it looks through its own folder at
+every request, which is a sixth of what that costs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from math import ceil
 from threading import Lock
 from typing import Any, Final, SupportsFloat
 
+import moto.backends
 import moto.server
 from moto.cloudwatch.models import Statistics
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
@@ -97,6 +99,8 @@ def install() -> None:
     Statistics.get_statistics_for_type = _value_of  # type: ignore[assignment, method-assign]
     setattr(moto.server, "DomainDispatcherApplication", _one_at_a_time)  # noqa: B010 - not exported
     setattr(moto.server, "MotoRequestHandler", ClosesLast)  # noqa: B010 - not exported
+    modules = frozenset(moto.backends.list_of_moto_modules())
+    moto.backends.list_of_moto_modules = lambda: modules
 
 
 if __name__ == "__main__":

@@ -12,19 +12,20 @@ CONFIG ?= app/nativelink/configs/all_in_one.json5
 # Two workers beside two cores' worth of servers under test: more only fight.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 # What mostly waits for Terraform, for machines and for packages, waits beside them.
-WAITING ?= 2
+WAITING ?= 3
 PYTEST = $(BIN)/pytest -n $$(( $(JOBS) + $(WAITING) )) --waiting $(WAITING) --dist loadgroup -q
 
 PYTHON := $(VENV)/.python
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+COMPILED := $(VENV)/.compiled
 TOOLS := .tools/.ready
 INFRA := .tools/infra
 CDKTF := .tools/cdktf/.ready
 
 # A checkout that was moved has programs that name their old place: make them again.
 ifneq ($(shell cat $(VENV)/.made-in 2>/dev/null),$(CURDIR))
-$(PYTHON) $(RUNTIME) $(DEV): FORCE
+$(PYTHON) $(RUNTIME) $(DEV) $(COMPILED): FORCE
 endif
 
 .PHONY: FORCE ready run test test-clients test-infra check bench docs clean help lock format protos
@@ -144,7 +145,7 @@ lock: $(DEV) ## Renew the locks from requirements/*.in
 
 # What tests need. Packages of Python install on one processor: the tools use the other one.
 ready:
-	@$(MAKE) --jobs=2 $(DEV) $(TOOLS)
+	@$(MAKE) --jobs=2 $(DEV) $(COMPILED) $(TOOLS)
 
 $(PYTHON): scripts/environment.sh
 	@scripts/environment.sh $(VENV)
@@ -157,6 +158,11 @@ $(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml $(PYT
 $(DEV): requirements/dev.txt requirements/build.txt pyproject.toml $(PYTHON)
 	@scripts/environment.sh $(VENV) requirements/dev.txt requirements/build.txt
 	@touch $@ $(RUNTIME)
+
+# Once, and not by all of pytest's processes at the same time. What is wrong with a module, they say.
+$(COMPILED): $(DEV)
+	@$(BIN)/pytest --collect-only -qq >/dev/null 2>&1 || true
+	@touch $@
 
 $(INFRA)/.ready: requirements/infra.txt | $(PYTHON)
 	@$(BIN)/python scripts/tools.py infra

@@ -69,12 +69,20 @@ class ModuleScheduling(LoadGroupScheduling):
     """A module's tests run in one process, which starts what they share, and so do a group's.
 
     Those that mostly wait run in processes of their own, beside as many others as there are
-    processors. When these have nothing left, they help.
+    processors. Whoever has nothing left helps the others: those that waited begin with what is
+    quick, at the end, so that nobody is left with a long one.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         scope: str = super()._split_scope(nodeid)
         return scope.partition("::")[0]
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        # What is over is counted again at every test, if it stays.
+        assigned = self.assigned_work[node]
+        for scope in [scope for scope, tests in assigned.items() if all(tests.values())]:
+            del assigned[scope]
 
     def _assign_work_unit(self, node: Any) -> None:
         waiting = _takes_waiting(node.gateway.id, self.numnodes, self.config)
@@ -82,8 +90,7 @@ class ModuleScheduling(LoadGroupScheduling):
         if fitting:
             self.workqueue.move_to_end(fitting[0], last=False)
         elif waiting:
-            node.shutdown()
-            return
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
         super()._assign_work_unit(node)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import html
 import io
 import os
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -62,15 +64,42 @@ def wheels() -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for architecture in ARCHITECTURES:
-        platforms = [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC]
         for name in LOCKS:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--require-hashes", "--only-binary=:all:", f"--python-version={PYTHON}"]
-            command += [*platforms, f"--dest={partial}"]
-            run(*command, "--requirement", ROOT / "requirements" / name)
+            lock = ROOT / "requirements" / name
+            with tempfile.TemporaryDirectory() as place:
+                links = Path(place) / "links.html"
+                try:
+                    links.write_text(addresses(lock, architecture, Path(place)), encoding="utf-8")
+                    download(lock, architecture, partial, "--no-index", f"--find-links={links}")
+                except SystemExit:
+                    # An index may say where a file is only to whom it knows.
+                    download(lock, architecture, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def download(lock: Path, architecture: str, folder: Path, *options: str) -> None:
+    """Have pip fetch the wheels of a lock into a folder."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", f"--python-version={PYTHON}", f"--dest={folder}"]
+    command += [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC]
+    run(*command, *options, "--requirement", lock)
+
+
+def addresses(lock: Path, architecture: str, folder: Path) -> str:
+    """A page with links to the wheels of a lock, found by uv.
+
+    Without it pip reads all that there ever was of each package, for longer than it downloads.
+    """
+    found = folder / "pylock.toml"
+    command: list[str | Path] = [ROOT / "scripts/uv.sh", "pip", "compile", "--quiet", "--no-deps"]
+    command += ["--format=pylock.toml", f"--python-version={PYTHON}", f"--output-file={found}"]
+    command += [f"--python-platform={architecture}-manylinux_2_{max(_GLIBC)}"]
+    run(*command, lock)
+    packages = tomllib.loads(found.read_text(encoding="utf-8"))["packages"]
+    urls = [wheel["url"] for package in packages for wheel in package.get("wheels", ())]
+    return "".join(f'<a href="{html.escape(url)}">{url.rpartition("/")[2]}</a>\n' for url in urls)
 
 
 def program(folder: Path) -> Path:

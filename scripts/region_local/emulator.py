@@ -5,8 +5,9 @@ is asked for one. And it serves each request in a thread of its own without prot
 keeps: a request that walks over a dictionary while another one adds to it is answered 500, also
 one that had its effect by then, and is refused as a duplicate when it is sent again. And it closes
 each connection as soon as it has answered: now and then Go's client, and so Terraform, takes that
-for an answer that was lost, and sends the request again. And it looks through its own folder at
-every request, which is a sixth of what that costs.
+for an answer that was lost, and sends the request again. However an answer is lost, whoever asks
+for it again gets the same one here. And moto looks through its own folder at every request, which
+is a sixth of what that costs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
 from threading import Lock
@@ -29,6 +31,11 @@ __all__ = ["ClosesLast", "OneAtATime", "install", "percentile"]
 
 #: It waits up to 20 seconds for a message, and looks at no other queue meanwhile.
 _WAITS: Final = "AmazonSQS.ReceiveMessage"
+
+#: AWS' SDKs give each call one, which it keeps when it is sent again.
+_CALL: Final = "HTTP_AMZ_SDK_INVOCATION_ID"
+#: Answers that may be asked for again; who does that, does so within seconds.
+_REMEMBERED: Final = 256
 
 #: A client that does not close is one that waits for us to do it.
 _LINGER_S: Final = 20.0
@@ -56,10 +63,18 @@ def _value_of(statistics: Statistics, stat: str) -> SupportsFloat | None:
     return percentile(values, float(asked[1])) if values else None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
 class OneAtATime:
     """A WSGI application whose calls take turns, and wait for nobody within theirs.
 
-    So who waits for a message takes none.
+    So who waits for a message takes none. A POST that is sent again is answered as it was, unless
+    the application failed: much of what it has done already it would refuse.
 
     Args:
         application: what is called; it has done its work when its call returns.
@@ -68,13 +83,42 @@ class OneAtATime:
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
         self._turn = Lock()
+        self._answers: dict[str, _Answer] = {}
 
-    def __call__(self, environ: dict[str, Any], start_response: object) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., object]
+    ) -> Iterable[bytes]:
         """Call it when it is free."""
         if length := int(environ.get("CONTENT_LENGTH") or 0):
             environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(length))
-        with nullcontext() if environ.get("HTTP_X_AMZ_TARGET") == _WAITS else self._turn:
+        if environ.get("HTTP_X_AMZ_TARGET") == _WAITS:
             return self._application(environ, start_response)
+        call = environ.get(_CALL) if environ.get("REQUEST_METHOD") == "POST" else None
+        with self._turn:
+            if call is None:
+                return self._application(environ, start_response)
+            answer = self._answers.get(call)
+            if answer is None:
+                answer = self._answer(environ)
+                if not answer.status.startswith("5"):
+                    self._answers[call] = answer
+            if len(self._answers) > _REMEMBERED:
+                del self._answers[next(iter(self._answers))]
+        start_response(answer.status, answer.headers)
+        return [answer.body]
+
+    def _answer(self, environ: dict[str, Any]) -> _Answer:
+        said: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], _error: object = None) -> None:
+            said.append((status, headers))
+
+        found = self._application(environ, start)
+        try:
+            body = b"".join(found)
+            return _Answer(*said[-1], body)
+        finally:
+            getattr(found, "close", lambda: None)()
 
 
 class ClosesLast(MotoRequestHandler):

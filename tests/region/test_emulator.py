@@ -21,6 +21,9 @@ from scripts.region_local.services import moto
 #: Where no region is: those begin at 127.64.
 HOST = "127.63.0.1"
 AT = 1_700_000_040
+#: By which AWS' SDKs say that they send something again, and as WSGI names it.
+HEADER = "amz-sdk-invocation-id"
+CALL = "HTTP_AMZ_SDK_INVOCATION_ID"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,66 @@ def test_a_request_whose_body_is_slow_keeps_nobody_waiting() -> None:
         assert in_turns({"wsgi.input": BytesIO(b"")}, None) == [b""]
         answered.set()
         assert slow.result() == [b"body"]
+
+
+def test_what_is_sent_again_is_answered_as_it_was_and_done_once() -> None:
+    done: list[str] = []
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def application(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        call = environ.get(CALL, "none")
+        failed = call == "failing" and call not in done
+        done.append(call)
+        start("500 BROKEN" if failed else "200 OK", [("X", str(len(done)))])
+        return [b"number ", str(len(done)).encode()]
+
+    in_turns = OneAtATime(application)
+
+    def ask(call: str, method: str = "POST") -> tuple[str, bytes]:
+        environ = {"REQUEST_METHOD": method, CALL: call}
+        body = b"".join(in_turns(environ, lambda *said: started.append(said)))
+        status, headers = started[-1]
+        assert headers == [("X", body.split()[1].decode())]
+        return status, body
+
+    assert ask("first") == ("200 OK", b"number 1")
+    assert ask("second") == ("200 OK", b"number 2")
+    assert ask("first") == ("200 OK", b"number 1")
+    assert ask("failing") == ("500 BROKEN", b"number 3")
+    assert ask("failing") == ("200 OK", b"number 4")
+    assert ask("failing") == ("200 OK", b"number 4")
+    assert ask("first", "GET") == ("200 OK", b"number 5")
+    for number in range(300):
+        ask(f"other {number}")
+    assert ask("other 299") == ("200 OK", b"number 305")
+    assert ask("first") == ("200 OK", b"number 306")
+
+
+@pytest.mark.slow
+def test_a_rule_that_terraform_sends_twice_is_no_duplicate(tmp_path: Path) -> None:
+    """As a client does that never got the answer."""
+    with (
+        moto(HOST, "111122223333", tmp_path) as endpoint,
+        closing(Cloud(endpoint, "eu-central-1")) as cloud,
+        closing(cloud.client("ec2")) as client,
+    ):
+        group = client.create_security_group(GroupName="g", Description="d")["GroupId"]
+
+        def same(request: Any, **_: object) -> None:
+            request.headers[HEADER] = "the same"
+
+        client.meta.events.register("before-send.ec2.AuthorizeSecurityGroupIngress", same)
+        rule = {
+            "IpProtocol": "tcp",
+            "FromPort": 1,
+            "ToPort": 1,
+            "IpRanges": [{"CidrIp": "10.0.0.0/8"}],
+        }
+        one, again = (
+            client.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+            for _ in range(2)
+        )
+        assert one["SecurityGroupRules"] == again["SecurityGroupRules"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import hashlib
 import html
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CACHE: Final = ROOT / ".tools" / "image" / "wheels"
@@ -44,6 +47,7 @@ def run(*command: str | Path, **environment: str) -> None:
         [str(part) for part in command],
         cwd=ROOT,
         env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -63,39 +67,53 @@ def wheels() -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for architecture in ARCHITECTURES:
-        for name in LOCKS:
-            lock = ROOT / "requirements" / name
-            with tempfile.TemporaryDirectory() as place:
-                links = Path(place) / "links.html"
-                try:
-                    links.write_text(addresses(lock, architecture, Path(place)), encoding="utf-8")
-                    download(lock, architecture, partial, "--no-index", f"--find-links={links}")
-                except SystemExit:
-                    # An index may say where a file is only to whom it knows.
-                    download(lock, architecture, partial)
+    for name in LOCKS:
+        with tempfile.TemporaryDirectory() as place:
+            lock = Path(place) / name
+            lock.write_text(of_image(ROOT / "requirements" / name), encoding="utf-8")
+            for architecture in ARCHITECTURES:
+                fetch(lock, architecture, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
 
 
-def download(lock: Path, architecture: str, folder: Path, *options: str) -> None:
-    """Have pip fetch the wheels of a lock into a folder."""
+def of_image(lock: Path) -> str:
+    """What of a lock is for the images' Python, whichever runs here."""
+    version = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
+    kept: list[str] = []
+    for entry in re.split(r"(?m)^(?=\w)", lock.read_text(encoding="utf-8")):
+        asked = entry.partition("\\")[0]
+        marker = Requirement(asked).marker if "==" in asked else None
+        if marker is None or marker.evaluate(version):
+            kept.append(entry)
+    return "".join(kept)
+
+
+def fetch(lock: Path, architecture: str, folder: Path) -> None:
+    """Have pip put the wheels of a lock into a folder."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", f"--python-version={PYTHON}", f"--dest={folder}"]
     command += [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC]
-    run(*command, *options, "--requirement", lock)
+    links = lock.with_name(f"{architecture}.html")
+    try:
+        links.write_text(addresses(lock, architecture), encoding="utf-8")
+        run(*command, "--no-input", "--no-index", f"--find-links={links}", "--requirement", lock)
+    except SystemExit as failure:
+        print(f"{failure}\npip looks for them, which takes longer ...", file=sys.stderr)
+        run(*command, "--requirement", lock)
 
 
-def addresses(lock: Path, architecture: str, folder: Path) -> str:
-    """A page with links to the wheels of a lock, found by uv.
+def addresses(lock: Path, architecture: str) -> str:
+    """A page with links to the wheels of a lock, which uv finds.
 
     Without it pip reads all that there ever was of each package, for longer than it downloads.
     """
-    found = folder / "pylock.toml"
+    found = lock.with_name("pylock.toml")
     command: list[str | Path] = [ROOT / "scripts/uv.sh", "pip", "compile", "--quiet", "--no-deps"]
-    command += ["--format=pylock.toml", f"--python-version={PYTHON}", f"--output-file={found}"]
+    command += ["--only-binary=:all:", f"--python={sys.executable}", f"--python-version={PYTHON}"]
     command += [f"--python-platform={architecture}-manylinux_2_{max(_GLIBC)}"]
+    command += ["--no-python-downloads", "--format=pylock.toml", f"--output-file={found}"]
     run(*command, lock)
     packages = tomllib.loads(found.read_text(encoding="utf-8"))["packages"]
     urls = [wheel["url"] for package in packages for wheel in package.get("wheels", ())]

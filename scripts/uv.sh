@@ -5,7 +5,8 @@ set -euo pipefail
 
 own=$(dirname "$0")/../.venv/bin
 
-setting() { "$own/python" -m pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$1='\(.*\)'\$/\1/p" | head -n 1; }
+settings=$("$own/python" -m pip config list 2>/dev/null || true)
+setting() { sed -n "s/^[a-z:]*\.$1='\(.*\)'\$/\1/p" <<<"$settings" | head -n 1; }
 
 index=$(setting index-url)
 [ -z "$index" ] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}

@@ -72,3 +72,48 @@ def test_an_interrupted_write_leaves_the_older_bundle(
     with pytest.raises(SystemExit, match="no wheel"):
         image_bundle.write(path)
     assert path.read_bytes() == b"older"
+
+
+def test_only_what_is_locked_for_the_images_python_is_asked_for(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    entry = "{} \\\n    --hash=sha256:00\n    # via x\n"
+    asked = [
+        "old==1 ; python_full_version < '3.12'",
+        "old==2 ; python_full_version >= '3.12'",
+        "plain==3",
+        "other==4 ; sys_platform == 'win32'",
+    ]
+    lock.write_text("# made by\n" + "".join(map(entry.format, asked)))
+    wanted = "# made by\n" + "".join(map(entry.format, (asked[0], asked[2])))
+    assert image_bundle.of_image(lock) == wanted
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_pip_fetches_the_wheels_whether_uv_tells_where_they_are_or_not(
+    is_told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lock = tmp_path / "lock.txt"
+    calls: list[list[str]] = []
+
+    def run(*command: str | Path, **_: str) -> None:
+        calls.append([str(part) for part in command])
+        if "compile" in command:
+            if not is_told:
+                raise SystemExit("uv: no such index")
+            (tmp_path / "pylock.toml").write_text(
+                '[[packages]]\nname = "a"\nwheels = [{ url = "https://host.invalid/a&b/a.whl" }]\n'
+            )
+
+    monkeypatch.setattr(image_bundle, "run", run)
+    image_bundle.fetch(lock, "aarch64", tmp_path / "wheels")
+    uv, pip = calls
+    assert "--python-platform=aarch64-manylinux_2_36" in uv
+    assert {"--require-hashes", "--only-binary=:all:", str(lock)} <= set(pip)
+    links = tmp_path / "aarch64.html"
+    assert (f"--find-links={links}" in pip, "--no-index" in pip) == (is_told, is_told)
+    if is_told:
+        assert links.read_text() == '<a href="https://host.invalid/a&amp;b/a.whl">a.whl</a>\n'
+    assert ("no such index" in capsys.readouterr().err) != is_told

@@ -9,10 +9,10 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= app/nativelink/configs/all_in_one.json5
-# Two workers beside two cores' worth of servers under test: more only fight.
+# Two workers beside two cores' worth of servers under test: more only fight, for most of a run.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 # What mostly waits for Terraform, for machines and for packages, waits beside them.
-WAITING ?= 3
+WAITING ?= 2
 PYTEST = $(BIN)/pytest -n $$(( $(JOBS) + $(WAITING) )) --waiting $(WAITING) --dist loadgroup -q
 
 PYTHON := $(VENV)/.python
@@ -37,6 +37,7 @@ run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 
+test test-infra: MORE = $(COMPILED)
 test: ready ## Set up and run every test
 	@$(PYTEST)
 
@@ -145,7 +146,7 @@ lock: $(DEV) ## Renew the locks from requirements/*.in
 
 # What tests need. Packages of Python install on one processor: the tools use the other one.
 ready:
-	@$(MAKE) --jobs=2 $(DEV) $(COMPILED) $(TOOLS)
+	@$(MAKE) --jobs=2 $(DEV) $(MORE) $(TOOLS)
 
 $(PYTHON): scripts/environment.sh
 	@scripts/environment.sh $(VENV)

@@ -31,7 +31,7 @@ settings.load_profile("same every time")
 gc.set_threshold(700, 10, 1_000_000)
 
 _LONGEST_ID = 80
-#: Whoever waits for other programs, and these, leave the processors to tests that compute.
+#: Who waits for other programs, and these, leave the processors to tests that compute.
 _NICENESS = 5
 
 
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="so many of the processes of -n take tests that mostly wait, and no others",
+        help="so many of the processes of -n take tests that mostly wait before any others",
     )
 
 

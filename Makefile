@@ -19,6 +19,7 @@ PYTHON := $(VENV)/.python
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 COMPILED := $(VENV)/.compiled
+BEFORE_TESTS :=
 TOOLS := .tools/.ready
 INFRA := .tools/infra
 CDKTF := .tools/cdktf/.ready
@@ -37,7 +38,7 @@ run: export NATIVELINK_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 run: $(RUNTIME) ## Set up and start the whole system (yours: CONFIG=FILE)
 	@exec $(BIN)/nativelink $(CONFIG)
 
-test test-infra: MORE = $(COMPILED)
+test test-infra: BEFORE_TESTS := $(COMPILED)
 test: ready ## Set up and run every test
 	@$(PYTEST)
 
@@ -146,7 +147,7 @@ lock: $(DEV) ## Renew the locks from requirements/*.in
 
 # What tests need. Packages of Python install on one processor: the tools use the other one.
 ready:
-	@$(MAKE) --jobs=2 $(DEV) $(MORE) $(TOOLS)
+	@$(MAKE) --jobs=2 $(DEV) $(BEFORE_TESTS) $(TOOLS)
 
 $(PYTHON): scripts/environment.sh
 	@scripts/environment.sh $(VENV)

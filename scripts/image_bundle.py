@@ -34,6 +34,13 @@ LOCKS: Final = ("runtime.txt", "image.txt")
 ARCHITECTURES: Final = ("x86_64", "aarch64")
 #: Of Debian 12: its Python, and the newest C library that wheels may ask for.
 PYTHON: Final = "3.11"
+#: The same as markers name it.
+_IMAGE: Final = {
+    "python_version": PYTHON,
+    "python_full_version": f"{PYTHON}.2",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+}
 _GLIBC: Final = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 #: Folders of ami/ that go along whole.
 _FOLDERS: Final = ("boot", "machine", "packages", "scripts", "systemd")
@@ -58,19 +65,20 @@ def run(*command: str | Path, **environment: str) -> None:
 
 def wheels() -> Path:
     """The folder with the locked wheels; they are fetched when a lock changes."""
+    locks = {name: of_image(ROOT / "requirements" / name) for name in LOCKS}
     key = hashlib.sha256()
-    for name in LOCKS:
-        key.update((ROOT / "requirements" / name).read_bytes())
+    for text in locks.values():
+        key.update(text.encode())
     folder = CACHE / key.hexdigest()[:16]
     if folder.exists():
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in LOCKS:
+    for name, text in locks.items():
         with tempfile.TemporaryDirectory() as place:
             lock = Path(place) / name
-            lock.write_text(of_image(ROOT / "requirements" / name), encoding="utf-8")
+            lock.write_text(text, encoding="utf-8")
             for architecture in ARCHITECTURES:
                 fetch(lock, architecture, partial)
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,14 +87,18 @@ def wheels() -> Path:
 
 
 def of_image(lock: Path) -> str:
-    """What of a lock is for the images' Python, whichever runs here."""
-    version = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
+    """What of a lock is for the images' Python, without markers.
+
+    pip asks them of the Python that runs it, which may be a newer one.
+    """
     kept: list[str] = []
     for entry in re.split(r"(?m)^(?=\w)", lock.read_text(encoding="utf-8")):
-        asked = entry.partition("\\")[0]
-        marker = Requirement(asked).marker if "==" in asked else None
-        if marker is None or marker.evaluate(version):
+        asked, _, hashes = entry.partition("\\")
+        requirement = Requirement(asked) if hashes else None
+        if requirement is None or requirement.marker is None:
             kept.append(entry)
+        elif requirement.marker.evaluate(_IMAGE):
+            kept.append(f"{asked.partition(';')[0].rstrip()} \\{hashes}")
     return "".join(kept)
 
 
@@ -115,8 +127,9 @@ def addresses(lock: Path, architecture: str) -> str:
     command += [f"--python-platform={architecture}-manylinux_2_{max(_GLIBC)}"]
     command += ["--no-python-downloads", "--format=pylock.toml", f"--output-file={found}"]
     run(*command, lock)
-    packages = tomllib.loads(found.read_text(encoding="utf-8"))["packages"]
-    urls = [wheel["url"] for package in packages for wheel in package.get("wheels", ())]
+    packages = tomllib.loads(found.read_text(encoding="utf-8")).get("packages", ())
+    wheels_of = (wheel for package in packages for wheel in package.get("wheels", ()))
+    urls = [wheel["url"] for wheel in wheels_of if "url" in wheel]
     return "".join(f'<a href="{html.escape(url)}">{url.rpartition("/")[2]}</a>\n' for url in urls)
 
 

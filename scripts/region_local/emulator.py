@@ -4,10 +4,10 @@ moto keeps every value of a metric, and calculates no `p99` or its like of them:
 is asked for one. And it serves each request in a thread of its own without protecting what it
 keeps: a request that walks over a dictionary while another one adds to it is answered 500, also
 one that had its effect by then, and is refused as a duplicate when it is sent again. And it closes
-each connection as soon as it has answered: now and then Go's client, and so Terraform, takes that
-for an answer that was lost, and sends the request again. However an answer is lost, whoever asks
-for it again gets the same one here. And moto looks through its own folder at every request, which
-is a sixth of what that costs.
+each connection as soon as it has answered: Go's client, and so Terraform, may take that for an
+answer that was lost, and sends the request again. However an answer is lost, who sends a change
+again gets the same one here. And moto looks through its own folder at every request, which is a
+sixth of what that costs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WAITS: Final = "AmazonSQS.ReceiveMessage"
 #: AWS' SDKs give each call one, which it keeps when it is sent again.
 _CALL: Final = "HTTP_AMZ_SDK_INVOCATION_ID"
 #: Answers that may be asked for again; who does that, does so within seconds.
-_REMEMBERED: Final = 256
+_REMEMBERED: Final = 1024
 
 #: A client that does not close is one that waits for us to do it.
 _LINGER_S: Final = 20.0
@@ -73,8 +73,8 @@ class _Answer:
 class OneAtATime:
     """A WSGI application whose calls take turns, and wait for nobody within theirs.
 
-    So who waits for a message takes none. A POST that is sent again is answered as it was, unless
-    the application failed: much of what it has done already it would refuse.
+    So who waits for a message takes none. What changed something and is sent again is answered as
+    it was: much of what it has done already the application would refuse.
 
     Args:
         application: what is called; it has done its work when its call returns.
@@ -90,17 +90,21 @@ class OneAtATime:
     ) -> Iterable[bytes]:
         """Call it when it is free."""
         if length := int(environ.get("CONTENT_LENGTH") or 0):
-            environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(length))
+            body = environ["wsgi.input"].read(length)
+            if len(body) < length:
+                raise ConnectionAbortedError(f"{len(body)} of {length} bytes came")
+            environ["wsgi.input"] = BytesIO(body)
         if environ.get("HTTP_X_AMZ_TARGET") == _WAITS:
             return self._application(environ, start_response)
-        call = environ.get(_CALL) if environ.get("REQUEST_METHOD") == "POST" else None
+        reads = environ.get("REQUEST_METHOD") in {"GET", "HEAD"}
+        call = None if reads else environ.get(_CALL)
         with self._turn:
             if call is None:
                 return self._application(environ, start_response)
             answer = self._answers.get(call)
             if answer is None:
                 answer = self._answer(environ)
-                if not answer.status.startswith("5"):
+                if answer.status.startswith("2"):
                     self._answers[call] = answer
             if len(self._answers) > _REMEMBERED:
                 del self._answers[next(iter(self._answers))]

@@ -113,7 +113,7 @@ def test_what_is_sent_again_is_answered_as_it_was_and_done_once() -> None:
         call = environ.get(CALL, "none")
         failed = call == "failing" and call not in done
         done.append(call)
-        start("500 BROKEN" if failed else "200 OK", [("X", str(len(done)))])
+        start("400 LATER" if failed else "200 OK", [("X", str(len(done)))])
         return [b"number ", str(len(done)).encode()]
 
     in_turns = OneAtATime(application)
@@ -128,14 +128,23 @@ def test_what_is_sent_again_is_answered_as_it_was_and_done_once() -> None:
     assert ask("first") == ("200 OK", b"number 1")
     assert ask("second") == ("200 OK", b"number 2")
     assert ask("first") == ("200 OK", b"number 1")
-    assert ask("failing") == ("500 BROKEN", b"number 3")
+    assert ask("failing") == ("400 LATER", b"number 3")
     assert ask("failing") == ("200 OK", b"number 4")
     assert ask("failing") == ("200 OK", b"number 4")
     assert ask("first", "GET") == ("200 OK", b"number 5")
-    for number in range(300):
+    assert ask("first", "PUT") == ("200 OK", b"number 1")
+    for number in range(1100):
         ask(f"other {number}")
-    assert ask("other 299") == ("200 OK", b"number 305")
-    assert ask("first") == ("200 OK", b"number 306")
+    assert ask("other 1099") == ("200 OK", b"number 1105")
+    assert ask("first") == ("200 OK", b"number 1106")
+
+
+def test_what_did_not_come_whole_is_not_done() -> None:
+    def application(_environ: dict[str, Any], _start: object) -> Iterable[bytes]:
+        pytest.fail("called")
+
+    with pytest.raises(ConnectionAbortedError, match="3 of 4 bytes"):
+        OneAtATime(application)({"CONTENT_LENGTH": "4", "wsgi.input": BytesIO(b"bod")}, print)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ami.boot.prepare import read_environment
 from infra.environment import ENVIRONMENT_FILE, VARIABLES, Role, lines
 from nativelink.testing.imds import FakeImds
 from scripts import image
+from tests import plain_http
 from tests.clients.programs import running
 from tests.execution.gate import wait_for
 from tests.stores.cloud.servers import KEY, SECRET
@@ -88,7 +89,7 @@ class Process:
         """Whether `/status` is good; fails if it ended."""
         assert self._process.poll() is None, self._log.read_text()
         try:
-            return httpx.get(self.status).status_code == 200
+            return plain_http.get(self.status).status_code == 200
         except httpx.TransportError:
             return False
 

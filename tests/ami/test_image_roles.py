@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from infra.environment import ROLES, Role, names
 from nativelink.testing.execution import ExecutionClient
 from nativelink.testing.imds import FakeImds
+from tests import plain_http
 from tests.ami.machine import Process, enter, forget, prepare, start
 from tests.ports import free_port
 from tests.roles.region import Region
@@ -91,7 +91,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_answers_status_from_the_packaged_files(machines: Machines, role: Role) -> None:
-    assert httpx.get(machines.roles[role].status).status_code == 200
+    assert plain_http.get(machines.roles[role].status).status_code == 200
 
 
 def test_the_boot_script_found_out_what_the_roles_need(machines: Machines) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 import nativelink
 from nativelink.cli.serve import raise_open_files
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.bytestream import bytestream_pb2
+from tests import plain_http
 from tests.cli.servers import MEMORY, Running, command, running
 from tests.execution.gate import wait_for
 from tests.ports import free_port
@@ -81,13 +81,13 @@ def test_a_blob_and_every_page_are_served_until_ctrl_c(memory_file: Path):
             assert update(channel, b"hello") == 0
             assert read(channel, b"hello") == b"hello"
         http = f"http://{server.address}"
-        status = httpx.get(f"{http}/status", timeout=60)
+        status = plain_http.get(f"{http}/status")
         assert status.status_code == 200
         assert [entry["namespace"] for entry in status.json()] == [
             "/nativelink/stores/CAS/MemoryStore",
             "/nativelink/stores/AC/MemoryStore",
         ]
-        metrics = httpx.get(f"{http}/metrics", timeout=60).text
+        metrics = plain_http.get(f"{http}/metrics").text
         assert (
             'nativelink_rpc_server_duration_seconds_count{rpc_service="build.bazel.remote.'
             'execution.v2.ContentAddressableStorage",rpc_method="BatchReadBlobs",'
@@ -95,11 +95,11 @@ def test_a_blob_and_every_page_are_served_until_ctrl_c(memory_file: Path):
         ) in metrics
         assert 'nativelink_store_entries{store_name="CAS",store_type="memory"} 2\n' in metrics
         assert f'nativelink_build_info{{version="{nativelink.__version__}"' in metrics
-        admin = httpx.get(f"{http}/admin", timeout=60).json()
+        admin = plain_http.get(f"{http}/admin").json()
         assert admin["stores"]["CAS"]["count"] == 2
         assert admin["servers"]["0"]["calls_total"] == 2
-        assert "/metrics" in httpx.get(f"{http}/", timeout=60).text
-        assert httpx.get(f"{http}/nothing", timeout=60).status_code == 404
+        assert "/metrics" in plain_http.get(f"{http}/").text
+        assert plain_http.get(f"{http}/nothing").status_code == 404
         assert server.end(signal.SIGINT) == 0
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])))
@@ -139,9 +139,7 @@ def writing(server: Running, channel: grpc.Channel, requests: Iterator[Any]) -> 
     )
     answer = write.future(requests)
     admin = f"http://{server.address}/admin"
-    wait_for(
-        lambda: httpx.get(admin, timeout=60).json()["servers"]["0"]["calls"], "a call under way"
-    )
+    wait_for(lambda: plain_http.get(admin).json()["servers"]["0"]["calls"], "a call under way")
     return answer
 
 
@@ -203,12 +201,12 @@ def test_the_all_in_one_configuration_keeps_its_blobs_over_a_restart(tmp_path: P
                 if instance == "main":
                     assert update(channel, b"kept", instance) == 0
                 assert read(channel, b"kept", instance) == b"kept"
-            assert httpx.get(f"http://{server.address}/status", timeout=60).status_code == 200
+            assert plain_http.get(f"http://{server.address}/status").status_code == 200
             for line in server.lines:
                 if "/v8/artifacts" in line:
                     url, *paths = line.replace(",", "").split()
                     # Each says what it takes below it, and not that there is nothing.
-                    answers = [httpx.get(f"{url}{path}/%20", timeout=60) for path in paths]
+                    answers = [plain_http.get(f"{url}{path}/%20") for path in paths]
                     assert [answer.status_code for answer in answers] == [400, 400, 404, 400]
             assert server.end(signal.SIGINT) == 0
     assert (tmp_path / "nativelink" / "cas" / "content").is_dir()

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
-
+from tests import plain_http
 from tests.clients.certificates import Certificates
 from tests.clients.front import Front
 from tests.clients.served import Served
@@ -99,7 +98,7 @@ _BUCKETS = (
 
 def _make_buckets(server: S3Server) -> None:
     """Have these buckets, empty, and nothing else."""
-    httpx.post(f"http://127.0.0.1:{server.port}/moto-api/reset", timeout=60).raise_for_status()
+    plain_http.post(f"http://127.0.0.1:{server.port}/moto-api/reset").raise_for_status()
     client = server.client()
     for bucket in _BUCKETS:
         client.create_bucket(
@@ -144,7 +143,7 @@ def serve_document(
         if "gcs" in text:
             google = FakeGcs()
             lifetimes.callback(google.close)
-            made = httpx.post(google.url("/storage/v1/b"), json={"name": "test-bucket"}, timeout=60)
+            made = plain_http.post(google.url("/storage/v1/b"), json={"name": "test-bucket"})
             made.raise_for_status()
             port = lifetimes.enter_context(_xml_api(google.port))
             environment["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests import plain_http
 from tests.clients.bazel import Bazel, Build
 from tests.clients.certificates import Certificates
 from tests.clients.documents import DOCUMENTS, serve_document
@@ -65,7 +65,7 @@ def test_a_build_with_the_storage_of_a_document_fills_it_and_all_later_ones_hit(
         other_bazel.clean()
         assert_all_hits(other_bazel.build(*server.bazel_flags, targets=targets, log=True), cold)
 
-        status = httpx.get(f"http://127.0.0.1:{server.port}/status", timeout=60)
+        status = plain_http.get(f"http://127.0.0.1:{server.port}/status")
         assert status.status_code == 200, status.text
         assert " ERROR " not in server.log, server.log
     # What comes next builds everything itself.

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.services.fast_cdc import FastCdc2020
 from nativelink.testing.reapi import ReapiClient, digest_of
+from tests import plain_http
 from tests.clients.programs import CLIENT_TESTS, program, running, wait_until_ready
 from tests.clients.server import RunningServer
 from tests.execution.gate import wait_for
@@ -150,7 +150,7 @@ def test_the_proxy_moves_large_blobs_in_chunks_and_cuts_them_where_we_do(
         return [entry.status.code for entry in answer.responses if entry.status.code]
 
     def calls(method: str) -> int:
-        page = httpx.get(f"http://127.0.0.1:{server.port}/metrics", timeout=60).text
+        page = plain_http.get(f"http://127.0.0.1:{server.port}/metrics").text
         found = re.search(rf'_count{{[^}}]*rpc_method="{method}"[^}}]*code="0"}} (\d+)', page)
         return int(found[1]) if found else 0
 

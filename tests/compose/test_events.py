@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import json5
 import pytest
 
@@ -25,6 +24,7 @@ from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.proto.nativelink.v1 import builds_pb2
 from nativelink.scheduler.scheduler import WorkerHello
 from nativelink.testing.calls import digest_message
+from tests import plain_http
 from tests.compose.test_execution import upload
 from tests.compose.test_system import config, opened, server
 from tests.services.builds.tool import Request, Tool, finish, start
@@ -168,7 +168,7 @@ async def test_origin_events_tell_of_each_execution(tmp_path: Path) -> None:
                 cpu_time_ms=1500,
             )
             assert [each.done async for each in call][-1]
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client:
+        async with plain_http.AsyncClient(base_url=f"http://{address}") as client:
             assert "nativelink_origin_events_lost_total{} 0" in (await client.get("/metrics")).text
     events = [
         event

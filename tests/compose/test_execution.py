@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from nativelink.core.digest import DigestFunction
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.testing.calls import digest_message
+from tests import plain_http
 from tests.compose.test_system import capabilities, config, opened, server
 
 SCHEDULERS = """schedulers: [
@@ -55,7 +55,7 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
         assert list(announced.supported_node_properties) == known
         async with (
             grpc.aio.insecure_channel(address) as channel,
-            httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client,
+            plain_http.AsyncClient(base_url=f"http://{address}") as client,
         ):
             await upload(channel, command, action)
             execute: Any = channel.unary_stream(
@@ -84,7 +84,7 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
 async def test_a_cache_alone_has_no_farm(path: str) -> None:
     async with (
         opened(config(server("admin: {}"))) as system,
-        httpx.AsyncClient(timeout=60) as client,
+        plain_http.AsyncClient() as client,
     ):
         address = system.listeners[0].address
         assert (await client.get(f"http://{address}{path}")).status_code == 404

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
 import json5
 import pytest
 
@@ -20,6 +19,7 @@ from nativelink.core.digest import DigestFunction
 from nativelink.core.errors import NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.testing.reapi import ReapiClient, digest_of
+from tests import plain_http
 
 T = TypeVar("T")
 BLOB = b"one blob\n" * 1000
@@ -71,7 +71,7 @@ class Both:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.http = httpx.AsyncClient(base_url=f"http://{address}", timeout=60)
+        self.http = plain_http.AsyncClient(base_url=f"http://{address}")
 
     async def grpc(self, work: Callable[[ReapiClient], T]) -> T:
         def run() -> T:

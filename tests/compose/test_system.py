@@ -27,6 +27,7 @@ from nativelink.core.errors import Code, NativeLinkError
 from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 from nativelink.proto.grpc.health.v1 import health_pb2
 from nativelink.testing.fakes import wait_until
+from tests import plain_http
 from tests.ports import free_port
 from tests.transport.authority import Authority
 
@@ -70,7 +71,7 @@ async def capabilities(address: str, *metadata: tuple[str, str]) -> pb.ServerCap
 
 
 async def page(address: str, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with plain_http.AsyncClient() as client:
         return await client.get(f"http://{address}{path}")
 
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import grpc
-import httpx
 import pytest
 
 from nativelink.core.errors import Code
@@ -14,6 +13,7 @@ from nativelink.proto.build.bazel.remote.execution.v2 import remote_execution_pb
 from nativelink.proto.google.longrunning import operations_pb2
 from nativelink.testing.execution import Execution, ExecutionClient, status_of
 from nativelink.testing.reapi import digest_of
+from tests import plain_http
 from tests.execution.farm import Farm
 from tests.execution.gate import Gate, wait_for
 
@@ -182,7 +182,7 @@ def test_a_cancelled_operation_ends_and_its_process_dies_and_there_is_room_again
     client: ExecutionClient, farm: Farm, gate: Gate
 ) -> None:
     def workers() -> dict[str, set[str]]:
-        shown = httpx.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers", timeout=60).json()
+        shown = plain_http.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers").json()
         return {
             worker["worker_id"]: set(worker["running"])
             for scheduler in shown.values()

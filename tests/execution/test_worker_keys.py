@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from nativelink.core.errors import Code
 from nativelink.testing.execution import Blobs, ExecutionClient, make_action
+from tests import plain_http
 from tests.execution.farm import Farm, Json, Ports, farm_config, open_farm
 from tests.execution.gate import Gate, program, wait_for
 from tests.worker.processes.launching import SlotTime
@@ -74,7 +74,7 @@ def test_actions_run_where_and_how_the_keys_say(tmp_path: Path) -> None:
         refused = client.run("true", timeout_s=8)
         assert refused.status.code == Code.INVALID_ARGUMENT
         assert "7 s" in refused.status.message
-        shown = httpx.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers", timeout=60).text
+        shown = plain_http.get(f"http://127.0.0.1:{farm.ports.public}/admin/workers").text
         assert "one" in shown
 
 

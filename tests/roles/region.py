@@ -17,6 +17,7 @@ import httpx
 
 import nativelink
 from nativelink.testing.execution import ExecutionClient
+from tests import plain_http
 from tests.clients.programs import running
 from tests.execution.gate import wait_for
 from tests.ports import free_port, free_ports
@@ -142,7 +143,7 @@ class Role:
     def _ready(self) -> bool:
         assert self.process.poll() is None, self.log()
         try:
-            return httpx.get(self.status, timeout=60).status_code == 200
+            return plain_http.get(self.status).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -152,9 +153,9 @@ class Role:
 
     def workers(self) -> list[dict[str, Any]]:
         """The scheduler's workers."""
-        found: list[dict[str, Any]] = json.loads(
-            httpx.get(f"{self.operators}/workers", timeout=60).text
-        )["MAIN"]
+        found: list[dict[str, Any]] = json.loads(plain_http.get(f"{self.operators}/workers").text)[
+            "MAIN"
+        ]
         return found
 
     def stop(self) -> int:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from nativelink.core.clock import SystemClock
@@ -34,6 +33,7 @@ from nativelink.telemetry.prometheus import render
 from nativelink.testing.calls import digest_message
 from nativelink.testing.fakes import DictStore, wait_until
 from nativelink.transport.server import Server
+from tests import plain_http
 
 pytestmark = pytest.mark.usefixtures("every_state_lasts")
 
@@ -363,7 +363,9 @@ async def test_what_a_worker_makes_up_harms_nobody(farm: Farm) -> None:
 @pytest.mark.slow
 async def test_a_drained_worker_gets_nothing(farm: Farm) -> None:
     worker, other = await farm.join(), await farm.join()
-    async with httpx.AsyncClient(base_url=f"http://{farm.address}/admin", timeout=60) as client:
+    async with plain_http.AsyncClient(
+        base_url=f"http://{farm.address}/admin", timeout=60
+    ) as client:
         path = f"/scheduler/MAIN/set_drain_worker/{worker.worker_id}/1"
         assert (await client.get(path)).status_code == 405
         assert (await client.post(path, headers={"origin": "http://x"})).status_code == 403

@@ -21,6 +21,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cache, cached_property
 from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
@@ -55,6 +56,13 @@ _piece_sizes = st.sampled_from((1_000, 4_096, 40_000, 1_000_000))
 _fractions = st.sampled_from((0.0, 0.1, 0.5, 0.99, 1.0))
 
 
+@cache
+def _blob(index: int) -> tuple[StoreKey, bytes]:
+    """Random bytes of a number, and their digest."""
+    data = random.Random(index).randbytes(_SIZES[index])
+    return Digest(hashlib.sha256(data).hexdigest(), len(data)), data
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Puts, reads, failures and races against a dictionary.
 
@@ -85,8 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def blob(self, index: int) -> tuple[StoreKey, bytes]:
         """The blob of a number; the same number is always the same blob."""
-        data = random.Random(index).randbytes(_SIZES[index])
-        return Digest(hashlib.sha256(data).hexdigest(), len(data)), data
+        return _blob(index)
 
     @initialize()
     def start(self) -> None:
@@ -123,12 +130,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
         """Read any key, whole."""
-        self._check(data.draw(self._keys()))
+        self._check(data.draw(self._keys))
 
     @rule(data=st.data(), start=_fractions, length=_fractions, beyond=st.sampled_from((0, 0, 1)))
     def get_range(self, data: st.DataObject, start: float, length: float, beyond: int) -> None:
         """Read a part of any key, also one that begins behind the end."""
-        key = data.draw(self._keys())
+        key = data.draw(self._keys)
         size = len(self.model.get(key, b""))
         offset = size + beyond if beyond else int(size * start)
         self._check(key, offset, int(size * length) + beyond)
@@ -136,14 +143,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def has(self, data: st.DataObject) -> None:
         """Ask for many keys at once, some of them twice."""
-        keys = data.draw(st.lists(self._keys(), max_size=12))
+        keys = data.draw(st.lists(self._keys, max_size=12))
         expected = [len(self.model[key]) if key in self.model else None for key in keys]
         assert self._run(self.store.has(keys)) == expected
 
     @rule(data=st.data(), at=_fractions)
     def fail_put(self, data: st.DataObject, at: float) -> None:
         """A source fails in the middle, or instead of its end."""
-        key, value = data.draw(self._values())
+        key, value = data.draw(self._values)
         error = injected()
         source = FaultySource(
             PiecesSource.split(value, 20_000), fail_at=int(len(value) * at), error=error
@@ -154,7 +161,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), at=_fractions)
     def cancel_put(self, data: st.DataObject, at: float) -> None:
         """A put is cancelled while it waits for its source."""
-        key, value = data.draw(self._values())
+        key, value = data.draw(self._values)
         gate = Gate()
         source = FaultySource(
             PiecesSource.split(value, 20_000), gate=gate, gate_at=int(len(value) * at)
@@ -165,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), at=_fractions)
     def cancel_get(self, data: st.DataObject, at: float) -> None:
         """A reader goes away in the middle."""
-        key = data.draw(self._keys())
+        key = data.draw(self._keys)
         gate = Gate()
         gate_at = int(len(self.model.get(key, b"")) * at)
         sink = FaultySink(RecordingSink(), gate=gate, gate_at=gate_at)
@@ -218,11 +225,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Means
 
+    @cached_property
     def _keys(self) -> st.SearchStrategy[StoreKey]:
         """Any key that plays a part, whether it is there or not."""
         keys: list[StoreKey] = [*_EMPTY_KEYS, *(self.blob(n)[0] for n in range(len(_SIZES)))]
         return st.sampled_from(keys + list(_NAMES) if self.string_keys else keys)
 
+    @cached_property
     def _values(self) -> st.SearchStrategy[tuple[StoreKey, bytes]]:
         """A key and a value that might be put there."""
         pairs = [self.blob(n) for n in range(len(_SIZES))]

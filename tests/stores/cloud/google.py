@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import httpx
+from tests import plain_http
 
 __all__ = ["xml_api"]
 
@@ -24,7 +24,7 @@ _COPY: Final = re.compile(r"x-goog-copy-source: *([^\r]+)", re.IGNORECASE)
 
 class _XmlApi:
     def __init__(self, upstream: int) -> None:
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{upstream}", timeout=120)
+        self._client = plain_http.AsyncClient(base_url=f"http://127.0.0.1:{upstream}", timeout=120)
         self._uploads = count()
         self._parts: dict[str, dict[int, bytes]] = defaultdict(dict)
         self._serving: set[asyncio.Task[None]] = set()

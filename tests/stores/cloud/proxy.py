@@ -89,9 +89,7 @@ class FaultProxy:
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head[:-4].split(b"\r\n")
         method, target, _ = lines[0].decode().split(" ", 2)
-        length = sum(
-            int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")
-        )
+        length = _length(lines) or 0
         self.requests.append((method, target))
         fault = self.choose(method, target)
         self.happened[fault] += 1
@@ -115,7 +113,7 @@ class FaultProxy:
         if fault is Fault.LATENCY:
             for _ in range(50):
                 await asyncio.sleep(0)
-        answer = await self._ask(lines, body)
+        answer = await self._ask(method, lines, body)
         if fault is Fault.HALF:
             end = answer.index(b"\r\n\r\n") + 4
             writer.write(answer[: end + (len(answer) - end) // 2])
@@ -129,20 +127,28 @@ class FaultProxy:
             await writer.drain()
             await asyncio.sleep(0)
 
-    async def _ask(self, lines: list[bytes], body: bytes) -> bytes:
+    async def _ask(self, method: str, lines: list[bytes], body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._upstream)
         kept = [line for line in lines if not line.lower().startswith(b"connection:")]
         writer.write(b"\r\n".join([*kept, b"connection: close", b"", b""]))
         writer.write(body)
         try:
-            answer = await reader.read(-1)
+            head = await reader.readuntil(b"\r\n\r\n")
+            answered = head[:-4].split(b"\r\n")
+            length = 0 if method == "HEAD" else _length(answered)
+            # Not all of them close a connection before we do.
+            rest = await (reader.read(-1) if length is None else reader.readexactly(length))
         finally:
             writer.close()
-        head, _, rest = answer.partition(b"\r\n\r\n")
-        fields = [
-            line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")
-        ]
+        fields = [line for line in answered if not line.lower().startswith(b"connection:")]
         return b"\r\n".join([*fields, b"connection: close", b"", b""]) + rest
+
+
+def _length(lines: list[bytes]) -> int | None:
+    """What a head says of the length of its body."""
+    name = b"content-length:"
+    found = [int(line[len(name) :]) for line in lines if line.lower().startswith(name)]
+    return found[0] if found else None
 
 
 @asynccontextmanager

@@ -18,11 +18,10 @@ from email.utils import formatdate
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import boto3
-import httpx
 import pytest
 from botocore.config import Config
 from obstore.store import AzureStore
@@ -33,8 +32,12 @@ from nativelink.stores.cloud.azure import AzureAddress, azure_bucket
 from nativelink.stores.cloud.bucket import Bucket
 from nativelink.stores.cloud.client import ClientSettings
 from nativelink.stores.cloud.gcs import gcs_bucket
+from tests import plain_http
 from tests.clients.programs import program as installed
 from tests.ports import free_port
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 __all__ = [
     "BUCKET",
@@ -53,10 +56,20 @@ __all__ = [
 ]
 
 BUCKET = "bucket-of-tests"
-CLIENT = ClientSettings(allow_http=True, disable_http2=True)
 REGION = "eu-central-1"
 KEY, SECRET = "access-of-tests", "secret-of-tests"
 
+
+class _PlainClient(ClientSettings):
+    """Reads no authorities for servers without TLS: that takes longer than many a test."""
+
+    def options(self) -> ClientConfig:
+        return {**super().options(), "allow_invalid_certificates": True}
+
+
+CLIENT = _PlainClient(allow_http=True, disable_http2=True)
+
+_ROOT = Path(__file__).parents[3]
 _START_S = 120.0
 _prefixes = itertools.count()
 
@@ -213,10 +226,14 @@ class S3Server(ObjectServer):
 
 
 class Moto(S3Server):
-    """moto's server."""
+    """moto's server, mended."""
 
     def command(self) -> Sequence[object]:
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        module = "scripts.region_local.emulator"
+        return [sys.executable, "-m", module, "-H", "127.0.0.1", "-p", "0"]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"PYTHONPATH": str(_ROOT)}
 
 
 class Versity(S3Server):
@@ -246,7 +263,7 @@ class FakeGcs(ObjectServer):
         return f"http://127.0.0.1:{self.port}{path}"
 
     def make_bucket(self) -> None:
-        httpx.post(self.url("/storage/v1/b"), json={"name": BUCKET}, timeout=60).raise_for_status()
+        plain_http.post(self.url("/storage/v1/b"), json={"name": BUCKET}).raise_for_status()
 
     def bucket(self, *, port: int | None = None, **settings: Any) -> Bucket:
         return gcs_bucket(
@@ -259,19 +276,19 @@ class FakeGcs(ObjectServer):
         )
 
     def names(self, prefix: str) -> set[str]:
-        found = httpx.get(
-            self.url(f"/storage/v1/b/{BUCKET}/o"), params={"prefix": prefix}, timeout=60
+        found = plain_http.get(
+            self.url(f"/storage/v1/b/{BUCKET}/o"), params={"prefix": prefix}
         ).json()
         return {each["name"] for each in found.get("items", ())}
 
     def read(self, path: str) -> bytes | None:
         at = self.url(f"/storage/v1/b/{BUCKET}/o/{quote(path, safe='')}")
-        answer = httpx.get(at, params={"alt": "media"}, timeout=60)
+        answer = plain_http.get(at, params={"alt": "media"})
         return None if answer.status_code == 404 else answer.content
 
     def write(self, path: str, data: bytes) -> None:
         at = self.url(f"/upload/storage/v1/b/{BUCKET}/o")
-        httpx.post(at, params={"uploadType": "media", "name": path}, content=data, timeout=60)
+        plain_http.post(at, params={"uploadType": "media", "name": path}, content=data)
 
 
 class Azurite(ObjectServer):
@@ -308,14 +325,13 @@ class Azurite(ObjectServer):
         text = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n{place}"
         key = base64.b64decode(self.account_key)
         signature = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
-        httpx.put(
+        plain_http.put(
             f"http://127.0.0.1:{self.port}/{self.account}/{BUCKET}?restype=container",
             headers={
                 "x-ms-date": date,
                 "x-ms-version": version,
                 "authorization": f"SharedKey {self.account}:{signature}",
             },
-            timeout=60,
         ).raise_for_status()
 
     def bucket(self, *, port: int | None = None, **settings: Any) -> Bucket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings, 
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 BODY = bytes(range(256)) * 5000
+#: Reading all of the machine's authorities takes longer than most tests.
+_tls = cache(origin_tls)
 
 
 def origin(
@@ -37,7 +40,7 @@ def origin(
             AddressPolicy(networks),
             **{"allow_http": True, **settings},
         ),
-        origin_tls(ca_file),
+        _tls(ca_file),
         lookup=lookup,
     )
 

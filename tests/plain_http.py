@@ -1,0 +1,22 @@
+"""Requests of servers on loopback, which need no certificates.
+
+httpx reads all of the system's authorities for every client, and for every `httpx.get`: 40 ms of a
+processor, which who asks until a server answers takes away from the server.
+"""
+
+from __future__ import annotations
+
+import ssl
+from functools import partial
+from typing import Final
+
+import httpx
+
+__all__ = ["AsyncClient", "get", "post", "put"]
+
+_NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+get = partial(httpx.get, verify=_NOBODY, trust_env=False, timeout=60)
+post = partial(httpx.post, verify=_NOBODY, trust_env=False, timeout=60)
+put = partial(httpx.put, verify=_NOBODY, trust_env=False, timeout=60)
+AsyncClient = partial(httpx.AsyncClient, verify=_NOBODY, trust_env=False, timeout=60)

@@ -1,7 +1,7 @@
-"""Requests of servers on loopback, which need no certificates.
+"""What tests ask servers on loopback, where there is no TLS and no proxy.
 
 httpx reads all of the system's authorities for every client, and for every `httpx.get`: 40 ms of a
-processor, which who asks until a server answers takes away from the server.
+processor. Who asks again and again until a server is there takes them from that server.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Process:
         """Whether `/status` is good; fails if it ended."""
         assert self._process.poll() is None, self._log.read_text()
         try:
-            return plain_http.get(self.status).status_code == 200
+            return plain_http.get(self.status, timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -79,9 +79,12 @@ class Invariants:
                 yield f"{operation_id} is filed wrongly"
             if not operation.names:
                 yield f"{operation_id} has no name"
-            wanted = [name for name in operation.names if name.cancelled_at is None]
-            followed = sum(name.clients > 0 for name in wanted)
-            if (operation.wanted, operation.followed) != (len(wanted), followed):
+            wanted = followed = 0
+            for name in operation.names:
+                if name.cancelled_at is None:
+                    wanted += 1
+                    followed += name.clients > 0
+            if operation.wanted != wanted or operation.followed != followed:
                 yield f"{operation_id} is counted as wanted by others than its names"
             held_by = [worker.worker_id for worker in owners.pop(operation_id, [])]
             joinable = self._lifecycle.joinable.get(operation.action.key) is operation
@@ -168,7 +171,7 @@ class Invariants:
         for lane in lanes:
             if lane.members != members.get(lane, 0):
                 yield "a lane's members are miscounted"
-            first = min((each.key for each in lane.waiting.values()), default=None)
+            first = min(each.key for each in lane.waiting.values()) if lane.waiting else None
             shown = lane.first()
             if (None if shown is None else shown.key) != first:
                 yield "a lane's first operation is not its first"
@@ -221,31 +224,29 @@ class Invariants:
 
     def _check_matching(self) -> Iterator[str]:
         """Nothing waits that a worker could run now; who could run what is known."""
-        workers = self._fleet.workers.values()
-        for lane in self._matching.lanes():
-            terms = lane.platform.terms
-            able = [
-                worker
-                for worker in workers
-                if not worker.draining
-                and terms.met_by(worker.values)
-                and within(lane.amounts, worker.totals)
-            ]
-            if lane.capable != bool(able):
-                yield f"{terms} {lane.amounts}: capable {lane.capable}"
-            others = [worker for worker in able if worker.worker_id not in lane.avoided]
-            choosy = bool(lane.avoided and others)
-            if lane.choosy != choosy:
-                yield f"{terms} {lane.amounts}: choosy {lane.choosy}"
-            if not lane.waiting:
-                continue
-            if bool(lane.told) == lane.capable:
-                yield f"told {lane.told!r}"
-            for worker in able:
-                room = worker.is_open and worker.reserved_for is None
-                fits = room and within(lane.amounts, worker.free)
-                if fits and not lane.refuses(worker):
-                    yield f"{next(iter(lane.waiting))} waits though {worker.worker_id} has room"
+        ready = [worker for worker in self._fleet.workers.values() if not worker.draining]
+        for platform in self._matching.platforms.values():
+            meeting = [worker for worker in ready if platform.terms.met_by(worker.values)]
+            for lane in platform.lanes.values():
+                able = [worker for worker in meeting if within(lane.amounts, worker.totals)]
+                yield from self._check_lane(lane, able)
+
+    def _check_lane(self, lane: Lane, able: list[Worker]) -> Iterator[str]:
+        if lane.capable != bool(able):
+            yield f"{lane.platform.terms} {lane.amounts}: capable {lane.capable}"
+        avoided = lane.avoided
+        choosy = bool(avoided) and any(worker.worker_id not in avoided for worker in able)
+        if lane.choosy != choosy:
+            yield f"{lane.platform.terms} {lane.amounts}: choosy {lane.choosy}"
+        if not lane.waiting:
+            return
+        if bool(lane.told) == lane.capable:
+            yield f"told {lane.told!r}"
+        for worker in able:
+            room = worker.is_open and worker.reserved_for is None
+            fits = room and within(lane.amounts, worker.free)
+            if fits and not lane.refuses(worker):
+                yield f"{next(iter(lane.waiting))} waits though {worker.worker_id} has room"
 
     def _check_timers(self) -> Iterator[str]:
         """Whatever is due some time has a timer that is not later."""

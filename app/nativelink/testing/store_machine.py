@@ -58,7 +58,7 @@ _fractions = st.sampled_from((0.0, 0.1, 0.5, 0.99, 1.0))
 
 @cache
 def _blob(index: int) -> tuple[StoreKey, bytes]:
-    """Random bytes of a number, and their digest."""
+    """The digest of random bytes that a number decides, and these."""
     data = random.Random(index).randbytes(_SIZES[index])
     return Digest(hashlib.sha256(data).hexdigest(), len(data)), data
 

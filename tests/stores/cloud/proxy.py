@@ -37,6 +37,8 @@ _ANSWERS = {
     Fault.SLOW_DOWN: (b"503 Slow Down", b"<Error><Code>SlowDown</Code></Error>"),
     Fault.FORBIDDEN: (b"403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>"),
 }
+#: Of answers without a body.
+_BODILESS = frozenset({204, 304})
 
 #: Says what happens to a request, by its method and target.
 Choose = Callable[[str, str], Fault]
@@ -135,8 +137,11 @@ class FaultProxy:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             answered = head[:-4].split(b"\r\n")
-            length = 0 if method == "HEAD" else _length(answered)
-            # Not all of them close a connection before we do.
+            status = int(answered[0].split(b" ", 2)[1])
+            # Whatever its head says (RFC 9112, section 6.3).
+            has_none = method == "HEAD" or status in _BODILESS
+            length = 0 if has_none else _length(answered)
+            # Who says how much there is may leave it to us to close the connection.
             rest = await (reader.read(-1) if length is None else reader.readexactly(length))
         finally:
             writer.close()

@@ -61,7 +61,10 @@ KEY, SECRET = "access-of-tests", "secret-of-tests"
 
 
 class _PlainClient(ClientSettings):
-    """Reads no authorities for servers without TLS: that takes longer than many a test."""
+    """Of servers without TLS.
+
+    Who checks no certificate reads no authorities, which takes longer than many a test.
+    """
 
     def options(self) -> ClientConfig:
         return {**super().options(), "allow_invalid_certificates": True}
@@ -315,7 +318,7 @@ class Azurite(ObjectServer):
                 "account_key": self.account_key,
                 "endpoint": f"http://127.0.0.1:{self.port}/{self.account}",
             },
-            client_options={"allow_http": True},
+            client_options=CLIENT.options(),
         )
 
     def make_bucket(self) -> None:

@@ -18,6 +18,8 @@ from tests.stores.cloud.servers import ObjectServer, fresh_prefix, shared
 
 __all__ = ["BucketContract", "CloudContract", "FaultyCloudContract"]
 
+_NONE_IS_NEEDED = Retry()
+
 
 class BucketContract(OneKeyspace, RawAccess):
     """The contract, except for memory, which servers in this process would be counted in."""
@@ -31,11 +33,12 @@ class BucketContract(OneKeyspace, RawAccess):
             yield store
 
     @asynccontextmanager
-    async def open_at(self, port: int) -> AsyncIterator[CloudObjectStore]:
+    async def open_at(
+        self, port: int, *, retry: Retry = _NONE_IS_NEEDED
+    ) -> AsyncIterator[CloudObjectStore]:
         self.prefix = fresh_prefix()
         async with CloudObjectStore(
-            # moto answers 500 when a key is written twice at the same time.
-            shared(self.server).bucket(port=port, retry=Retry(max_retries=12, delay_s=0.001)),
+            shared(self.server).bucket(port=port, retry=retry),
             keys=Keys(self.prefix),
             clock=FakeClock(),
             max_concurrent_parts=2,
@@ -76,6 +79,7 @@ class FaultyCloudContract(BucketContract):
         )
         async with (
             faults_between(shared(self.server).port, choose) as proxy,
-            self.open_at(proxy.port) as store,
+            # Some calls are several requests.
+            self.open_at(proxy.port, retry=Retry(max_retries=12, delay_s=0.001)) as store,
         ):
             yield store

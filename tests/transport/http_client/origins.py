@@ -18,7 +18,7 @@ from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings, 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 BODY = bytes(range(256)) * 5000
 #: Reading all of the machine's authorities takes longer than most tests.
-_tls = cache(origin_tls)
+tls_with = cache(origin_tls)
 
 
 def origin(
@@ -40,7 +40,7 @@ def origin(
             AddressPolicy(networks),
             **{"allow_http": True, **settings},
         ),
-        _tls(ca_file),
+        tls_with(ca_file),
         lookup=lookup,
     )
 

@@ -9,8 +9,8 @@ import pytest
 from nativelink.core.errors import Code
 from nativelink.core.hosts import parse_host_pattern
 from nativelink.transport.http_client.addresses import AddressPolicy
-from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings, origin_tls
-from tests.transport.http_client.origins import BODY, LOOPBACK, origin, read, refused
+from nativelink.transport.http_client.origin import HttpOrigin, OriginSettings
+from tests.transport.http_client.origins import BODY, LOOPBACK, origin, read, refused, tls_with
 from tests.transport.http_client.site import Site, answer, redirect
 
 
@@ -25,9 +25,7 @@ class TestWhoMayBeAsked:
         settings = OriginSettings(
             (parse_host_pattern("other.org"),), AddressPolicy((LOOPBACK,)), allow_http=True
         )
-        failure = await refused(
-            HttpOrigin(settings, origin_tls(None), lookup=lookup), site.url("/")
-        )
+        failure = await refused(HttpOrigin(settings, tls_with(None), lookup=lookup), site.url("/"))
 
         assert failure.code is Code.PERMISSION_DENIED
         assert asked == []
@@ -125,7 +123,7 @@ class TestRedirects:
 
         settings = OriginSettings((parse_host_pattern("*:*"),), OnlyOnce((only,)), allow_http=True)
         failure = await refused(
-            HttpOrigin(settings, origin_tls(None), lookup=lookup), site.url("/", "outside.test")
+            HttpOrigin(settings, tls_with(None), lookup=lookup), site.url("/", "outside.test")
         )
 
         assert failure.code is Code.PERMISSION_DENIED

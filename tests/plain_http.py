@@ -12,11 +12,11 @@ from typing import Final
 
 import httpx
 
-__all__ = ["AsyncClient", "get", "post", "put"]
+__all__ = ["async_client", "get", "post", "put"]
 
 _NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 get = partial(httpx.get, verify=_NOBODY, trust_env=False, timeout=60)
 post = partial(httpx.post, verify=_NOBODY, trust_env=False, timeout=60)
 put = partial(httpx.put, verify=_NOBODY, trust_env=False, timeout=60)
-AsyncClient = partial(httpx.AsyncClient, verify=_NOBODY, trust_env=False, timeout=60)
+async_client = partial(httpx.AsyncClient, verify=_NOBODY, trust_env=False, timeout=60)

@@ -168,7 +168,7 @@ async def test_origin_events_tell_of_each_execution(tmp_path: Path) -> None:
                 cpu_time_ms=1500,
             )
             assert [each.done async for each in call][-1]
-        async with plain_http.AsyncClient(base_url=f"http://{address}") as client:
+        async with plain_http.async_client(base_url=f"http://{address}") as client:
             assert "nativelink_origin_events_lost_total{} 0" in (await client.get("/metrics")).text
     events = [
         event

@@ -55,7 +55,7 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
         assert list(announced.supported_node_properties) == known
         async with (
             grpc.aio.insecure_channel(address) as channel,
-            plain_http.AsyncClient(base_url=f"http://{address}") as client,
+            plain_http.async_client(base_url=f"http://{address}") as client,
         ):
             await upload(channel, command, action)
             execute: Any = channel.unary_stream(
@@ -84,7 +84,7 @@ async def test_a_scheduler_is_announced_served_measured_and_administered() -> No
 async def test_a_cache_alone_has_no_farm(path: str) -> None:
     async with (
         opened(config(server("admin: {}"))) as system,
-        plain_http.AsyncClient() as client,
+        plain_http.async_client() as client,
     ):
         address = system.listeners[0].address
         assert (await client.get(f"http://{address}{path}")).status_code == 404

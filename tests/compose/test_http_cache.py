@@ -71,7 +71,7 @@ class Both:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.http = plain_http.AsyncClient(base_url=f"http://{address}")
+        self.http = plain_http.async_client(base_url=f"http://{address}")
 
     async def grpc(self, work: Callable[[ReapiClient], T]) -> T:
         def run() -> T:

@@ -114,7 +114,7 @@ async def test_the_status_page_waits_for_a_store_as_long_as_health_says(
     monkeypatch.setattr(MemoryStore, "put", never)
     config = served([{"name": "CAS", "memory": {}}], {"health": {"timeout_seconds": 3600}})
     loop = asyncio.get_running_loop()
-    async with opened(config) as at, plain_http.AsyncClient(timeout=None) as client:
+    async with opened(config) as at, plain_http.async_client(timeout=None) as client:
         time, began = PassingTime(), loop.time()
         shown = await time.outlast(client.get(f"http://{at}/status"))
         assert loop.time() - began >= 3600
@@ -129,7 +129,7 @@ async def test_health_checks_write_blobs_of_the_size_that_global_says(size: int)
         {"health": {}},
         **{"global": {"default_digest_size_health_check": size}},
     )
-    async with opened(config) as at, plain_http.AsyncClient() as client:
+    async with opened(config) as at, plain_http.async_client() as client:
         shown = await client.get(f"http://{at}/status")
     assert f"wrote and read {size} bytes" in shown.text.replace(",", "")
 

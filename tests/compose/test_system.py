@@ -71,7 +71,7 @@ async def capabilities(address: str, *metadata: tuple[str, str]) -> pb.ServerCap
 
 
 async def page(address: str, path: str) -> httpx.Response:
-    async with plain_http.AsyncClient() as client:
+    async with plain_http.async_client() as client:
         return await client.get(f"http://{address}{path}")
 
 

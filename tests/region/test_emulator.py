@@ -34,6 +34,21 @@ def test_a_percentile_is_one_of_the_values(percent: float, value: float) -> None
 
 
 @pytest.mark.slow
+def test_only_what_is_refused_is_noted(tmp_path: Path) -> None:
+    with (
+        moto(HOST, "111122223333", tmp_path) as endpoint,
+        closing(Cloud(endpoint, "eu-central-1")) as cloud,
+        closing(cloud.client("sqs")) as client,
+    ):
+        client.create_queue(QueueName="there")
+        client.get_queue_url(QueueName="there")
+        with pytest.raises(client.exceptions.QueueDoesNotExist):
+            client.get_queue_url(QueueName="absent")
+    noted = re.findall(r'"[^"]* HTTP[^"]*" (\d+)', (tmp_path / "moto.log").read_text())
+    assert noted == ["400"]
+
+
+@pytest.mark.slow
 def test_an_alarm_on_a_percentile_is_read_back_and_has_values(tmp_path: Path) -> None:
     with (
         moto(HOST, "111122223333", tmp_path) as endpoint,

@@ -363,7 +363,7 @@ async def test_what_a_worker_makes_up_harms_nobody(farm: Farm) -> None:
 @pytest.mark.slow
 async def test_a_drained_worker_gets_nothing(farm: Farm) -> None:
     worker, other = await farm.join(), await farm.join()
-    async with plain_http.AsyncClient(base_url=f"http://{farm.address}/admin") as client:
+    async with plain_http.async_client(base_url=f"http://{farm.address}/admin") as client:
         path = f"/scheduler/MAIN/set_drain_worker/{worker.worker_id}/1"
         assert (await client.get(path)).status_code == 405
         assert (await client.post(path, headers={"origin": "http://x"})).status_code == 403

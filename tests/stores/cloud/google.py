@@ -24,7 +24,7 @@ _COPY: Final = re.compile(r"x-goog-copy-source: *([^\r]+)", re.IGNORECASE)
 
 class _XmlApi:
     def __init__(self, upstream: int) -> None:
-        self._client = plain_http.AsyncClient(base_url=f"http://127.0.0.1:{upstream}", timeout=120)
+        self._client = plain_http.async_client(base_url=f"http://127.0.0.1:{upstream}", timeout=120)
         self._uploads = count()
         self._parts: dict[str, dict[int, bytes]] = defaultdict(dict)
         self._serving: set[asyncio.Task[None]] = set()

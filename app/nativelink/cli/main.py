@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from nativelink import __version__
+from nativelink.cli.garbage import look_in_large_lots
 
 __all__ = ["main"]
 
@@ -116,6 +117,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    look_in_large_lots()
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the encoding of a terminal or a file lacks is an escape there, and no failure.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-
 from nativelink.core.certificates import pair_fault
 from nativelink.core.errors import NativeLinkError, invalid_argument
 from nativelink.transport.handshakes import FailedHandshakes
@@ -164,11 +162,18 @@ def _expiries(settings: TlsSettings) -> Iterator[tuple[str, float]]:
             yield key, min(ends).timestamp()
 
 
+# `cryptography` is imported with the first certificate: servers without TLS start without it.
+
+
 def _ends(content: bytes) -> list[datetime]:
+    from cryptography import x509
+
     return [item.not_valid_after_utc for item in x509.load_pem_x509_certificates(content)]
 
 
 def _ends_of_lists(content: bytes) -> list[datetime]:
+    from cryptography import x509
+
     updates = [x509.load_pem_x509_crl(item).next_update_utc for item in _CRL.findall(content)]
     return [update for update in updates if update is not None]
 
@@ -178,6 +183,8 @@ def peer_identity(ssl_object: Any) -> tuple[str, tuple[str, ...]]:
     der = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
     if not der:
         return "", ()
+    from cryptography import x509
+
     certificate = x509.load_der_x509_certificate(der)
     sans: list[str] = []
     try:

@@ -219,10 +219,9 @@ def test_the_help_groups_the_commands(nativelink: CommandLine, monkeypatch: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["nativelink.client", "cryptography"])
-def test_a_server_starts_without_what_asks_servers_or_reads_certificates(package: str):
+def test_a_server_starts_without_what_asks_servers():
     program = (
         "import sys; from nativelink.cli.main import app; import nativelink.cli.serve; "
-        f"sys.exit([name for name in sys.modules if name.startswith({package!r})] != [])"
+        "sys.exit([name for name in sys.modules if name.startswith('nativelink.client')] != [])"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

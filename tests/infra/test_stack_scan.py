@@ -43,7 +43,8 @@ def checkov(folder: Path) -> set[Finding]:
         text=True,
         check=False,
     )
-    reports = json.loads(done.stdout)
+    report = json.loads(done.stdout)
+    reports = report if isinstance(report, list) else [report]
     assert sorted(each["check_type"] for each in reports) == FORMATS, done.stderr
     assert all(each["summary"]["parsing_errors"] == 0 for each in reports)
     assert all(each["summary"]["passed"] > 100 for each in reports), done.stderr

@@ -162,7 +162,7 @@ def _expiries(settings: TlsSettings) -> Iterator[tuple[str, float]]:
             yield key, min(ends).timestamp()
 
 
-# `cryptography` is imported with the first certificate: servers without TLS start without it.
+# `cryptography` is imported with the first certificate: no start without TLS waits for it.
 
 
 def _ends(content: bytes) -> list[datetime]:

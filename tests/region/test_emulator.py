@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,17 @@ HEADER = "amz-sdk-invocation-id"
 CALL = "HTTP_AMZ_SDK_INVOCATION_ID"
 
 
+@contextmanager
+def asking(service: str, folder: Path) -> Iterator[tuple[Cloud, Any]]:
+    """An emulator, and a client of one of its services."""
+    with (
+        moto(HOST, "111122223333", folder) as endpoint,
+        closing(Cloud(endpoint, "eu-central-1")) as cloud,
+        closing(cloud.client(service)) as client,
+    ):
+        yield cloud, client
+
+
 @pytest.mark.parametrize(
     ("percent", "value"), [(50, 2), (75, 3), (76, 4), (99, 4), (99.9, 4), (100, 4), (1, 1)]
 )
@@ -35,11 +46,7 @@ def test_a_percentile_is_one_of_the_values(percent: float, value: float) -> None
 
 @pytest.mark.slow
 def test_only_what_is_refused_is_noted(tmp_path: Path) -> None:
-    with (
-        moto(HOST, "111122223333", tmp_path) as endpoint,
-        closing(Cloud(endpoint, "eu-central-1")) as cloud,
-        closing(cloud.client("sqs")) as client,
-    ):
+    with asking("sqs", tmp_path) as (_, client):
         client.create_queue(QueueName="there")
         client.get_queue_url(QueueName="there")
         with pytest.raises(client.exceptions.QueueDoesNotExist):
@@ -50,11 +57,7 @@ def test_only_what_is_refused_is_noted(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_alarm_on_a_percentile_is_read_back_and_has_values(tmp_path: Path) -> None:
-    with (
-        moto(HOST, "111122223333", tmp_path) as endpoint,
-        closing(Cloud(endpoint, "eu-central-1")) as cloud,
-        closing(cloud.client("cloudwatch")) as client,
-    ):
+    with asking("cloudwatch", tmp_path) as (cloud, client):
         client.put_metric_alarm(
             AlarmName="slow", Namespace="N", MetricName="Duration", Period=60,
             ExtendedStatistic="p99", EvaluateLowSampleCountPercentile="ignore",
@@ -165,11 +168,7 @@ def test_what_did_not_come_whole_is_not_done() -> None:
 @pytest.mark.slow
 def test_a_rule_that_terraform_sends_twice_is_no_duplicate(tmp_path: Path) -> None:
     """As a client does that never got the answer."""
-    with (
-        moto(HOST, "111122223333", tmp_path) as endpoint,
-        closing(Cloud(endpoint, "eu-central-1")) as cloud,
-        closing(cloud.client("ec2")) as client,
-    ):
+    with asking("ec2", tmp_path) as (_, client):
         group = client.create_security_group(GroupName="g", Description="d")["GroupId"]
 
         def same(request: Any, **_: object) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.planner import Planner, planning
 from tests.infra.tools import Stack, moto, synthesize, terraform_environment
 from tests.waiting import waits
 
@@ -60,3 +61,12 @@ def stacks(shared: Path, emulator: str) -> dict[str, Stack]:
 def terraform() -> dict[str, str]:
     """The environment to run Terraform in."""
     return terraform_environment()
+
+
+@pytest.fixture(scope="session")
+def planner(
+    shared: Path, stacks: dict[str, Stack], terraform: dict[str, str], emulator: str
+) -> Iterator[Planner]:
+    """Terraform, for what is not deployed."""
+    with planning(shared / "terraform", stacks["aws/minimal"], terraform, emulator) as made:
+        yield made

@@ -1,8 +1,8 @@
 """Run with the Python of `.tools/infra`: every example as on AWS, and as on a laptop.
 
-`synthesize.py DIRECTORY ENDPOINT` writes DIRECTORY/aws/EXAMPLE and DIRECTORY/local/EXAMPLE, each
-with stacks/NAME/cdk.tf.json, and DIRECTORY/stacks.json: {"aws/EXAMPLE": path}. One process,
-because loading the constructs takes most of the time.
+`synthesize.py DIRECTORY [ENDPOINT]` writes DIRECTORY/aws/EXAMPLE and, with an emulator's endpoint,
+DIRECTORY/local/EXAMPLE, each with stacks/NAME/cdk.tf.json, and DIRECTORY/stacks.json:
+{"aws/EXAMPLE": path}. One process, because loading the constructs takes most of the time.
 """
 
 import json
@@ -28,15 +28,18 @@ def settings_of(example: str) -> RegionSettings:
     return settings.model_copy(update={"image": image})
 
 
-def main(directory: Path, endpoint: str) -> None:
+def main(directory: Path, endpoint: str | None = None) -> None:
     found: dict[str, str] = {}
+    places: dict[str, LocalProfile | None] = {"aws": None}
+    if endpoint is not None:
+        places["local"] = LocalProfile(endpoint=endpoint)
     for example in sorted(EXAMPLES.glob("*.yaml")):
         settings = settings_of(example.stem)
-        for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
+        for place, local in places.items():
             outdir = directory / place / example.stem
             name = synthesize(Kit(settings, local), "region", outdir)
             found[f"{place}/{example.stem}"] = str(outdir / "stacks" / name)
-    for place, local in (("aws", None), ("local", LocalProfile(endpoint=endpoint))):
+    for place, local in places.items():
         # As somebody makes it who tries a region first.
         settings = settings_of("team").model_copy(update={"destroyable": True})
         kit = Kit(settings, local)
@@ -49,4 +52,4 @@ def main(directory: Path, endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -22,10 +22,9 @@ def normal(stack: Stack) -> Any:
     return tree
 
 
-def test_both_libraries_synthesize_the_same(
-    stacks: dict[str, Stack], emulator: str, shared: Path
-) -> None:
-    others = synthesize(shared / "cdktn", emulator, "cdktn")
-    assert others.keys() == stacks.keys()
+def test_both_libraries_synthesize_the_same(stacks: dict[str, Stack], shared: Path) -> None:
+    """As on AWS, which has all of it: a laptop's stacks leave things out."""
+    others = synthesize(shared / "cdktn", flavour="cdktn")
+    assert others.keys() == {name for name in stacks if name.startswith("aws/")}
     for name, path in others.items():
         assert normal(Stack(name, path)) == normal(stacks[name]), name

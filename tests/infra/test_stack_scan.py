@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.infra.test_stack_terraform import execute, plan_of
+from tests.infra.planner import Planner
 from tests.infra.tools import CHECKOV, EXAMPLES, Stack, need
 
 pytestmark = pytest.mark.slow
@@ -58,8 +58,7 @@ def checkov(folder: Path) -> set[Finding]:
 @pytest.fixture(scope="module")
 def findings(
     stacks: dict[str, Stack],
-    terraform: dict[str, str],
-    emulator: str,
+    planner: Planner,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> set[Finding]:
     """All of them: every example as JSON, the largest also as Terraform plans it."""
@@ -68,10 +67,10 @@ def findings(
         (folder / name).mkdir()
         shutil.copy(stacks[f"aws/{name}"].directory / "cdk.tf.json", folder / name)
     largest = stacks["aws/multi-az-production"]
-    plan = plan_of(largest, terraform, emulator)
+    plan = planner.plan(largest)
     (folder / "plan").mkdir()
     file = folder / "plan" / "plan.json"
-    file.write_text(execute(largest, terraform, "show", "-json", str(plan.file)), encoding="utf-8")
+    file.write_text(planner.run(largest, "show", "-json", str(plan.file)), encoding="utf-8")
     return checkov(folder)
 
 

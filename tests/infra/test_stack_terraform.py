@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.infra.planner import Planner
 from tests.infra.tools import EXAMPLES, Stack
 
 pytestmark = pytest.mark.slow
 
 REGIONS = [path.stem for path in sorted(EXAMPLES.glob("*.yaml"))]
-LOCK = ".terraform.lock.hcl"
 _HERE = "eu-central-1:111122223333"
 #: Made-up ARNs, where the provider looks whether one is well-formed.
 ARNS = {
@@ -53,41 +49,6 @@ MORE = {
 }
 
 
-def _data(stack: Stack) -> Path:
-    """What `terraform init` finds, for all stacks: they ask for the same."""
-    return stack.directory.parents[3] / "terraform"
-
-
-def execute(stack: Stack, variables: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [variables["TERRAFORM_BINARY_NAME"], *arguments, "-no-color"],
-        cwd=stack.directory,
-        env={**variables, "TF_DATA_DIR": str(_data(stack))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments}: {done.stderr[:6000]}\n{done.stdout[-6000:]}"
-    return done.stdout
-
-
-def prepare(stack: Stack, variables: dict[str, str]) -> Stack:
-    """Have a state in a file whatever the stack's backend is, and the provider at hand."""
-    override = {"terraform": {"backend": {"local": {"path": "terraform.tfstate"}}}}
-    (stack.directory / "backend_override.tf.json").write_text(json.dumps(override))
-    lock = stack.directory / LOCK
-    if lock.exists():
-        return stack
-    known = _data(stack) / LOCK
-    if known.exists():
-        shutil.copy(known, lock)
-    else:
-        execute(stack, variables, "init", "-input=false")
-        shutil.copy(lock, known)
-    return stack
-
-
 def _mocks(stack: Stack) -> str:
     """Made-up answers for the types that the stack has."""
     text = ["# Every resource planned and made: what refers to what holds together."]
@@ -113,7 +74,7 @@ def _mocks(stack: Stack) -> str:
     if "aws_imagebuilder_image" in stack.json["resource"]:
         ami = 'output_resources = [{ amis = [{ image = "ami-0123456789abcdef0" }] }]'
         text += ['  mock_resource "aws_imagebuilder_image" {', f"    defaults = {{ {ami} }}", "  }"]
-    text += ["}", 'run "plan" { command = plan }', 'run "apply" { command = apply }', ""]
+    text += ["}", 'run "apply" { command = apply }', ""]
     return "\n".join(text)
 
 
@@ -128,66 +89,32 @@ def _unprotected(stack: Stack) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [f"aws/{region}" for region in ("minimal", "multi-az-production")])
 def test_what_refers_to_what_holds_together(
-    name: str, stacks: dict[str, Stack], terraform: dict[str, str]
+    name: str, stacks: dict[str, Stack], planner: Planner
 ) -> None:
     """`terraform test`: planned and made without AWS, with made-up answers."""
-    stack = prepare(stacks[name], terraform)
+    stack = planner.prepare(stacks[name])
     mocks = stack.directory / "mocks.tftest.hcl"
     mocks.write_text(_mocks(stack), encoding="utf-8")
     # What was made up is destroyed at the end, whatever protects the real one.
     unprotected = stack.directory / "unprotected_override.tf.json"
     unprotected.write_text(json.dumps(_unprotected(stack)), encoding="utf-8")
     try:
-        assert "Success! 2 passed, 0 failed." in execute(stack, terraform, "test")
+        assert "Success! 1 passed, 0 failed." in planner.run(stack, "test")
     finally:
         mocks.unlink()
         unprotected.unlink()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What Terraform would do, made once; the emulator answers what planning has to ask AWS.
-
-    Attributes:
-        messages: all that it said.
-        file: the plan itself.
-    """
-
-    messages: list[dict[str, Any]]
-    file: Path
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """Messages of a type."""
-        return [each for each in self.messages if each["type"] == kind]
-
-
-def plan_of(stack: Stack, variables: dict[str, str], emulator: str) -> Plan:
-    """The plan of a stack."""
-    said, file = stack.directory / "plan.jsonl", stack.directory / "plan"
-    if not said.exists():
-        asks = {
-            "AWS_ENDPOINT_URL": emulator,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        prepare(stack, variables)
-        arguments = ("-input=false", "-lock=false", "-refresh=false", "-json", f"-out={file}")
-        said.write_text(execute(stack, {**variables, **asks}, "plan", *arguments))
-    lines = said.read_text(encoding="utf-8").splitlines()
-    return Plan([json.loads(line) for line in lines], file)
-
-
 @pytest.mark.parametrize("name", [f"aws/{region}" for region in [*REGIONS, "bootstrap"]])
 def test_the_whole_stack_can_be_planned(
-    name: str, stacks: dict[str, Stack], terraform: dict[str, str], emulator: str
+    name: str, stacks: dict[str, Stack], planner: Planner
 ) -> None:
     """As on AWS, nothing left out: planning asks AWS only for zones, accounts and passwords.
 
     Terraform validates what it plans, and has nothing to say against it.
     """
     stack = stacks[name]
-    plan = plan_of(stack, terraform, emulator)
+    plan = planner.plan(stack)
     assert plan.of("diagnostic") == []
     changes = [each["change"] for each in plan.of("planned_change")]
     assert {each["action"] for each in changes} <= {"create", "read"}

@@ -70,8 +70,16 @@ def terraform_environment() -> dict[str, str]:
     return found
 
 
-def synthesize(directory: Path, endpoint: str, flavour: str = "cdktf") -> dict[str, Path]:
-    """Every example, by `PLACE/EXAMPLE`, made once however many processes ask."""
+def synthesize(
+    directory: Path, endpoint: str | None = None, *, flavour: str = "cdktf"
+) -> dict[str, Path]:
+    """Every example, by `PLACE/EXAMPLE`, made once however many processes ask.
+
+    Args:
+        directory: for what is made.
+        endpoint: of an emulator, for what is made as on a laptop; None for nothing of that.
+        flavour: the library.
+    """
     need(PYTHON, "node")
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
@@ -79,7 +87,8 @@ def synthesize(directory: Path, endpoint: str, flavour: str = "cdktf") -> dict[s
         if not (directory / "stacks.json").exists():
             path = f"{ROOT}:{ROOT / 'app'}"
             variables = {**os.environ, "PYTHONPATH": path, "CDK_FLAVOUR": flavour}
-            run([PYTHON, ROOT / "tests/infra/synthesize.py", directory, endpoint], env=variables)
+            told = [directory] if endpoint is None else [directory, endpoint]
+            run([PYTHON, ROOT / "tests/infra/synthesize.py", *told], env=variables)
     stacks = json.loads((directory / "stacks.json").read_text(encoding="utf-8"))
     return {name: Path(path) for name, path in stacks.items()}
 

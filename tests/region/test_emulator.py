@@ -46,11 +46,13 @@ def test_a_percentile_is_one_of_the_values(percent: float, value: float) -> None
 
 @pytest.mark.slow
 def test_only_what_is_refused_is_noted(tmp_path: Path) -> None:
-    with asking("sqs", tmp_path) as (_, client):
+    with asking("sqs", tmp_path) as (cloud, client):
         client.create_queue(QueueName="there")
         client.get_queue_url(QueueName="there")
         with pytest.raises(client.exceptions.QueueDoesNotExist):
             client.get_queue_url(QueueName="absent")
+        with closing(cloud.client("s3")) as s3, pytest.raises(s3.exceptions.ClientError):
+            s3.head_object(Bucket="absent", Key="absent")
     noted = re.findall(r'"[^"]* HTTP[^"]*" (\d+)', (tmp_path / "moto.log").read_text())
     assert noted == ["400"]
 

@@ -76,7 +76,6 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.model: dict[StoreKey, bytes] = dict.fromkeys(_EMPTY_KEYS, b"")
         self.runner = asyncio.Runner()
-        self._opened = asyncio.Event()
         self._closing = asyncio.Event()
 
     def __init_subclass__(cls) -> None:
@@ -259,13 +258,15 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def _begin(self) -> None:
-        self._life = asyncio.Task(self._live(), loop=asyncio.get_running_loop())
-        await wait_until(lambda: self._opened.is_set() or self._life.done())
+        loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._life = asyncio.Task(self._live(), loop=loop)
+        await asyncio.wait([self._life, self._opened], return_when=asyncio.FIRST_COMPLETED)
 
     async def _live(self) -> None:
         # One task enters and leaves the context, as a TaskGroup inside a store demands.
         async with self.open() as self.store:
-            self._opened.set()
+            self._opened.set_result(None)
             await self._closing.wait()
 
     async def _end(self) -> None:

@@ -26,6 +26,8 @@ class BucketContract(OneKeyspace, RawAccess):
 
     server: ClassVar[type[ObjectServer]]
     kind = CloudObjectStore
+    # Each key is a request of its own, and this more than twice as many as travel at a time.
+    large_batch = 600
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -27,7 +28,13 @@ __all__ = ["StoreContract"]
 
 
 class StoreContract(StoreBasics):
-    """The whole contract, for a store that keeps what is put."""
+    """The whole contract, for a store that keeps what is put.
+
+    Attributes:
+        large_batch: keys that are asked for at once.
+    """
+
+    large_batch: ClassVar[int] = 2_000
 
     # 1. Visible after put.
 
@@ -254,8 +261,8 @@ class StoreContract(StoreBasics):
         key, data = self.blob(10)
         async with self.open() as store:
             await store.put(key, BytesSource(data))
-            keys = [key if n % 3 == 0 else self.absent_key(n) for n in range(2_000)]
-            expected = [len(data) if n % 3 == 0 else None for n in range(2_000)]
+            keys = [key if n % 3 == 0 else self.absent_key(n) for n in range(self.large_batch)]
+            expected = [len(data) if n % 3 == 0 else None for n in range(self.large_batch)]
             assert await store.has(keys) == expected
 
     # 12. No write of a ranged read.

@@ -174,6 +174,7 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
+# Beside what has one thread, and would be the last.
 $(TOOLS): scripts/tools.py $(addprefix requirements/,infra.txt scan.txt clients.txt) $(wildcard scripts/npm/*/package-lock.json) | $(PYTHON)
-	@$(BIN)/python scripts/tools.py
+	@nice $(BIN)/python scripts/tools.py
 	@touch $@

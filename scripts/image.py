@@ -47,11 +47,11 @@ exec chroot "$0" "$@"
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run(command: Sequence[str | Path]) -> str:
-    """Standard output of a command; its whole output if it fails."""
+def run(command: Sequence[str | Path], folder: Path = ROOT) -> str:
+    """Standard output of a command in a folder; its whole output if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=ROOT,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -147,7 +147,7 @@ def install() -> None:
 def buildah(*arguments: str | Path) -> str:
     """buildah with storage of its own, which needs neither a daemon nor overlays."""
     places: list[str | Path] = ["--root", FOLDER / "storage", "--runroot", FOLDER / "run"]
-    return run(["buildah", *places, "--storage-driver", "vfs", *arguments])
+    return run(["buildah", *places, "--storage-driver", "vfs", *arguments], FOLDER)
 
 
 def container(archive: Path = ARCHIVE) -> Path:
@@ -161,11 +161,8 @@ def container(archive: Path = ARCHIVE) -> Path:
     print("image: the container", flush=True)
     shutil.rmtree(FOLDER / "storage", ignore_errors=True)
     try:
-        working = buildah("from", "scratch").strip()
-        buildah("add", "--quiet", working, start, "/")
-        buildah("commit", "--quiet", "--rm", working, f"{_NAME}-base")
         options = ["--isolation", "chroot", "--format", "docker", "--pull-never"]
-        options += ["--build-arg", f"BASE={_NAME}-base", "--tag", _NAME]
+        options += ["--build-arg", f"BASE={layout(start, FOLDER / 'base')}", "--tag", _NAME]
         buildah("build", *options, "--file", str(content / "Containerfile"), content)
         # The only form in which buildah keeps a health check.
         (image,) = json.loads(buildah("inspect", "--type", "image", _NAME).join("[]"))
@@ -175,11 +172,44 @@ def container(archive: Path = ARCHIVE) -> Path:
         buildah("push", "--quiet", _NAME, f"oci-archive:{partial}:nativelink:latest")
     finally:
         shutil.rmtree(FOLDER / "storage", ignore_errors=True)
+        shutil.rmtree(FOLDER / "base", ignore_errors=True)
     archive.parent.mkdir(parents=True, exist_ok=True)
     amend(partial, archive, lambda config: config["config"].update(Healthcheck=healthcheck))
     partial.unlink()
     ready.write_text(key)
     return archive
+
+
+def layout(layer: Path, folder: Path) -> str:
+    """An archive as an image of one layer, under the name by which buildah begins with it.
+
+    It is a layer already: buildah would unpack it, and pack it again. The name is the folder's own,
+    seen from the one above: others have what buildah refuses in names, such as `/.tools`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    with layer.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    (blobs / digest).hardlink_to(layer)
+    media = "application/vnd.oci.image"
+    about: dict[str, Any] = {"mediaType": f"{media}.layer.v1.tar", "digest": f"sha256:{digest}"}
+    about["size"] = layer.stat().st_size
+    config: dict[str, Any] = {"mediaType": f"{media}.config.v1+json"}
+    manifest: dict[str, Any] = {"mediaType": f"{media}.manifest.v1+json"}
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "base"}
+    files: dict[str, bytes] = {}
+    architecture = run(["dpkg", "--print-architecture"]).strip()
+    history = {"type": "layers", "diff_ids": [about["digest"]]}
+    system = {"architecture": architecture, "os": "linux", "config": {}, "rootfs": history}
+    _replace(files, config, system)
+    described = {"schemaVersion": 2, "mediaType": manifest["mediaType"]}
+    _replace(files, manifest, described | {"config": config, "layers": [about]})
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    files["oci-layout"] = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return f"oci:{folder.name}:base"
 
 
 def amend(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -26,7 +26,7 @@ from nativelink.testing.store_contract import (
     StringKeys,
 )
 from tests.contract.parts import memory, on_disk
-from tests.stores.cloud.servers import Moto, shared
+from tests.stores.cloud.servers import Moto, Versity, shared
 from tests.stores.cloud.suite import CloudContract
 from tests.stores.remote.mongo_server import fresh_collection, open_mongo, raw_collection
 from tests.stores.remote.redis_suite import RedisContract
@@ -102,13 +102,13 @@ class TestOntapS3ExistenceCache(CloudContract):
     """Over a bucket that is listed when the store is opened."""
 
     kind = OntapS3ExistenceCacheStore
-    server = Moto
+    server = Versity
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
         with TemporaryDirectory() as folder:
             async with (
-                self.open_at(shared(Moto).port) as backend,
+                self.open_at(shared(self.server).port) as backend,
                 OntapS3ExistenceCacheStore(
                     backend,
                     names=backend.names,

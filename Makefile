@@ -174,7 +174,7 @@ $(CDKTF): $(INFRA)/.ready scripts/npm/cdktf/package-lock.json
 	@$(BIN)/python scripts/tools.py cdktf
 	@touch $@
 
-# Beside what has one thread, and would be the last.
+# nice: collecting the tests, beside it, has one thread, and would end last.
 $(TOOLS): scripts/tools.py $(addprefix requirements/,infra.txt scan.txt clients.txt) $(wildcard scripts/npm/*/package-lock.json) | $(PYTHON)
 	@nice $(BIN)/python scripts/tools.py
 	@touch $@

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,7 +146,7 @@ def install() -> None:
 
 
 def buildah(*arguments: str | Path) -> str:
-    """buildah with storage of its own, which needs neither a daemon nor overlays."""
+    """buildah, in `FOLDER`, with storage of its own: neither a daemon nor overlays."""
     places: list[str | Path] = ["--root", FOLDER / "storage", "--runroot", FOLDER / "run"]
     return run(["buildah", *places, "--storage-driver", "vfs", *arguments], FOLDER)
 
@@ -183,8 +184,8 @@ def container(archive: Path = ARCHIVE) -> Path:
 def layout(layer: Path, folder: Path) -> str:
     """An archive as an image of one layer, under the name by which buildah begins with it.
 
-    It is a layer already: buildah would unpack it, and pack it again. The name is the folder's own,
-    seen from the one above: others have what buildah refuses in names, such as `/.tools`.
+    It is a layer already: buildah would unpack it, and pack it again. The name is relative to the
+    folder above: buildah makes an image's name of it, in which it takes no `/.tools`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     blobs = folder / "blobs/sha256"
@@ -200,8 +201,12 @@ def layout(layer: Path, folder: Path) -> str:
     manifest["annotations"] = {"org.opencontainers.image.ref.name": "base"}
     files: dict[str, bytes] = {}
     architecture = run(["dpkg", "--print-architecture"]).strip()
-    history = {"type": "layers", "diff_ids": [about["digest"]]}
-    system = {"architecture": architecture, "os": "linux", "config": {}, "rootfs": history}
+    created = datetime.fromtimestamp(layer.stat().st_mtime, UTC).isoformat()
+    system: dict[str, Any] = {"architecture": architecture, "os": "linux", "created": created}
+    system["config"] = {}
+    system["rootfs"] = {"type": "layers", "diff_ids": [about["digest"]]}
+    # Who builds on the image counts these, and finds as many layers.
+    system["history"] = [{"created": created, "created_by": "mmdebstrap"}]
     _replace(files, config, system)
     described = {"schemaVersion": 2, "mediaType": manifest["mediaType"]}
     _replace(files, manifest, described | {"config": config, "layers": [about]})

@@ -171,7 +171,7 @@ def build_go_program(go: Path, package: str, module: Path, program: Path) -> Non
     """Build a package at the versions of a module's go.mod and go.sum."""
     program.parent.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
-    # Nobody debugs it, and it has little to do; so it is compiled in two thirds of the time.
+    # Nobody debugs it, and nothing measures it; so it is compiled in two thirds of the time.
     command += ["-gcflags=all=-l -dwarf=false", "-ldflags=-s -w"]
     command += ["-o", program, package]
     run(command, cwd=module, GOTOOLCHAIN="local", GOFLAGS="", CGO_ENABLED="0")

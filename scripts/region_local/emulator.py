@@ -129,13 +129,13 @@ class MendedHandler(MotoRequestHandler):
     """Leaves it to the client to close the connection first, for a while.
 
     And it notes only what it refused or failed at: a line for each request was a sixth of its time.
-    That nothing is there is an answer, which stores ask for before they write.
+    Not that an object is absent, which stores ask before they write; HEAD is for that alone.
     """
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write a line about an answer that is an error."""
         told = str(code)
-        absent = told == "404" and self.command in {"GET", "HEAD"}
+        absent = told == "404" and self.command == "HEAD"
         if told[:1] in {"4", "5"} and not absent:
             super().log_request(code, size)
 

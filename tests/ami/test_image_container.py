@@ -40,13 +40,21 @@ def _document(archive: tarfile.TarFile, name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
+def description() -> dict[str, Any]:
+    """What the image says of itself."""
     with tarfile.open(image.ARCHIVE) as archive:
         (entry,) = _document(archive, "index.json")["manifests"]
         manifest = _document(archive, f"blobs/{entry['digest'].replace(':', '/')}")
         found: dict[str, Any] = _document(
             archive, f"blobs/{manifest['config']['digest'].replace(':', '/')}"
-        )["config"]
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def config(description: dict[str, Any]) -> dict[str, Any]:
+    """How it says to be run."""
+    found: dict[str, Any] = description["config"]
     return found
 
 
@@ -70,6 +78,13 @@ def test_tools_of_others_read_the_archive() -> None:
     about = json.loads(run(["skopeo", "inspect", f"oci-archive:{image.ARCHIVE}"]))
     assert about["Os"] == "linux"
     assert len(about["Layers"]) == 2
+
+
+def test_others_can_build_on_it(description: dict[str, Any]) -> None:
+    """Builders count what made the layers, and refuse an image that has more of them."""
+    made = [step for step in description["history"] if not step.get("empty_layer")]
+    assert len(made) == len(description["rootfs"]["diff_ids"]) == 2
+    assert all(step["created_by"] and step["created"] > "2020" for step in made)
 
 
 def test_it_runs_as_nobody_special_and_says_how_it_is(config: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ class TestExperimentalMongo(OneKeyspace, RawAccess):
 
 @pytest.mark.slow
 class TestOntapS3ExistenceCache(CloudContract):
-    """Over a bucket that is listed when the store is opened."""
+    """Over a bucket that is listed when the store is opened; versitygw's, the quickest."""
 
     kind = OntapS3ExistenceCacheStore
     server = Versity

@@ -63,7 +63,7 @@ def terraform() -> dict[str, str]:
     return terraform_environment()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def planner(
     shared: Path, stacks: dict[str, Stack], terraform: dict[str, str], emulator: str
 ) -> Iterator[Planner]:

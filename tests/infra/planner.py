@@ -111,7 +111,8 @@ def planning(
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    # Who has read certificates once fails at a second plan; on loopback there are none.
+    # A provider that has read these certificates cannot be configured for a second plan; on
+    # loopback there are none.
     inherited = {name: value for name, value in variables.items() if name != "AWS_CA_BUNDLE"}
     log = folder / "provider.log"
     with (
@@ -134,4 +135,8 @@ def planning(
             yield Planner(folder, {**inherited, **asks, _ATTACH: where})
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise

@@ -1,8 +1,9 @@
 """Run with the Python of `.tools/infra`: every example as on AWS, and as on a laptop.
 
-`synthesize.py DIRECTORY [ENDPOINT]` writes DIRECTORY/aws/EXAMPLE and, with an emulator's endpoint,
-DIRECTORY/local/EXAMPLE, each with stacks/NAME/cdk.tf.json, and DIRECTORY/stacks.json:
-{"aws/EXAMPLE": path}. One process, because loading the constructs takes most of the time.
+`synthesize.py DIRECTORY ENDPOINT [NAME]` writes DIRECTORY/aws/EXAMPLE and DIRECTORY/local/EXAMPLE,
+of the latter only NAME if there is one, each with stacks/NAME/cdk.tf.json, and
+DIRECTORY/stacks.json: {"aws/EXAMPLE": path}. One process, because loading the constructs takes
+most of the time.
 """
 
 import json
@@ -28,18 +29,20 @@ def settings_of(example: str) -> RegionSettings:
     return settings.model_copy(update={"image": image})
 
 
-def main(directory: Path, endpoint: str | None = None) -> None:
+def main(directory: Path, endpoint: str, only: str = "") -> None:
     found: dict[str, str] = {}
-    places: dict[str, LocalProfile | None] = {"aws": None}
-    if endpoint is not None:
-        places["local"] = LocalProfile(endpoint=endpoint)
+    laptop = LocalProfile(endpoint=endpoint)
+
+    def places(name: str) -> dict[str, LocalProfile | None]:
+        return {"aws": None} | ({"local": laptop} if only in ("", name) else {})
+
     for example in sorted(EXAMPLES.glob("*.yaml")):
         settings = settings_of(example.stem)
-        for place, local in places.items():
+        for place, local in places(example.stem).items():
             outdir = directory / place / example.stem
             name = synthesize(Kit(settings, local), "region", outdir)
             found[f"{place}/{example.stem}"] = str(outdir / "stacks" / name)
-    for place, local in places.items():
+    for place, local in places("bootstrap").items():
         # As somebody makes it who tries a region first.
         settings = settings_of("team").model_copy(update={"destroyable": True})
         kit = Kit(settings, local)

@@ -71,14 +71,15 @@ def terraform_environment() -> dict[str, str]:
 
 
 def synthesize(
-    directory: Path, endpoint: str | None = None, *, flavour: str = "cdktf"
+    directory: Path, endpoint: str, *, flavour: str = "cdktf", only: str = ""
 ) -> dict[str, Path]:
     """Every example, by `PLACE/EXAMPLE`, made once however many processes ask.
 
     Args:
         directory: for what is made.
-        endpoint: of an emulator, for what is made as on a laptop; None for nothing of that.
+        endpoint: of an emulator, for what is made as on a laptop.
         flavour: the library.
+        only: the one example that is made as on a laptop, too; all if it is empty.
     """
     need(PYTHON, "node")
     directory.mkdir(parents=True, exist_ok=True)
@@ -87,8 +88,8 @@ def synthesize(
         if not (directory / "stacks.json").exists():
             path = f"{ROOT}:{ROOT / 'app'}"
             variables = {**os.environ, "PYTHONPATH": path, "CDK_FLAVOUR": flavour}
-            told = [directory] if endpoint is None else [directory, endpoint]
-            run([PYTHON, ROOT / "tests/infra/synthesize.py", *told], env=variables)
+            program = ROOT / "tests/infra/synthesize.py"
+            run([PYTHON, program, directory, endpoint, only], env=variables)
     stacks = json.loads((directory / "stacks.json").read_text(encoding="utf-8"))
     return {name: Path(path) for name, path in stacks.items()}
 

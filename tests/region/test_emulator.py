@@ -51,10 +51,15 @@ def test_only_what_is_refused_is_noted(tmp_path: Path) -> None:
         client.get_queue_url(QueueName="there")
         with pytest.raises(client.exceptions.QueueDoesNotExist):
             client.get_queue_url(QueueName="absent")
-        with closing(cloud.client("s3")) as s3, pytest.raises(s3.exceptions.ClientError):
-            s3.head_object(Bucket="absent", Key="absent")
+        with closing(cloud.client("s3")) as s3:
+            where = {"LocationConstraint": "eu-central-1"}
+            s3.create_bucket(Bucket="there", CreateBucketConfiguration=where)
+            with pytest.raises(s3.exceptions.ClientError):
+                s3.head_object(Bucket="there", Key="absent")
+            with pytest.raises(s3.exceptions.NoSuchKey):
+                s3.get_object(Bucket="there", Key="absent")
     noted = re.findall(r'"[^"]* HTTP[^"]*" (\d+)', (tmp_path / "moto.log").read_text())
-    assert noted == ["400"]
+    assert noted == ["400", "404"]
 
 
 @pytest.mark.slow

@@ -91,6 +91,29 @@ async def test_turns_that_others_get_are_counted():
     assert turns.taken == 5
 
 
+async def test_wait_until_leaves_the_processor_to_others_after_a_hundred_turns():
+    asked = 0
+
+    def never() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with pytest.raises(TimeoutError):
+        await wait_until(never, timeout_s=0.05)
+    # It asks a hundred times at once, and then in each of these milliseconds once at most.
+    assert asked < 200
+
+
+async def test_wait_until_does_not_wait_for_a_loop_whose_time_stands_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: 1_000.0)
+    with pytest.raises(TimeoutError):
+        await wait_until(lambda: False, timeout_s=0.05)
+
+
 async def test_wait_until_gives_up():
     with pytest.raises(TimeoutError):
         await wait_until(lambda: False, timeout_s=0.01)

@@ -182,14 +182,12 @@ async def wait_until(predicate: Callable[[], bool], *, timeout_s: float = 60.0) 
     """
     # Not the loop's time, which a test may let pass.
     clock, loop = SystemClock(), asyncio.get_running_loop()
-    now, loops_now = clock.monotonic(), loop.time()
-    give_up, turns = now + timeout_s, 0
+    began, loop_began, turns = clock.monotonic(), loop.time(), 0
     while not predicate():
-        before, loops_before = now, loops_now
-        now, loops_now = clock.monotonic(), loop.time()
-        if now > give_up:
+        passed_s = clock.monotonic() - began
+        if passed_s > timeout_s:
             raise TimeoutError(f"the condition did not come true within {timeout_s} s")
         turns += 1
-        # A loop whose time stands still, or is let pass by the predicate, would not wake us.
-        real = abs((loops_now - loops_before) - (now - before)) < now - before
-        await asyncio.sleep(_PAUSE_S if turns > _TURNS and real else 0)
+        # A loop whose time stands still would not wake us.
+        runs = abs(loop.time() - loop_began - passed_s) < passed_s / 2
+        await asyncio.sleep(_PAUSE_S if turns > _TURNS and runs else 0)

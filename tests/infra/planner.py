@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.infra.tools import Stack
+from tests.infra.tools import Stack, run
 
 __all__ = ["Plan", "Planner", "planning"]
 
@@ -53,17 +53,8 @@ class Planner:
 
     def run(self, stack: Stack, *arguments: str) -> str:
         """What a command prints; it fails with all of it."""
-        done = subprocess.run(
-            [self.variables["TERRAFORM_BINARY_NAME"], *arguments, "-no-color"],
-            cwd=stack.directory,
-            env=self.variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stderr[:6000]}\n{done.stdout[-6000:]}"
-        return done.stdout
+        command = [self.variables["TERRAFORM_BINARY_NAME"], *arguments, "-no-color"]
+        return run(command, cwd=stack.directory, env=self.variables)
 
     def prepare(self, stack: Stack) -> Stack:
         """Have a state in a file whatever the stack's backend is, and the provider at hand."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import boto3
 import pytest
 
 from infra.environment import names
-from tests.infra.tools import ACCOUNT, CDKTF, EXAMPLES, PYTHON, ROOT, moto, need
+from tests.infra.tools import ACCOUNT, CDKTF, EXAMPLES, PYTHON, ROOT, moto, need, run
 
 pytestmark = pytest.mark.slow
 
@@ -40,17 +39,7 @@ class Deployment:
 
     def cdktf(self, *arguments: str) -> str:
         """What `cdktf` prints; it fails with all of it."""
-        done = subprocess.run(
-            [str(CDKTF), *arguments],
-            cwd=self.folder,
-            env=self._variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
+        return run([CDKTF, *arguments], cwd=self.folder, env=self._variables)
 
     def client(self, service: str) -> Any:
         return boto3.client(
